@@ -1,0 +1,145 @@
+"""Cost: training throughput of each method on each pair, as it is and relative to control and baseline."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+
+from kdbench.analysis.frames import MISSING, Group, Study
+from kdbench.analysis.stats import UNKNOWN, Interval, geometric_mean, median_interval
+from kdbench.errors import KdbenchError
+from kdbench.records import Role
+
+
+@dataclass(frozen=True)
+class PairCost:
+    """One method on one pair; NaN or None where it was not measured.
+
+    Attributes:
+        status: of the throughput record, or "missing".
+        blocks: blocks of steps measured.
+        images: median training images/s over blocks; `images_p10`, `images_p90`: percentiles of the blocks,
+            the spread on this machine rather than an interval of the median.
+        to_control, to_baseline: median of the ratios of images/s taken round by round (above 1 is faster),
+            with its order-statistics interval.
+        phases: milliseconds a step by phase, from a separate pass.
+        extra_parameters: trainable parameters beside the student's.
+        peak_memory: bytes.
+        flops: per image, by part.
+    """
+
+    pair: str
+    method: str
+    role: Role
+    status: str
+    batch_size: int | None
+    blocks: int
+    images: float
+    images_p10: float
+    images_p90: float
+    to_control: Interval
+    to_baseline: Interval
+    phases: dict[str, float]
+    extra_parameters: int | None
+    peak_memory: int | None
+    flops: dict[str, float]
+
+
+@dataclass(frozen=True)
+class GroupCost:
+    """One method over the pairs of a group.
+
+    Attributes:
+        pairs, measured: pairs of the group, and those with a measurement.
+        to_control, to_baseline: geometric means of the ratios; NaN unless measured on all the pairs.
+    """
+
+    group: Group
+    method: str
+    role: Role
+    pairs: int
+    measured: int
+    to_control: float
+    to_baseline: float
+
+
+def pair_costs(study: Study) -> list[PairCost]:
+    """Every method on every pair, by pair, then method.
+
+    Raises:
+        KdbenchError: the blocks of a record do not belong to the same rounds.
+    """
+    rows = cast(list[dict[str, Any]], study.throughput.to_dict("records"))
+    records = {(row["pair"], row["method"]): row for row in rows}
+    return [
+        _pair_cost(study, pair, method, records.get((pair, method), {}))
+        for pair in study.pairs
+        for method in study.methods
+    ]
+
+
+def _pair_cost(study: Study, pair: str, method: str, record: dict[str, Any]) -> PairCost:
+    done = record.get("status") == "done"
+    measured = record if done else {}
+    blocks: list[float] = measured.get("blocks") or []
+    p10, p50, p90 = np.percentile(blocks, [10, 50, 90]).tolist() if blocks else [math.nan] * 3
+    where = f"the throughput of {method} on {pair}"
+    return PairCost(
+        pair=pair,
+        method=method,
+        role=study.roles[method],
+        status=record.get("status", MISSING),
+        batch_size=int(measured["batch_size"]) if done else None,
+        blocks=len(blocks),
+        images=p50,
+        images_p10=p10,
+        images_p90=p90,
+        to_control=_ratio(blocks, measured.get("control_blocks") or [], where),
+        to_baseline=_ratio(blocks, measured.get("baseline_blocks") or [], where),
+        phases={phase: 1e3 * seconds for phase, seconds in (measured.get("phases") or {}).items()},
+        extra_parameters=_whole(measured.get("extra_parameters")),
+        peak_memory=_whole(measured.get("peak_memory")),
+        flops=measured.get("flops") or {},
+    )
+
+
+def _whole(value: Any) -> int | None:
+    """The integer of a cell of a column with gaps."""
+    return None if value is None or pd.isna(value) else int(value)
+
+
+def _ratio(blocks: Sequence[float], others: Sequence[float], where: str) -> Interval:
+    """Median of the ratios of blocks of the same round: drift of the machine hits both alike."""
+    if not others:
+        return UNKNOWN
+    if len(blocks) != len(others):
+        raise KdbenchError(f"{where} has {len(blocks)} blocks against {len(others)}; measure it again")
+    return median_interval(np.asarray(blocks) / np.asarray(others))
+
+
+def group_costs(study: Study, costs: Sequence[PairCost]) -> list[GroupCost]:
+    """Every method over the pairs of every group, by group, then method."""
+    rows = []
+    for group, pairs in study.groups.items():
+        for method in study.methods:
+            own = [cost for cost in costs if cost.method == method and cost.pair in pairs]
+            measured = sum(cost.status == "done" for cost in own)
+            rows.append(
+                GroupCost(
+                    group=group,
+                    method=method,
+                    role=study.roles[method],
+                    pairs=len(pairs),
+                    measured=measured,
+                    to_control=_mean_ratio([cost.to_control.value for cost in own]),
+                    to_baseline=_mean_ratio([cost.to_baseline.value for cost in own]),
+                )
+            )
+    return rows
+
+
+def _mean_ratio(ratios: Sequence[float]) -> float:
+    return math.nan if any(math.isnan(ratio) for ratio in ratios) else geometric_mean(ratios)

@@ -1,0 +1,233 @@
+"""Accuracy: gain over the control of each method on each pair, and on average over the pairs of a group.
+
+A set that is incomplete (a planned seed missing or failed, of the method or of the control) has no average:
+its fields are NaN, and only `n` of `planned` is told.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
+
+import numpy as np
+
+from kdbench.analysis.frames import Group, Study
+from kdbench.analysis.stats import (
+    UNKNOWN,
+    Interval,
+    holm,
+    improvement,
+    paired_t,
+    ranks,
+    stratified,
+    stratified_p,
+)
+from kdbench.records import Role
+
+State = Literal["complete", "incomplete", "unsupported"]
+
+
+@dataclass(frozen=True)
+class PairGain:
+    """One method on one pair (accuracies in percent, gains in points).
+
+    Attributes:
+        planned: seeds planned.
+        done: seeds of which the method is done.
+        n: seeds of which the method and the control are done, those a gain exists for.
+        state: "unsupported" when the method does not work on the pair.
+        top1, top1_std, best_top1: over seeds; last epoch, its spread, and the best epoch on the same split.
+        gain: mean gain over the control, with a paired t-interval; exactly 0 for the control itself.
+        gain_baseline: the same over the baseline; unknown for the control and for the baseline itself.
+        seed_gains: (seed, gain) of each of the n seeds.
+        p_control, p_baseline: paired t-tests, adjusted by Holm over the methods of the pair; NaN for n < 3.
+    """
+
+    pair: str
+    method: str
+    role: Role
+    planned: int
+    done: int
+    n: int
+    state: State
+    top1: float
+    top1_std: float
+    best_top1: float
+    gain: Interval
+    gain_baseline: Interval
+    seed_gains: tuple[tuple[int, float], ...]
+    p_control: float
+    p_baseline: float
+
+
+@dataclass(frozen=True)
+class GroupGain:
+    """One method over the pairs of a group.
+
+    Attributes:
+        pairs: pairs in the group.
+        planned, n: cells planned, and cells a gain exists for; fewer than planned means no averages.
+        state: "unsupported" when the method works on none of the pairs.
+        gain: equal-weight mean over pairs, with the stratified t-interval.
+        gain_baseline: the same over the baseline; unknown for the control and for the baseline itself.
+        improvement: probability that a run of the method beats a run of the baseline on the same pair.
+        rank: mean rank by accuracy among the complete methods of the group, 1 is best, by pair and seed.
+        p_control, p_baseline: stratified t-tests, adjusted by Holm over the methods of the group.
+    """
+
+    group: Group
+    method: str
+    role: Role
+    pairs: int
+    planned: int
+    n: int
+    state: State
+    gain: Interval
+    gain_baseline: Interval
+    improvement: float
+    rank: Interval
+    p_control: float
+    p_baseline: float
+
+
+Row = TypeVar("Row", PairGain, GroupGain)
+
+
+class Accuracies:
+    """Top-1 by pair, method and seed, with what is missing, read from the study's cells once."""
+
+    def __init__(self, study: Study) -> None:
+        places = [(pair, method) for pair in study.pairs for method in study.methods]
+        self.status: dict[tuple[str, str], dict[int, str]] = {place: {} for place in places}
+        self.top1: dict[tuple[str, str], dict[int, float]] = {place: {} for place in places}
+        self.best: dict[tuple[str, str], dict[int, float]] = {place: {} for place in places}
+        cells = study.cells
+        columns = [cells[name].tolist() for name in ("pair", "method", "seed", "status", "top1", "best_top1")]
+        for pair, method, seed, status, top1, best in zip(*columns, strict=True):
+            self.status[pair, method][seed] = status
+            if status == "done":
+                self.top1[pair, method][seed] = top1
+                self.best[pair, method][seed] = best
+
+    def complete(self, pair: str, method: str | None) -> bool:
+        """Whether every planned cell of the method is done on the pair (never for no method or plan)."""
+        statuses = self.status[pair, method].values() if method is not None else ()
+        return bool(statuses) and all(status == "done" for status in statuses)
+
+    def state(self, pairs: Sequence[str], method: str) -> State:
+        """Of the method's own cells on the pairs."""
+        statuses = {status for pair in pairs for status in self.status[pair, method].values()}
+        if statuses == {"unsupported"}:
+            return "unsupported"
+        return "complete" if all(self.complete(pair, method) for pair in pairs) else "incomplete"
+
+    def differences(self, pair: str, method: str, other: str | None) -> dict[int, float]:
+        """Top-1 of the method minus that of the other, by seed, where both are done."""
+        theirs = self.top1[pair, other] if other is not None else {}
+        return {seed: value - theirs[seed] for seed, value in self.top1[pair, method].items() if seed in theirs}
+
+
+def pair_gains(study: Study) -> list[PairGain]:
+    """Every method on every pair, by pair, then method."""
+    accuracies = Accuracies(study)
+    return [row for pair in study.pairs for row in _gains_of_pair(study, accuracies, pair)]
+
+
+def _gains_of_pair(study: Study, accuracies: Accuracies, pair: str) -> list[PairGain]:
+    rows = []
+    for method in study.methods:
+        planned = len(accuracies.status[pair, method])
+        top1 = list(accuracies.top1[pair, method].values())
+        own = accuracies.complete(pair, method)
+        gains = accuracies.differences(pair, method, study.control)
+        over_baseline = accuracies.differences(pair, method, study.baseline)
+        all_gains = list(gains.values()) if 0 < planned == len(gains) else []
+        all_over = list(over_baseline.values()) if 0 < planned == len(over_baseline) else []
+        role = study.roles[method]
+        rows.append(
+            PairGain(
+                pair=pair,
+                method=method,
+                role=role,
+                planned=planned,
+                done=len(top1),
+                n=len(gains),
+                state=accuracies.state([pair], method),
+                top1=float(np.mean(top1)) if own else math.nan,
+                top1_std=float(np.std(top1, ddof=1)) if own and len(top1) > 1 else math.nan,
+                best_top1=float(np.mean(list(accuracies.best[pair, method].values()))) if own else math.nan,
+                gain=paired_t(all_gains),
+                gain_baseline=paired_t(all_over) if role == "method" else UNKNOWN,
+                seed_gains=tuple(sorted(gains.items())),
+                p_control=stratified_p([all_gains]) if role != "control" else math.nan,
+                p_baseline=stratified_p([all_over]) if role == "method" else math.nan,
+            )
+        )
+    return _adjusted(rows)
+
+
+def group_gains(study: Study) -> list[GroupGain]:
+    """Every method over the pairs of every group of the study, by group, then method."""
+    accuracies = Accuracies(study)
+    return [row for group in study.groups for row in _gains_of_group(study, accuracies, group)]
+
+
+def _gains_of_group(study: Study, accuracies: Accuracies, group: Group) -> list[GroupGain]:
+    pairs = study.groups[group]
+    has_control = all(accuracies.complete(pair, study.control) for pair in pairs)
+    included = [
+        method for method in study.methods if has_control and all(accuracies.complete(pair, method) for pair in pairs)
+    ]
+    mean_rank = dict(zip(included, _rank_intervals(accuracies, pairs, included), strict=True))
+    rows = []
+    for method in study.methods:
+        gains = [list(accuracies.differences(pair, method, study.control).values()) for pair in pairs]
+        over, against = [], math.nan
+        if method in included and study.baseline in included:
+            over = [list(accuracies.differences(pair, method, study.baseline).values()) for pair in pairs]
+            against = improvement(
+                [list(accuracies.top1[pair, method].values()) for pair in pairs],
+                [list(accuracies.top1[pair, study.baseline].values()) for pair in pairs],
+            )
+        role = study.roles[method]
+        state = accuracies.state(pairs, method)
+        rows.append(
+            GroupGain(
+                group=group,
+                method=method,
+                role=role,
+                pairs=len(pairs),
+                planned=sum(len(accuracies.status[pair, method]) for pair in pairs),
+                n=sum(map(len, gains)),
+                state="incomplete" if state == "complete" and method not in included else state,
+                gain=stratified(gains) if method in included else UNKNOWN,
+                gain_baseline=stratified(over) if role == "method" else UNKNOWN,
+                improvement=against if role != "baseline" else math.nan,
+                rank=mean_rank.get(method, UNKNOWN),
+                p_control=stratified_p(gains) if method in included and role != "control" else math.nan,
+                p_baseline=stratified_p(over) if role == "method" else math.nan,
+            )
+        )
+    return _adjusted(rows)
+
+
+def _rank_intervals(accuracies: Accuracies, pairs: Sequence[str], methods: Sequence[str]) -> list[Interval]:
+    """Mean rank of each method: every (pair, seed) is ranked by itself, the interval is cut to ranks there are."""
+    if not methods:
+        return []
+    by_pair = []
+    for pair in pairs:
+        columns = [accuracies.top1[pair, method] for method in methods]
+        seeds = sorted(set.intersection(*map(set, columns)))
+        by_pair.append(ranks(np.array([[column[seed] for column in columns] for seed in seeds])))
+    means = [stratified([placed[:, i] for placed in by_pair]) for i in range(len(methods))]
+    return [
+        replace(mean, low=float(np.maximum(mean.low, 1)), high=float(np.minimum(mean.high, len(methods))))
+        for mean in means
+    ]
+
+
+def _adjusted(rows: list[Row]) -> list[Row]:
+    """The rows with their p-values adjusted by Holm: one family against the control, one the baseline."""
+    control, baseline = holm([row.p_control for row in rows]), holm([row.p_baseline for row in rows])
+    return [replace(row, p_control=float(control[i]), p_baseline=float(baseline[i])) for i, row in enumerate(rows)]

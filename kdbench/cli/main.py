@@ -1,0 +1,82 @@
+"""`kdbench`: the parser and the exit codes. Commands import torch only when they train."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import NoReturn
+
+from kdbench import __version__
+from kdbench.cli import list_, new_method, report, run, teachers, verify
+from kdbench.errors import EXIT_INTERRUPTED, EXIT_USAGE, KdbenchError
+
+EPILOG = """\
+examples:
+  kdbench run                                      the proxy suite: all methods, heterogeneous pairs, 3 seeds
+  kdbench run --methods all,./mine.py --pairs all  with your own method beside the others
+  kdbench report results/proxy                     tables and plots again, from the records
+
+exit codes: 0 all done, 1 regression found, 2 some cell not done, 3 bad usage or config, 130 interrupted"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, with the near names, and exits with the code for bad usage."""
+
+    def error(self, message: str) -> NoReturn:
+        fail(f"{message}; see `{self.prog} --help`")
+
+    def _check_value(self, action: argparse.Action, value: object) -> None:
+        if action.choices is not None and value not in action.choices:
+            raise argparse.ArgumentError(action, f"unknown: '{value}'{_near(str(value), map(str, action.choices))}")
+
+
+def _near(word: str, known: object) -> str:
+    names = sorted(known)  # type: ignore[call-overload]
+    near = get_close_matches(word, names, n=2, cutoff=0.5)
+    return f"; did you mean {' or '.join(near)}?" if near else f"; known: {', '.join(names)}"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole parser."""
+    parser = _Parser(
+        prog="kdbench",
+        description="Compare knowledge-distillation methods across architectures: accuracy gain and cost side by side.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"kdbench {__version__}")
+    commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
+    for module in (run, report, list_, verify, new_method, teachers):
+        module.add_parser(commands)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code."""
+    parser = build_parser()
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        known = [text for action in options.parser._actions for text in action.option_strings]
+        word = unknown[0].partition("=")[0]
+        fail(f"unrecognised argument '{word}'{_near(word, known) if word.startswith('-') else ''}")
+    try:
+        return options.execute(options)
+    except KdbenchError as error:
+        fail(str(error), error.exit_code)
+    except BrokenPipeError:
+        # The reader of our output (`| head`) has seen enough.
+        sys.stderr.close()
+        return 0
+    except KeyboardInterrupt:
+        fail("interrupted; the same command goes on from here", EXIT_INTERRUPTED)
+
+
+def fail(message: str, exit_code: int = EXIT_USAGE) -> NoReturn:
+    """One line on standard error, and out."""
+    print(f"kdbench: {message}", file=sys.stderr)
+    sys.exit(exit_code)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+"""Options that several commands share."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from kdbench.errors import KdbenchError
+
+
+def add_command(commands: Any, name: str, execute: Any, summary: str) -> argparse.ArgumentParser:
+    """A sub-parser that remembers what it runs."""
+    parser = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
+    parser.set_defaults(execute=execute, parser=parser)
+    return parser
+
+
+def add_suite(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--suite", default="proxy", help="name of a suite, or a TOML file (default: proxy)")
+
+
+def add_grid(parser: argparse.ArgumentParser) -> None:
+    """Which part of a suite."""
+    add_suite(parser)
+    parser.add_argument(
+        "--methods",
+        default="all",
+        help="names, files and dotted names: `all,./mine.py,pkg.mod:Class` (default: all)",
+    )
+    parser.add_argument("--pairs", default="hetero", help="hetero, homo, all, or teacher:student,... (default: hetero)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="METHOD.NAME=VALUE", help="a hyperparameter, repeatable"
+    )
+
+
+def add_compute(parser: argparse.ArgumentParser) -> None:
+    """On what, and with which data."""
+    parser.add_argument("--data", type=Path, metavar="DIR", help="folder of data sets that are not embedded")
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16"])
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def print_json(value: Any) -> None:
+    """The machine-readable result of a command."""
+    print(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def parse_seeds(text: str | None, default: int) -> list[int]:
+    """`3` is seeds 0, 1, 2; `0,4,7` are those.
+
+    Raises:
+        KdbenchError: not whole numbers, or none.
+    """
+    if text is None:
+        return list(range(default))
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise KdbenchError(f"--seeds {text!r} is neither a number of seeds nor a list such as 0,1,2") from error
+    seeds = list(range(numbers[0])) if len(numbers) == 1 and "," not in text else sorted(set(numbers))
+    if not seeds or min(seeds) < 0:
+        raise KdbenchError(f"--seeds {text!r} names no seed; give a number of seeds or a list such as 0,1,2")
+    return seeds

@@ -1,0 +1,77 @@
+"""`kdbench run`: the grid, the throughput phase, the report."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from kdbench.cli import options
+from kdbench.errors import EXIT_INCOMPLETE, EXIT_OK
+
+
+def add_parser(commands: Any) -> None:
+    parser = options.add_command(
+        commands, "run", execute, "train every method on every pair, measure throughput, write the report"
+    )
+    options.add_grid(parser)
+    parser.add_argument("--seeds", help="how many, or which: 5 or 0,1,2 (default: the suite's)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="results folder (default: results/SUITE)")
+    parser.add_argument(
+        "--split",
+        default="test",
+        choices=["test", "val"],
+        help="val: hold out a part of train, to choose things on",
+    )
+    parser.add_argument("--workers", type=int, help="processes side by side (default: one a core, one on a GPU)")
+    parser.add_argument("--no-throughput", dest="throughput", action="store_false", help="accuracy only")
+    parser.add_argument("--no-report", dest="report", action="store_false", help="records only")
+    options.add_compute(parser)
+    options.add_json(parser)
+
+
+def execute(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from kdbench.hyperparameters import parse_settings
+    from kdbench.records import Results
+    from kdbench.registry import Registry
+    from kdbench.suites.schema import load
+
+    # Everything that can be mistyped is looked at before torch takes its seconds to load.
+    suite = load(args.suite)
+    registry = Registry.installed()
+    plugins = registry.select(args.methods)
+    pairs = suite.select_pairs(args.pairs)
+    seeds = options.parse_seeds(args.seeds, suite.seeds)
+    settings = parse_settings(args.set)
+    console = Console(stderr=args.json)
+    for name, error in registry.errors.items():
+        console.print(f"[yellow]method {name} is left out:[/yellow] {error}", highlight=False)
+    for role in ("control", "baseline"):
+        name = registry.by_role(role)
+        if all(plugin.name != name for plugin in plugins):
+            # Gains and ratios are taken against these two, trained here with the same seeds, never borrowed.
+            plugins.append(registry.plugins[name])
+
+    from kdbench.study.plan import make_plan
+    from kdbench.study.run import run
+    from kdbench.training.device import resolve
+
+    compute = resolve(args.device, args.precision)
+    plugins.sort(key=lambda plugin: registry.order(plugin.name))
+    plan = make_plan(suite, plugins, pairs, seeds, settings, args.split, compute.precision, args.data)
+    folder = args.out or Path("results") / (suite.name if args.split == "test" else f"{suite.name}-{args.split}")
+    results = Results(folder)
+    outcome = run(plan, compute, results, console, args.data, args.workers, args.throughput)
+    files = _report(results, console, quiet=args.json) if args.report else []
+    if args.json:
+        options.print_json({"results": str(folder), "cells": outcome.statuses, "report": [str(file) for file in files]})
+    elif not outcome.complete:
+        left = ", ".join(f"{count} {status}" for status, count in sorted(outcome.statuses.items()))
+        console.print(f"[red]not every cell is done:[/red] {left}; the same command tries the rest again")
+    return EXIT_OK if outcome.complete else EXIT_INCOMPLETE
+
+
+def _report(results: Any, console: Any, quiet: bool) -> list[Path]:
+    from kdbench.cli.report import write_and_show
+
+    return write_and_show(results, results.folder / "report", None if quiet else console)

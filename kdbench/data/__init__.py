@@ -1,0 +1,1 @@
+"""Data sets, batches that live on the device, augmentation."""

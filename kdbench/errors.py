@@ -1,0 +1,28 @@
+"""Errors meant for users: one line that says what is wrong and what to do, and the exit code of the command."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+EXIT_OK = 0
+EXIT_REGRESSION = 1
+EXIT_INCOMPLETE = 2
+EXIT_USAGE = 3
+EXIT_INTERRUPTED = 130
+
+
+class KdbenchError(Exception):
+    """A problem the user can mend; the message is one line and `exit_code` is what the command returns."""
+
+    exit_code = EXIT_USAGE
+
+
+class UnsupportedPair(Exception):
+    """Raised by a method (or a model) that cannot work on a pair; the message is the reason shown as `n/a`."""
+
+
+def unknown_name(what: str, name: str, known: Iterable[str]) -> KdbenchError:
+    """The error for a mistyped `name`: the near names first, else all the known ones."""
+    names = sorted(known)
+    near = get_close_matches(name, names, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names) or 'none'}"
+    return KdbenchError(f"unknown {what} '{name}'; {hint}")

@@ -1,0 +1,127 @@
+"""The contract of a KD method: one class, one file. This is the page a plug-in writer reads.
+
+    from kdbench.method import Batch, Method, Outputs
+    from torch import Tensor
+    from torch.nn import functional as F
+
+
+    class Mine(Method):
+        \"\"\"What it transfers, in one line.
+
+        Attributes:
+            weight: weight of the term (paper, table 3).
+        \"\"\"
+
+        weight: float = 1.0
+
+        def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
+            return {
+                "ce": batch.cross_entropy(student.logits),
+                "mine": self.weight * F.mse_loss(student.logits, teacher.logits),
+            }
+
+Annotated class attributes are the hyperparameters: they are typed, have a default, and can be set by a suite's preset
+or with `--set mine.weight=2`. The sum of the returned terms is what the student is trained on.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from kdbench.data.batch import Batch
+from kdbench.errors import UnsupportedPair
+from kdbench.models.features import Feature, Layout, Needs, Outputs, StageInfo
+from kdbench.models.resume import Tail
+from kdbench.models.staged import StagedModel
+from kdbench.records import Role
+
+__all__ = [
+    "Batch",
+    "Feature",
+    "Layout",
+    "Method",
+    "Needs",
+    "Outputs",
+    "Pair",
+    "StageInfo",
+    "StagedModel",
+    "Tail",
+    "Task",
+    "UnsupportedPair",
+]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is learned: number of classes, (channels, side, side) of an image, number of training images, epochs."""
+
+    num_classes: int
+    image_shape: tuple[int, int, int]
+    num_samples: int
+    epochs: int
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What a method is built from: the two staged models, with their shapes known, and the task.
+
+    It is no module on purpose: a method that keeps it as `self.pair` does not thereby own the models' parameters.
+    """
+
+    teacher: StagedModel
+    student: StagedModel
+    task: Task
+
+
+class Method(nn.Module):
+    """A KD method. Its own parameters are its projectors: trained with the student, dropped at inference.
+
+    Attributes:
+        aliases: further names it is known by.
+        role: leave it; `control` and `baseline` are the two methods every other is compared with.
+        presets: hyperparameters by protocol; a suite names the protocol whose values apply to all its methods.
+        starved: trainable parameters (by prefix) that the loss does not reach, with the reason; may be set in `build`.
+        student_needs: what it needs of the student besides the logits. Set it in `build` where it depends on options.
+        teacher_needs: the same for the teacher; None when it uses no teacher at all.
+        pair: the models and the task it was built for.
+    """
+
+    aliases: ClassVar[tuple[str, ...]] = ()
+    role: ClassVar[Role] = "method"
+    presets: ClassVar[dict[str, dict[str, Any]]] = {}
+
+    starved: Mapping[str, str] = MappingProxyType({})
+    student_needs = Needs()
+    teacher_needs: Needs | None = Needs()
+
+    def __init__(self, pair: Pair, hyperparameters: dict[str, Any]) -> None:
+        """Built by the harness, which has validated `hyperparameters`; a method overrides `build`."""
+        super().__init__()
+        self.pair = pair
+        for name, value in hyperparameters.items():
+            setattr(self, name, value)
+        self.build(pair)
+
+    def build(self, pair: Pair) -> None:
+        """Create the projectors from the shapes of `pair`. A method without projectors has nothing to do.
+
+        Raises:
+            UnsupportedPair: the method cannot work on this pair; the message says why.
+        """
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of own parameters that weight decay must not touch, besides biases and norms."""
+        return set()
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
+        """The named loss terms of one batch, each a scalar; the hard-label loss is one of them.
+
+        Args:
+            student: logits and what `student_needs` asks for, with gradients.
+            teacher: logits and what `teacher_needs` asks for, without; None where `teacher_needs` is None.
+            batch: labels, targets, sample indices and the progress of the training.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no forward")

@@ -1,0 +1,26 @@
+"""A model as a suite names it, a timm name with keyword overrides; this module imports neither torch nor timm."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Kind = Literal["cnn", "transformer", "mlp"]
+"""A pair is heterogeneous when its two kinds differ."""
+
+
+class ModelSpec(BaseModel):
+    """A timm architecture with keyword overrides, and which of the suite's recipes trains it.
+
+    Attributes:
+        timm: name as `timm.create_model` takes it.
+        kwargs: keyword overrides (`depth`, `embed_dim`, `channels`, ...).
+        kind: what the network is made of.
+        recipe: the suite's recipe for this model as a student.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    timm: str
+    kind: Kind
+    recipe: str
+    kwargs: dict[str, Any] = {}

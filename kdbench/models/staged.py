@@ -1,0 +1,148 @@
+"""Any timm model as stages 1-4, pooled feature and logits, in one forward pass."""
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdbench.data.normalise import Normalisation
+from kdbench.errors import KdbenchError
+from kdbench.models.features import Feature, Layout, Needs, Outputs, StageInfo
+from kdbench.models.resume import Entry, Tail
+from kdbench.models.stages import stage_taps
+
+LOGITS = Needs()
+
+
+class StagedModel(nn.Module):
+    """A timm model that answers with logits and whatever stages are asked for.
+
+    The mechanism is timm's own `forward_intermediates` + `forward_head`; shapes come from one probe.
+
+    Attributes:
+        model: the timm model, untouched: its state dict is the student's checkpoint.
+        image_shape: (channels, side, side) of the input.
+        normalisation: mean and std the model expects its input to be normalised with.
+        stages: shapes by stage.
+        pooled_width: D of the pooled feature.
+        num_classes: width of the logits.
+    """
+
+    def __init__(self, model: nn.Module, image_shape: tuple[int, int, int], normalisation: Normalisation) -> None:
+        """Wrap `model` and probe it (in eval mode, without touching random streams or buffers).
+
+        Raises:
+            KdbenchError: the model offers no intermediate features or does not run at this image size.
+        """
+        super().__init__()
+        if not hasattr(model, "forward_intermediates") or not hasattr(model, "feature_info"):
+            raise KdbenchError(f"{type(model).__name__} has no forward_intermediates; kdbench needs a timm model")
+        self.model = model
+        self.image_shape = image_shape
+        self.normalisation = normalisation
+        self._taps = stage_taps([info["reduction"] for info in model.feature_info])  # type: ignore[union-attr]
+        parameters = inspect.signature(model.forward_intermediates).parameters  # type: ignore[arg-type]
+        self._has_prefix = "return_prefix_tokens" in parameters
+        self._tails: dict[tuple[int, Entry], Tail] = {}
+        self._final_is_stage4 = False
+        self._pooled_to_logits = False
+        self.stages: dict[int, StageInfo] = {}
+        self._probe()
+
+    @torch.no_grad()
+    def _probe(self) -> None:
+        reference = next(self.model.parameters())
+        image = torch.zeros((2, *self.image_shape), device=reference.device, dtype=reference.dtype)
+        image += torch.linspace(-1, 1, image.numel(), device=image.device, dtype=image.dtype).view_as(image)
+        training = self.model.training
+        self.model.eval()
+        try:
+            logits = self.model(image)
+            final, maps, prefixes = self._intermediates(image, sorted(self._taps.values()))
+            pooled = self.model.forward_head(final, pre_logits=True)  # type: ignore[operator]
+        except (RuntimeError, AssertionError, ValueError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            size = f"{self.image_shape[1]} px, {self.image_shape[0]} channels"
+            raise KdbenchError(f"{type(self.model).__name__} does not run at {size}: {reason}") from error
+        finally:
+            self.model.train(training)
+        self.num_classes = logits.shape[-1]
+        self.pooled_width = pooled.shape[-1]
+        # The classifier is applied to the pooled feature only where that is what the model does; else the head runs
+        # twice, once for each of the two.
+        classifier = self.model.get_classifier()  # type: ignore[operator]
+        self._pooled_to_logits = isinstance(classifier, nn.Module) and _equal(classifier, pooled, logits)
+        last = maps[-1]
+        layout: Layout = "map" if final.ndim == 4 and final.shape[2:] == last.shape[2:] else "tokens"
+        # A network whose trunk ends in a further convolution (MobileNetV2's) has that as its stage-4 output.
+        self._final_is_stage4 = layout == "map" and final.shape[1] != last.shape[1]
+        for (stage, tap), feature, prefix in zip(self._taps.items(), maps, prefixes, strict=True):
+            is_final = stage == 4 and self._final_is_stage4
+            shape = (final if is_final else feature).shape
+            self.stages[stage] = StageInfo(
+                stage=stage,
+                tap=None if is_final else tap,
+                channels=shape[1],
+                grid=(shape[2], shape[3]),
+                prefix=0 if prefix is None else prefix.shape[1],
+                layout=layout,
+            )
+
+    def forward(self, images: Tensor, needs: Needs = LOGITS) -> Outputs:
+        """One pass over normalised images.
+
+        Args:
+            images: (B, channels, side, side), normalised with `normalisation`.
+            needs: what to return besides the logits.
+        """
+        if not needs.stages:
+            if not needs.pooled:
+                return Outputs(self.model(images))
+            return self.head(self.model.forward_features(images))  # type: ignore[operator]
+        wanted = sorted(needs.stages)
+        indices = [tap for stage in wanted if (tap := self.stages[stage].tap) is not None]
+        final, maps, prefixes = self._intermediates(images, indices or [self._taps[4]])
+        features = iter(zip(maps, prefixes, strict=True))
+        stages: dict[int, Feature] = {}
+        for stage in wanted:
+            info = self.stages[stage]
+            feature, prefix = (final, None) if info.tap is None else next(features)
+            stages[stage] = Feature(feature, prefix, info.layout)
+        return self.head(final, needs.pooled, stages)
+
+    def head(self, final: Tensor, pooled: bool = True, stages: dict[int, Feature] | None = None) -> Outputs:
+        """Pooled feature and logits of the trunk's final features, in the model's own layout."""
+        stages = stages or {}
+        if not pooled:
+            return Outputs(self.model.forward_head(final), None, stages)  # type: ignore[operator]
+        vector = self.model.forward_head(final, pre_logits=True)  # type: ignore[operator]
+        classify = self.model.get_classifier() if self._pooled_to_logits else None  # type: ignore[operator]
+        logits = self.model.forward_head(final) if classify is None else classify(vector)  # type: ignore[operator]
+        return Outputs(logits, vector, stages)
+
+    def tail(self, stage: int, entry: Entry = "stage") -> Tail:
+        """The network from `stage` on, sharing its modules; built once.
+
+        Raises:
+            UnsupportedPair: the network cannot be resumed there; the message says why.
+        """
+        if (stage, entry) not in self._tails:
+            info = self.stages[stage]
+            self._tails[stage, entry] = Tail.build(self, info, self._taps, entry)
+        return self._tails[stage, entry]
+
+    def _intermediates(self, images: Tensor, indices: list[int]) -> tuple[Any, list[Tensor], list[Tensor | None]]:
+        arguments: dict[str, Any] = {"return_prefix_tokens": True} if self._has_prefix else {}
+        final, features = self.model.forward_intermediates(  # type: ignore[operator]
+            images, indices=indices, stop_early=False, output_fmt="NCHW", **arguments
+        )
+        pairs = [feature if isinstance(feature, tuple) else (feature, None) for feature in features]
+        return final, [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+
+
+def _equal(classifier: nn.Module, pooled: Tensor, logits: Tensor) -> bool:
+    try:
+        return torch.equal(classifier(pooled), logits)
+    except (RuntimeError, TypeError):
+        return False

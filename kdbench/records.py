@@ -1,0 +1,259 @@
+"""The records: one JSON file per cell and one per throughput measurement, the only thing reports are made of.
+
+Layout of a results folder::
+
+    manifest.json                                   the planned cells, written before anything runs
+    cells/<pair>/<method>/s<seed>-<key>.json        a finished (or failed) cell
+    throughput/<pair>/<method>-<key>.json           a throughput measurement
+    environments/<id>.json                          what the records were measured on
+    checkpoints/<pair>/<method>/s<seed>-<key>.safetensors   the student, with timm's own keys
+
+This module imports neither torch nor timm.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, NotRequired, TypedDict
+
+from kdbench.errors import KdbenchError
+
+SCHEMA = 1
+TIMING_PROTOCOL = "t/1"
+
+Status = Literal["done", "failed", "oom", "diverged", "timeout", "unsupported", "interrupted"]
+Role = Literal["control", "baseline", "method"]
+"""`control`: trained without a teacher; `baseline`: the method every other is also compared with."""
+
+
+class PlannedCell(TypedDict):
+    """One cell of the manifest."""
+
+    key: str
+    pair: str
+    method: str
+    seed: int
+
+
+class PlannedMeasurement(TypedDict):
+    """One throughput measurement of the manifest."""
+
+    key: str
+    pair: str
+    method: str
+
+
+class Manifest(TypedDict):
+    """What a run set out to do; a cell that is planned here and has no record is missing."""
+
+    schema: int
+    suite: str
+    protocol: str
+    command: str
+    methods: list[str]
+    roles: dict[str, Role]
+    pairs: list[str]
+    hetero: list[str]
+    """The heterogeneous ones of `pairs`."""
+    seeds: list[int]
+    cells: list[PlannedCell]
+    throughput: list[PlannedMeasurement]
+
+
+class ModelRecord(TypedDict):
+    """A model of a pair as the suite names it; `parameters` is known once it was built."""
+
+    name: str
+    timm: str
+    kind: str
+    parameters: NotRequired[int]
+
+
+class TeacherRecord(ModelRecord):
+    """The frozen teacher: which weights, and how good they are on the test split."""
+
+    sha256: str
+    top1: float
+
+
+class Curves(TypedDict):
+    """Values by epoch; `epoch` counts finished epochs, test values exist only where the suite evaluates."""
+
+    epoch: list[int]
+    lr: list[float]
+    loss: dict[str, list[float]]
+    eval_epoch: list[int]
+    eval_top1: list[float]
+
+
+class CellRecord(TypedDict):
+    """One student trained by one method (accuracies in percent, times in seconds)."""
+
+    schema: int
+    key: str
+    suite: str
+    protocol: str
+    pair: str
+    hetero: bool
+    teacher: TeacherRecord
+    student: ModelRecord
+    method: str
+    role: Role
+    hyperparameters: dict[str, Any]
+    preset: str | None
+    seed: int
+    split: Literal["test", "val"]
+    status: Status
+    error: str | None
+    environment: str
+    # The fields below are there when `status` is "done".
+    top1: NotRequired[float]
+    top5: NotRequired[float]
+    best_top1: NotRequired[float]
+    best_epoch: NotRequired[int]
+    correct: NotRequired[str]
+    """Base64 of the packed bits (numpy.packbits, big endian), one bit an evaluated image, in order of the split."""
+    evaluated: NotRequired[int]
+    curves: NotRequired[Curves]
+    seconds: NotRequired[dict[str, float]]
+    extra_parameters: NotRequired[int]
+    checkpoint: NotRequired[str | None]
+
+
+class ThroughputRecord(TypedDict):
+    """The cost of one method on one pair, measured alone on the machine (timing protocol t/1)."""
+
+    schema: int
+    key: str
+    timing_protocol: str
+    suite: str
+    pair: str
+    method: str
+    role: Role
+    status: Status
+    error: str | None
+    environment: str
+    batch_size: NotRequired[int]
+    blocks: NotRequired[list[float]]
+    """Training images/s of each block, in order."""
+    control_blocks: NotRequired[list[float]]
+    baseline_blocks: NotRequired[list[float]]
+    """Images/s of the control and of the baseline in the same rounds: the ratios are taken round by round."""
+    phases: NotRequired[dict[str, float]]
+    """Seconds a step by phase: data, teacher, student, method, backward, optimizer (a separate pass)."""
+    peak_memory: NotRequired[int | None]
+    """Bytes; None where the device does not tell."""
+    extra_parameters: NotRequired[int]
+    flops: NotRequired[dict[str, float]]
+    """Per image: student (forward), teacher (forward, 0 when unused), train (3 x student + teacher)."""
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no spaces: equal values give equal bytes."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def content_key(value: Any) -> str:
+    """SHA-256 (hex) of the canonical JSON of `value`."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write atomically: readers see the old file or the new one, never a part of it."""
+    write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Atomic write of `content` to `path`, its folder made as needed.
+
+    Raises:
+        KdbenchError: the folder cannot be written (missing rights, full disk).
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".part", delete=False) as file:
+            temporary = Path(file.name)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        raise KdbenchError(f"cannot write {path}: {error.strerror or error}; free space or choose --out") from error
+
+
+def read_json(path: Path) -> Any:
+    """Read one JSON file.
+
+    Raises:
+        KdbenchError: the file is unreadable or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise KdbenchError(f"cannot read {path}: {error}; move it away and run again") from error
+
+
+class Results:
+    """A results folder: where each record lives, and reading them all in a fixed order."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def manifest_path(self) -> Path:
+        return self.folder / "manifest.json"
+
+    def cell_path(self, pair: str, method: str, seed: int, key: str) -> Path:
+        return self.folder / "cells" / slug(pair) / method / f"s{seed}-{key[:12]}.json"
+
+    def checkpoint_path(self, pair: str, method: str, seed: int, key: str) -> Path:
+        return self.folder / "checkpoints" / slug(pair) / method / f"s{seed}-{key[:12]}.safetensors"
+
+    def throughput_path(self, pair: str, method: str, key: str) -> Path:
+        return self.folder / "throughput" / slug(pair) / f"{method}-{key[:12]}.json"
+
+    def environment_path(self, environment: str) -> Path:
+        return self.folder / "environments" / f"{environment}.json"
+
+    def manifest(self) -> Manifest:
+        """The manifest of the last run into this folder.
+
+        Raises:
+            KdbenchError: the folder holds no manifest.
+        """
+        if not self.manifest_path.is_file():
+            raise KdbenchError(f"no results in {self.folder}; run `kdbench run --out {self.folder}` first")
+        return read_json(self.manifest_path)
+
+    def cells(self) -> Iterator[CellRecord]:
+        """Every cell record, sorted by path."""
+        for path in sorted((self.folder / "cells").glob("*/*/*.json")):
+            yield _checked(path)
+
+    def throughput(self) -> Iterator[ThroughputRecord]:
+        """Every throughput record, sorted by path."""
+        for path in sorted((self.folder / "throughput").glob("*/*.json")):
+            yield _checked(path)
+
+    def environments(self) -> dict[str, dict[str, Any]]:
+        """Environment descriptions by id."""
+        return {path.stem: read_json(path) for path in sorted((self.folder / "environments").glob("*.json"))}
+
+
+def slug(pair: str) -> str:
+    """The folder name of a pair: `teacher:student` with the colon (illegal on some systems) replaced."""
+    return pair.replace(":", "--").replace("/", "_")
+
+
+def _checked(path: Path) -> Any:
+    record = read_json(path)
+    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+        raise KdbenchError(f"{path} is not a record of schema {SCHEMA}; move it away and run again")
+    return record

@@ -1,0 +1,290 @@
+"""Finding methods: entry points of installed packages, files, dotted names.
+
+Listing never imports a plug-in (and so not torch): names, summaries and aliases are read from its source.
+"""
+
+import ast
+import hashlib
+import importlib
+import importlib.util
+import sys
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdbench.errors import KdbenchError, unknown_name
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from kdbench.method import Method
+
+GROUP = "kdbench.methods"
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A method that is known by name, imported only when asked for.
+
+    Attributes:
+        name: what the command line and the records call it.
+        target: `package.module:Class`, or `path/to/file.py:Class` (the class may be left out where a file has one).
+        origin: who registered it, for messages.
+    """
+
+    name: str
+    target: str
+    origin: str
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What was imported here is imported anew where a plug-in is sent.
+        return Plugin, (self.name, self.target, self.origin)
+
+    @cached_property
+    def source(self) -> "Source":
+        """What the plug-in's source says of itself.
+
+        Raises:
+            KdbenchError: the source cannot be found or parsed, or has no such class.
+        """
+        return read_source(self.target)
+
+    @cached_property
+    def method(self) -> "type[Method]":
+        """The class, imported.
+
+        Raises:
+            KdbenchError: the import fails or what it yields is no method.
+        """
+        from kdbench.method import Method
+
+        try:
+            method = getattr(_import(self.source.path, self.target), self.source.class_name)
+        except KdbenchError:
+            raise
+        except Exception as error:
+            raise KdbenchError(f"method '{self.name}' ({self.origin}) fails to import: {_short(error)}") from error
+        if not (isinstance(method, type) and issubclass(method, Method)):
+            raise KdbenchError(f"method '{self.name}' ({self.origin}): {self.target} is no kdbench.method.Method")
+        return method
+
+    @cached_property
+    def hyperparameters(self) -> "type[BaseModel]":
+        """The typed hyperparameters (imports the class)."""
+        from kdbench.hyperparameters import schema
+        from kdbench.method import Method
+
+        return schema(self.method, Method)
+
+    @cached_property
+    def source_sha256(self) -> str:
+        """Hash of the file the class stands in, part of a cell's key: an edited method is a new method."""
+        return hashlib.sha256(self.source.path.read_bytes()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Source:
+    """What can be known of a plug-in without importing it."""
+
+    path: Path
+    class_name: str
+    summary: str
+    aliases: tuple[str, ...] = ()
+    role: str = "method"
+
+
+@dataclass
+class Registry:
+    """All methods known by name or alias. Broken ones stay in it with their error."""
+
+    plugins: dict[str, Plugin] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
+    _aliases: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def installed(cls) -> "Registry":
+        """The methods that installed packages register under the entry-point group `kdbench.methods`."""
+        registry = cls()
+        for point in entry_points(group=GROUP):
+            distribution = point.dist.name if point.dist else "unknown package"
+            registry.add(Plugin(point.name, point.value, distribution))
+        return registry
+
+    def add(self, plugin: Plugin) -> None:
+        """Register; a name that is taken or a source that cannot be read is kept as an error under its name."""
+        name = plugin.name
+        taken = self.plugins.get(name)
+        if taken is not None:
+            self.errors[f"{name} ({plugin.origin})"] = (
+                f"the name is taken by {taken.origin} ({taken.target}); rename the entry point"
+            )
+            return
+        self.plugins[name] = plugin
+        try:
+            aliases = plugin.source.aliases
+        except KdbenchError as error:
+            self.errors[name] = str(error)
+            return
+        for alias in aliases:
+            self._aliases.setdefault(alias, name)
+
+    @property
+    def names(self) -> list[str]:
+        """Usable names in order."""
+        return sorted((name for name in self.plugins if name not in self.errors), key=self.order)
+
+    def order(self, name: str) -> tuple[int, str]:
+        """Sort key of a method: the control, the baseline, then the others by name."""
+        return {"control": 0, "baseline": 1}.get(self.plugins[name].source.role, 2), name
+
+    def by_role(self, role: str) -> str:
+        """The name of the method with that role (`control`, `baseline`).
+
+        Raises:
+            KdbenchError: none is installed.
+        """
+        for name in self.names:
+            if self.plugins[name].source.role == role:
+                return name
+        raise KdbenchError(f"no installed method has the role '{role}'; is kdbench_methods installed?")
+
+    def select(self, request: str) -> list[Plugin]:
+        """The methods of a request such as `all`, `kd,ofa`, `all,./mine.py`, `pkg.mod:Class`; files are registered.
+
+        Raises:
+            KdbenchError: an unknown name, or a named plug-in that is broken.
+        """
+        chosen: dict[str, Plugin] = {}
+        for word in filter(None, (part.strip() for part in request.split(","))):
+            if word == "all":
+                chosen |= {name: self.plugins[name] for name in self.names}
+                continue
+            name = self._aliases.get(word, word)
+            if name not in self.plugins and (":" in word or word.endswith(".py")):
+                name = self._add_direct(word)
+            if name not in self.plugins:
+                raise unknown_name("method", word, [*self.names, *self._aliases, "all"])
+            if name in self.errors:
+                raise KdbenchError(f"method '{name}' is broken: {self.errors[name]}")
+            chosen[name] = self.plugins[name]
+        if not chosen:
+            raise KdbenchError("no method named; try --methods all")
+        return list(chosen.values())
+
+    def _add_direct(self, target: str) -> str:
+        source = read_source(target)
+        plugin = Plugin(source.class_name.lower(), target, str(source.path))
+        known = self.plugins.get(plugin.name)
+        if known is not None and known.source.path != source.path:
+            raise KdbenchError(f"{target} would be called '{plugin.name}', which {known.origin} has; rename the class")
+        self.add(plugin)
+        return plugin.name
+
+
+def read_source(target: str) -> Source:
+    """Find and parse the source of `package.module:Class`, `file.py:Class` or `file.py`.
+
+    Raises:
+        KdbenchError: no such file, module or class, or a syntax error.
+    """
+    where, _, class_name = target.partition(":")
+    path = Path(where) if where.endswith(".py") else _module_file(where)
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    except SyntaxError as error:
+        raise KdbenchError(f"{path}, line {error.lineno}: {error.msg}") from error
+    except (OSError, ValueError) as error:
+        raise KdbenchError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    _check_imports(tree, path)
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    if not class_name:
+        methods = [node for node in classes if any(_base_name(base) == "Method" for base in node.bases)]
+        if len(methods) != 1:
+            found = ", ".join(node.name for node in methods) or "none"
+            raise KdbenchError(f"{path} should define one subclass of Method ({found} found); name it as {path}:Class")
+        class_name = methods[0].name
+    for node in classes:
+        if node.name == class_name:
+            constants = _constants(node)
+            return Source(
+                path=path.resolve(),
+                class_name=class_name,
+                summary=(ast.get_docstring(node) or "").partition("\n")[0],
+                aliases=tuple(constants.get("aliases", ())),
+                role=constants.get("role", "method"),
+            )
+    raise KdbenchError(f"{path} defines no class {class_name}")
+
+
+def _check_imports(tree: ast.Module, path: Path) -> None:
+    """Find what the module imports without importing it, so that a listing can say that a package is missing."""
+    for node in tree.body:
+        modules: list[str] = []
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            modules = [node.module]
+        for module in modules:
+            package = module.partition(".")[0]
+            if package not in sys.modules and importlib.util.find_spec(package) is None:
+                raise KdbenchError(f"{path} imports {package}, which is not installed")
+
+
+def _constants(node: ast.ClassDef) -> dict[str, Any]:
+    """Class attributes with literal values."""
+    values: dict[str, Any] = {}
+    for statement in node.body:
+        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name) and statement.value:
+            target, value = statement.target, statement.value
+        elif isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
+            target, value = statement.targets[0], statement.value
+        else:
+            continue
+        try:
+            values[target.id] = ast.literal_eval(value)
+        except ValueError:
+            continue
+    return values
+
+
+def _base_name(node: ast.expr) -> str:
+    return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+
+
+def _module_file(module: str) -> Path:
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError, AttributeError) as error:
+        raise KdbenchError(f"cannot find module {module}: {_short(error)}") from error
+    except Exception as error:
+        raise KdbenchError(f"the package of {module} fails to import: {_short(error)}") from error
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        raise KdbenchError(f"cannot find the source of module {module}")
+    return Path(spec.origin)
+
+
+def _import(path: Path, target: str) -> Any:
+    where = target.partition(":")[0]
+    if not where.endswith(".py"):
+        return importlib.import_module(where)
+    # The path is part of the name, so that two files called mine.py do not meet in sys.modules.
+    name = f"kdbench_file_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _short(error: BaseException) -> str:
+    first = str(error).splitlines()[0] if str(error) else ""
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__

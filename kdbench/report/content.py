@@ -1,0 +1,39 @@
+"""Everything a report says, computed once: the study and the rows of the analysis."""
+
+from dataclasses import dataclass
+
+from kdbench.analysis.cost import GroupCost, PairCost, group_costs, pair_costs
+from kdbench.analysis.frames import Group, Study
+from kdbench.analysis.gains import GroupGain, PairGain, group_gains, pair_gains
+
+
+@dataclass(frozen=True)
+class Content:
+    """A study with its gains and costs; the mappings are in the order of pairs (or groups), then methods."""
+
+    study: Study
+    gains: dict[tuple[str, str], PairGain]
+    group_gains: dict[tuple[Group, str], GroupGain]
+    costs: dict[tuple[str, str], PairCost]
+    group_costs: dict[tuple[Group, str], GroupCost]
+
+    @property
+    def has_throughput(self) -> bool:
+        """Whether any throughput was measured."""
+        return any(cost.status == "done" for cost in self.costs.values())
+
+
+def collect(study: Study) -> Content:
+    """Analyse the study.
+
+    Raises:
+        KdbenchError: a throughput record contradicts itself.
+    """
+    costs = pair_costs(study)
+    return Content(
+        study=study,
+        gains={(row.pair, row.method): row for row in pair_gains(study)},
+        group_gains={(row.group, row.method): row for row in group_gains(study)},
+        costs={(row.pair, row.method): row for row in costs},
+        group_costs={(row.group, row.method): row for row in group_costs(study, costs)},
+    )

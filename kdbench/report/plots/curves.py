@@ -1,0 +1,61 @@
+"""Test accuracy by epoch, mean over the seeds of each method."""
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from kdbench.report import text
+from kdbench.report.content import Content
+from kdbench.report.plots.layout import ROW, label_width, legend_right, panel_width, panels
+from kdbench.report.plots.style import GREY, Look, looks, styled
+
+SHOWN_FROM = 0.3
+"""The vertical axis starts at the lowest value after this share of the epochs, without the first rise."""
+
+
+def draw_curves(content: Content) -> Figure:
+    """One panel a pair; a method of which a seed is not done has no curve there."""
+    study = content.study
+    styles = looks(study.methods, study.control)
+    right = label_width(study.methods) + 0.5
+    legend_rows = ROW * len(study.methods)
+    rows = max(1, -(-len(study.pairs) // 4))
+    with styled():
+        figure, axes = panels(
+            len(study.pairs),
+            (panel_width(len(study.pairs)), max(1.9, (legend_rows - 0.5) / rows)),
+            title="Top-1 by epoch",
+            caption=text.caption(study, study.cells, "means over seeds"),
+            left=0.5,
+            right=right,
+            x_labels=True,
+            gap_x=0.45,
+        )
+        for axis, pair in zip(axes, study.pairs, strict=True):
+            axis.set_title(pair)
+            axis.set_xlabel("epoch")
+            _panel(axis, content, pair, styles)
+        handles = [Line2D([], [], color=styles[name].colour, linestyle=styles[name].line) for name in study.methods]
+        legend_right(figure, handles, study.methods, right)
+    return figure
+
+
+def _panel(axis: Axes, content: Content, pair: str, styles: dict[str, Look]) -> None:
+    curves = content.study.curves
+    own = curves[curves["pair"] == pair]
+    floor: list[float] = []
+    absent = 0
+    for method in content.study.methods:
+        row = content.gains[pair, method]
+        if row.state != "complete":
+            absent += 1
+            continue
+        mean = own[own["method"] == method].groupby("epoch")["top1"].mean()
+        epochs, top1 = mean.index.to_numpy(dtype=float), mean.to_numpy(dtype=float)
+        axis.plot(epochs, top1, color=styles[method].colour, linestyle=styles[method].line)
+        floor += top1[epochs >= SHOWN_FROM * epochs.max()].tolist() if len(epochs) else []
+    if floor:
+        axis.set_ylim(bottom=min(floor) - 0.03 * (max(floor) - min(floor)) - 0.1)
+    if absent:
+        note = f"not shown: {text.plural(absent, 'incomplete method')}"
+        axis.text(0.02, 0.97, note, transform=axis.transAxes, va="top", color=GREY, fontsize=7)

@@ -1,0 +1,48 @@
+"""Where the time of a training step goes, method by method."""
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from kdbench.report import text
+from kdbench.report.content import Content
+from kdbench.report.plots.layout import ROW, first_in_row, label_width, legend_right, panel_width, panels, rows_of
+from kdbench.report.plots.style import GREY, PHASE_COLOURS, styled
+from kdbench.report.tables import phases
+
+
+def draw_phases(content: Content) -> Figure:
+    """One panel a pair, one bar a method, its parts in the order of a step and its length in milliseconds."""
+    study = content.study
+    names = phases(content)
+    right = label_width(names) + 0.5
+    with styled():
+        figure, axes = panels(
+            len(study.pairs),
+            (panel_width(len(study.pairs)), max(ROW * (len(study.methods) + 0.4), 0.8)),
+            title="Milliseconds a training step, by phase",
+            caption=text.caption(study, study.throughput, "a separate pass that waits after every phase"),
+            left=label_width(study.methods),
+            right=right,
+        )
+        labelled = first_in_row(axes)
+        for axis, pair in zip(axes, study.pairs, strict=True):
+            axis.set_title(pair)
+            rows_of(axis, study.methods, axis in labelled)
+            axis.grid(False, axis="y")
+            _bars(axis, content, pair, names)
+        handles = [axes[0].barh([0], [0], color=PHASE_COLOURS[i % len(PHASE_COLOURS)])[0] for i in range(len(names))]
+        legend_right(figure, handles, names, right)
+    return figure
+
+
+def _bars(axis: Axes, content: Content, pair: str, names: list[str]) -> None:
+    for y, method in enumerate(content.study.methods):
+        cost = content.costs[pair, method]
+        if not cost.phases:
+            axis.text(0, y, f" {'n/a' if cost.status == 'unsupported' else 'X'}", va="center", color=GREY)
+        start = 0.0
+        for i, name in enumerate(names):
+            part = cost.phases.get(name, 0.0)
+            axis.barh([y], [part], left=[start], height=0.72, color=PHASE_COLOURS[i % len(PHASE_COLOURS)])
+            start += part
+    axis.set_xlim(left=0)

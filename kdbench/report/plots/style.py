@@ -1,0 +1,96 @@
+"""The looks of all figures: colours, markers, sizes, and rendering to the same bytes every time."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
+
+Format = Literal["png", "svg"]
+Line = Literal["-", "--", ":", "-."]
+FORMATS: tuple[Format, ...] = ("png", "svg")
+DPI = 150
+
+SETTINGS: "dict[RcKeyType, Any]" = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8,
+    "axes.titlesize": 8.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 8,
+    "axes.edgecolor": "#888888",
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.6,
+    "xtick.color": "#555555",
+    "ytick.color": "#555555",
+    "xtick.labelcolor": "#222222",
+    "ytick.labelcolor": "#222222",
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "lines.linewidth": 1.3,
+    "figure.facecolor": "white",
+    "svg.hashsalt": "kdbench",
+    "svg.fonttype": "path",
+}
+GREY = "#777777"
+"""Of captions, reference lines and what stands where a value is missing."""
+
+# Okabe and Ito's colours for colour-blind readers, less black and yellow (pale on white), and a wine red.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#882255")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
+_LINES: tuple[Line, ...] = ("-", "--", ":", "-.")
+PHASE_COLOURS = ("#BBBBBB", "#56B4E9", "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#882255")
+
+
+class Look(NamedTuple):
+    """Colour, marker and line of a method in every figure of a report."""
+
+    colour: str
+    marker: str
+    line: Line
+
+
+def looks(methods: list[str], control: str | None) -> dict[str, Look]:
+    """The look of each method by its place; colour and marker together are unique up to 56 methods.
+
+    The control is grey in all figures; the others keep the order of the study.
+    """
+    found = {} if control is None else {control: Look("#444444", "o", ":")}
+    for i, method in enumerate(method for method in methods if method != control):
+        turn, colour = divmod(i, len(_COLOURS))
+        # The marker moves on with every colour, and by one more with every turn, so a pair never comes twice.
+        marker = _MARKERS[(colour + turn) % len(_MARKERS)]
+        found[method] = Look(_COLOURS[colour], marker, _LINES[turn % len(_LINES)])
+    return found
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Matplotlib's settings for a figure; drawing and rendering both happen inside."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(SETTINGS)
+        yield
+
+
+def render(figure: Figure, suffix: Format) -> bytes:
+    """The figure as a file, without a date or a version of matplotlib in it."""
+    canvas = FigureCanvasAgg(figure)
+    buffer = BytesIO()
+    metadata = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}[suffix]
+    with styled():
+        canvas.print_figure(buffer, format=suffix, dpi=DPI, facecolor="white", metadata=metadata)
+    return buffer.getvalue()

@@ -1,0 +1,159 @@
+"""The tables of a report: display tables for the console and Markdown (all text), numeric ones for CSV."""
+
+from dataclasses import asdict
+from typing import Any
+
+import pandas as pd
+
+from kdbench.analysis.frames import Group
+from kdbench.analysis.stats import Interval
+from kdbench.report import text
+from kdbench.report.content import Content
+
+
+def headline(content: Content, group: Group, full: bool) -> pd.DataFrame:
+    """One row a method over the pairs of the group; `full` adds tests and more of the baseline."""
+    study = content.study
+    baseline = study.baseline
+    rows = []
+    for method in study.methods:
+        row, cost = content.group_gains[group, method], content.group_costs[group, method]
+        cells = {"method": method, "gain": text.gain(row)}
+        if baseline and full:
+            cells[f"over {baseline}"] = text.difference(row.gain_baseline)
+        if full:
+            cells[f"p {study.control or 'control'}"] = text.p_value(row.p_control)
+        if baseline:
+            if full:
+                cells[f"p {baseline}"] = text.p_value(row.p_baseline)
+            cells[f"beats {baseline}"] = text.fixed(row.improvement)
+        cells["rank"] = text.spread(row.rank) if full else text.fixed(row.rank.value, 1)
+        if content.has_throughput:
+            measured = cost.measured == cost.pairs
+            speed = text.ratio(cost.to_control) if measured else text.runs(cost.measured, cost.pairs)
+            cells[f"speed/{study.control or 'control'}"] = speed
+            if baseline and full:
+                cells[f"speed/{baseline}"] = text.ratio(cost.to_baseline) if measured else text.NONE
+        rows.append(cells)
+    return pd.DataFrame(rows)
+
+
+def gain_matrix(content: Content, pairs: list[str], ends: bool) -> pd.DataFrame:
+    """Gain of every method (rows) on each of the `pairs` (columns); the row of the control is its top-1."""
+    study = content.study
+    rows = []
+    for method in study.methods:
+        if method == study.control:
+            cells = {pair: text.accuracy(content.gains[pair, method]).split(" ±")[0] for pair in pairs}
+            rows.append({"method": f"{method} top-1", **cells})
+        else:
+            rows.append({"method": method} | {pair: text.gain(content.gains[pair, method], ends) for pair in pairs})
+    return pd.DataFrame(rows)
+
+
+def accuracy_table(content: Content, pair: str) -> pd.DataFrame:
+    """One row a method on the pair: accuracies, gain, individual seeds and tests."""
+    study = content.study
+    rows = []
+    for method in study.methods:
+        row = content.gains[pair, method]
+        cells = {
+            "method": method,
+            "n": f"{row.done}/{row.planned}",
+            "top-1": text.accuracy(row),
+            "best epoch": text.fixed(row.best_top1),
+            "gain": text.gain(row),
+            "gain by seed": " ".join(text.signed(gain) for _, gain in row.seed_gains) or text.NONE,
+            f"p {study.control or 'control'}": text.p_value(row.p_control),
+        }
+        if row.role == "control":
+            cells["gain by seed"] = text.NONE
+        if study.baseline:
+            cells[f"p {study.baseline}"] = text.p_value(row.p_baseline)
+        rows.append(cells)
+    return pd.DataFrame(rows)
+
+
+def cost_table(content: Content, pair: str) -> pd.DataFrame:
+    """One row a method on the pair: throughput, ratios, memory, parameters and floating-point operations."""
+    study = content.study
+    rows = []
+    for method in study.methods:
+        cost = content.costs[pair, method]
+        cells = {
+            "method": method,
+            "images/s (p10 to p90)": text.images(cost),
+            "blocks": str(cost.blocks),
+            f"speed/{study.control or 'control'}": text.ratio_spread(cost.to_control),
+        }
+        if study.baseline:
+            cells[f"speed/{study.baseline}"] = text.ratio_spread(cost.to_baseline)
+        step = sum(cost.phases.values())
+        cells["step ms"] = text.fixed(step, 1) if cost.phases else text.NONE
+        cells |= {
+            f"{phase} %": text.fixed(100 * cost.phases[phase] / step, 0) if step else text.NONE
+            for phase in phases(content)
+            if phase in cost.phases or not cost.phases
+        }
+        cells["extra parameters"] = text.count(cost.extra_parameters)
+        cells["peak memory"] = text.size(cost.peak_memory)
+        flops = cost.flops.get("train")
+        cells["MFLOP/image"] = text.NONE if flops is None else f"{flops / 1e6:,.1f}"
+        rows.append(cells)
+    return pd.DataFrame(rows).fillna(text.NONE)
+
+
+def phases(content: Content) -> list[str]:
+    """The phases of a step, in the order the records first name them."""
+    return list(dict.fromkeys(phase for cost in content.costs.values() for phase in cost.phases))
+
+
+def csv_tables(content: Content) -> dict[str, pd.DataFrame]:
+    """Numbers behind the report, by file name without its suffix; an interval is three columns."""
+    tables = {
+        "cells": content.study.cells,
+        "curves": content.study.curves,
+        "gains": _numeric(list(content.gains.values())).drop(columns="seed_gains"),
+        "gains_by_seed": pd.DataFrame(
+            [
+                (row.pair, row.method, seed, gain)
+                for row in content.gains.values()
+                if row.role != "control"
+                for seed, gain in row.seed_gains
+            ],
+            columns=["pair", "method", "seed", "gain"],
+        ),
+        "gains_by_group": _numeric(list(content.group_gains.values())),
+    }
+    if content.has_throughput:
+        tables["throughput"] = _numeric(list(content.costs.values()))
+        tables["throughput_by_group"] = _numeric(list(content.group_costs.values()))
+    return tables
+
+
+def _numeric(rows: list[Any]) -> pd.DataFrame:
+    """A frame of dataclass rows: an `Interval` gives name, name_low, name_high, a dict one name_key a key."""
+    flat = []
+    for row in rows:
+        cells: dict[str, Any] = {}
+        for name, value in vars(row).items():
+            if isinstance(value, Interval):
+                ends = asdict(value)
+                cells |= {name: ends["value"], f"{name}_low": ends["low"], f"{name}_high": ends["high"]}
+            elif isinstance(value, dict):
+                cells |= {f"{name}_{key}": part for key, part in value.items()}
+            else:
+                cells[name] = value
+        flat.append(cells)
+    return pd.DataFrame(flat)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A Markdown table of a text frame: the first column to the left, the others to the right."""
+    names = [str(name) for name in table.columns]
+    lines = [names, [":--", *["--:"] * (len(names) - 1)], *table.astype(str).to_numpy().tolist()]
+    return "\n".join("| " + " | ".join(_escaped(cell) for cell in line) + " |" for line in lines)
+
+
+def _escaped(cell: str) -> str:
+    return cell.replace("|", "\\|").replace("*", "\\*").replace("<", "&lt;")

@@ -1,0 +1,138 @@
+"""How numbers are written, everywhere in a report."""
+
+import math
+
+import pandas as pd
+
+from kdbench.analysis.cost import PairCost
+from kdbench.analysis.frames import MISSING, Study
+from kdbench.analysis.gains import GroupGain, PairGain
+from kdbench.analysis.stats import Interval
+
+ALPHA = 0.05
+NONE = "-"
+"""Where there is nothing to say: a method against itself, a figure the device does not tell."""
+
+LEGEND = (
+    "Gains are points of top-1 over the control, mean [95 % interval]. * differs from the control, ▲ better "
+    "and ▼ worse than the baseline (paired t-test, p < 0.05 after Holm over the methods, from 3 seeds on). "
+    "X (2/3): only 2 of 3 runs are there, so there is no average. n/a: the method does not support the pair. "
+    "speed/m: training images/s relative to method m, higher is faster."
+)
+SCOPE = "Intervals over several pairs speak of the noise between seeds on these pairs, not of other pairs."
+
+
+def fixed(value: float, digits: int = 2) -> str:
+    """`1.23`, or a dash for NaN."""
+    return NONE if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """`+1.23`, or a dash for NaN; never `-0.00`."""
+    return NONE if math.isnan(value) else f"{round(value, digits) + 0.0:+.{digits}f}"
+
+
+def p_value(value: float) -> str:
+    """`0.013`, `< 0.001`, or a dash where no test was made."""
+    return "< 0.001" if value < 0.001 else fixed(value, 3)
+
+
+def difference(interval: Interval, ends: bool = True) -> str:
+    """`+1.23 [0.80, 1.66]`; without the ends where they are unknown or not wanted."""
+    middle = signed(interval.value)
+    if not ends or math.isnan(interval.low):
+        return middle
+    return f"{middle} [{signed(interval.low).lstrip('+')}, {signed(interval.high).lstrip('+')}]"
+
+
+def spread(interval: Interval, digits: int = 1) -> str:
+    """`2.1 [1.6, 2.6]`, for what has no sign."""
+    if math.isnan(interval.low):
+        return fixed(interval.value, digits)
+    return f"{interval.value:.{digits}f} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
+
+
+def ratio(value: float) -> str:
+    """`0.62x`."""
+    return NONE if math.isnan(value) else f"{value:.2f}x"
+
+
+def ratio_spread(interval: Interval) -> str:
+    """`0.62x [0.61, 0.63]`."""
+    if math.isnan(interval.low):
+        return ratio(interval.value)
+    return f"{ratio(interval.value)} [{interval.low:.2f}, {interval.high:.2f}]"
+
+
+def count(value: int | None) -> str:
+    """`940`, `12.3k` or `4.56M`."""
+    if value is None:
+        return NONE
+    if value < 1_000:
+        return str(value)
+    return f"{value / 1e3:.1f}k" if value < 999_950 else f"{value / 1e6:.2f}M"
+
+
+def size(value: int | None) -> str:
+    """Bytes as `812 MiB`."""
+    return NONE if value is None else f"{value / 2**20:,.0f} MiB"
+
+
+def runs(done: int, planned: int) -> str:
+    """`X (2/3)`: what stands where an average over an incomplete set would."""
+    return f"X ({done}/{planned})"
+
+
+def marks(row: PairGain | GroupGain) -> str:
+    """The significance marks of a gain (see `LEGEND`)."""
+    against_baseline = ("▲" if row.gain_baseline.value > 0 else "▼") if row.p_baseline < ALPHA else ""
+    return ("*" if row.p_control < ALPHA else "") + against_baseline
+
+
+def gain(row: PairGain | GroupGain, ends: bool = True) -> str:
+    """The gain of a row with its marks, or what stands in its place."""
+    if row.state == "unsupported":
+        return "n/a"
+    if math.isnan(row.gain.value):
+        return runs(row.n, row.planned)
+    if row.role == "control":
+        return "control"
+    return difference(row.gain, ends) + marks(row)
+
+
+def accuracy(row: PairGain) -> str:
+    """Mean top-1 with its standard deviation over seeds, `61.23 ± 0.45`, or what stands in its place."""
+    if row.state == "unsupported":
+        return "n/a"
+    if row.done < row.planned or math.isnan(row.top1):
+        return runs(row.done, row.planned)
+    return fixed(row.top1) if math.isnan(row.top1_std) else f"{row.top1:.2f} ± {row.top1_std:.2f}"
+
+
+def images(cost: PairCost) -> str:
+    """Median images/s with the 10th and 90th percentile of its blocks, or what stands in its place."""
+    if cost.status == "unsupported":
+        return "n/a"
+    if cost.status != "done":
+        return "X" if cost.status == MISSING else f"X ({cost.status})"
+    return f"{cost.images:,.0f} ({cost.images_p10:,.0f} to {cost.images_p90:,.0f})"
+
+
+def plural(number: int, noun: str) -> str:
+    """`1 seed`, `3 seeds`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def devices(study: Study, records: pd.DataFrame) -> str:
+    """The devices that the `records` (of the study's cells or throughput) were made on."""
+    identities = sorted({name for name in records["environment"].tolist() if name in study.environments})
+    names = {str(study.environments[name].get("device", "unknown device")) for name in identities}
+    return ", ".join(sorted(names)) or "unknown device"
+
+
+def caption(study: Study, records: pd.DataFrame, noise: str) -> str:
+    """The line under a figure: suite, protocol, seeds, device, and what the `noise` drawn is."""
+    manifest = study.manifest
+    split = "" if "val" not in study.cells["split"].tolist() else "validation split"
+    parts = [manifest["suite"], manifest["protocol"], split, plural(len(manifest["seeds"]), "seed")]
+    return " · ".join(part for part in [*parts, devices(study, records), noise] if part)

@@ -1,0 +1,246 @@
+"""A lockstep group: all methods of one (pair, seed), trained together in one process."""
+
+import base64
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from kdbench.errors import UnsupportedPair
+from kdbench.records import (
+    SCHEMA,
+    CellRecord,
+    Curves,
+    ModelRecord,
+    Results,
+    Status,
+    TeacherRecord,
+    write_json,
+)
+from kdbench.study.plan import Cell
+from kdbench.study.progress import ContenderState, Emit, Progress
+from kdbench.suites.schema import PairSpec, Suite
+from kdbench.training.arena import Arena, Split
+from kdbench.training.contender import Contender, describe, isolated
+from kdbench.training.device import Compute, environment
+from kdbench.training.evaluate import Evaluation, evaluate
+from kdbench.training.lockstep import Position, train
+from kdbench.training.selfcheck import passed
+from kdbench.training.teacher import teacher_metadata
+from kdbench.training.weights import save_weights
+
+REPORT_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Group:
+    """A task of the engine: train the `cells`, which share pair and seed, and write their records."""
+
+    suite: Suite
+    pair: PairSpec
+    seed: int
+    cells: tuple[Cell, ...]
+    split: Split
+    compute: Compute
+    data_root: Path | None
+    results: Path
+
+    @property
+    def label(self) -> str:
+        return f"{self.pair.name} seed {self.seed}"
+
+    @property
+    def weight(self) -> int:
+        """Share of the work, for the time left."""
+        return len(self.cells)
+
+    def execute(self, emit: Emit) -> None:
+        """Train, evaluate and record every cell."""
+        arena = Arena.enter(self.suite, self.pair, self.seed, self.split, self.compute, self.data_root)
+        _GroupRun(self, arena, emit).run()
+
+    def lost(self, status: Status, error: str) -> None:
+        """Record that the process that trained the group ended before it was done."""
+        for cell in self.cells:
+            if not Results(self.results).cell_path(*cell.place).is_file():
+                _write(self, cell, _header(self, cell, "", status, error))
+
+
+class _GroupRun:
+    """The course of a group: build and check the contenders, train them in lockstep, evaluate, record."""
+
+    def __init__(self, group: Group, arena: Arena, emit: Emit) -> None:
+        self.group = group
+        self.arena = arena
+        self.emit = emit
+        self.curves: dict[str, tuple[list[int], list[float]]] = {}
+        self.evaluations: dict[str, Evaluation] = {}
+        self.states = {cell.method.name: ContenderState(cell.method.name) for cell in group.cells}
+        self._reported = 0.0
+
+    def run(self) -> None:
+        started = time.perf_counter()
+        contenders: dict[str, Contender] = {}
+        results = Results(self.group.results)
+        environment_id, description = environment(self.arena.compute)
+        write_json(results.environment_path(environment_id), description)
+        self.environment = environment_id
+        for cell in self.group.cells:
+            contender = self._build(cell)
+            if contender is not None:
+                contenders[cell.method.name] = contender
+        entered = time.perf_counter()
+        open_contenders = [c for c in contenders.values() if c.status is None]
+        if open_contenders:
+            train(
+                open_contenders,
+                self.arena.teacher,
+                self.arena.stream,
+                self.arena.compute,
+                on_step=self._on_step,
+                on_epoch=lambda position: self._on_epoch(position, open_contenders),
+            )
+        trained = time.perf_counter()
+        for cell in self.group.cells:
+            contender = contenders.get(cell.method.name)
+            if contender is not None and contender.status in (None, "done"):
+                seconds = {"setup": entered - started, "group": trained - entered}
+                self._record_done(cell, contender, seconds)
+
+    def _build(self, cell: Cell) -> Contender | None:
+        """The contender of a cell, self-checked; None when it cannot start, which is recorded."""
+        plan, arena = cell.method, self.arena
+        try:
+            method = plan.plugin.method
+            checks = arena.check(arena.contender(plan.name, method, plan.hyperparameters))
+            if not passed(checks):
+                failed = next(check for check in checks if not check.passed)
+                self._record_ended(cell, "failed", f"self-check '{failed.name}': {failed.detail}")
+                return None
+            return arena.contender(plan.name, method, plan.hyperparameters)
+        except UnsupportedPair as reason:
+            self._record_ended(cell, "unsupported", str(reason))
+        except Exception as error:
+            self._record_ended(cell, "failed", describe(error))
+        return None
+
+    def _on_step(self, position: Position) -> None:
+        now = time.monotonic()
+        if now - self._reported >= REPORT_SECONDS:
+            self._reported = now
+            self.emit(Progress(self.group.label, position.share, tuple(self.states.values())))
+
+    def _on_epoch(self, position: Position, contenders: Sequence[Contender]) -> None:
+        suite, last = self.group.suite, position.epoch == position.epochs
+        for contender in contenders:
+            state = self.states[contender.name]
+            if contender.status is not None:
+                self._close(contender, state)
+                continue
+            state.loss = sum(values[-1] for values in contender.losses.values())
+            if last or position.epoch % suite.eval_every == 0:
+                with isolated(contender), contender.evaluated() as model:
+                    result = evaluate(model, self.arena.evaluation, suite.eval_batch_size, self.arena.compute)
+                    epochs, top1 = self.curves.setdefault(contender.name, ([], []))
+                    epochs.append(position.epoch)
+                    top1.append(result.top1)
+                    self.evaluations[contender.name] = result
+                    state.top1 = result.top1
+        self.emit(Progress(self.group.label, position.share, tuple(self.states.values())))
+
+    def _close(self, contender: Contender, state: ContenderState) -> None:
+        if state.status is None and contender.status not in (None, "done"):
+            (cell,) = (cell for cell in self.group.cells if cell.method.name == contender.name)
+            self._record_ended(cell, contender.status or "failed", contender.error or "")
+
+    def _record_ended(self, cell: Cell, status: Status, error: str) -> None:
+        self.states[cell.method.name].status = status
+        _write(self.group, cell, _header(self.group, cell, self.environment, status, error))
+
+    def _record_done(self, cell: Cell, contender: Contender, seconds: dict[str, float]) -> None:
+        final = self.evaluations[contender.name]
+        eval_epochs, eval_top1 = self.curves[contender.name]
+        best = int(np.argmax(eval_top1))
+        group = self.group
+        path = Results(group.results).checkpoint_path(*cell.place)
+        spec = group.suite.models[group.pair.student]
+        with contender.evaluated() as model:
+            save_weights(
+                path,
+                model.model,
+                {
+                    "timm": spec.timm,
+                    "kwargs": spec.kwargs,
+                    "num_classes": self.arena.task.num_classes,
+                    "image_shape": self.arena.task.image_shape,
+                    "normalisation": model.normalisation,
+                    "method": contender.name,
+                    "pair": group.pair.name,
+                    "seed": group.seed,
+                    "top1": final.top1,
+                },
+            )
+        record = _header(group, cell, self.environment, "done", None)
+        record["teacher"]["parameters"] = _count(self.arena.teacher)
+        record["student"]["parameters"] = _count(contender.student.model)
+        record["top1"] = final.top1
+        record["top5"] = final.top5
+        record["best_top1"] = eval_top1[best]
+        record["best_epoch"] = eval_epochs[best]
+        record["correct"] = base64.b64encode(np.packbits(final.correct).tobytes()).decode()
+        record["evaluated"] = len(final.correct)
+        record["curves"] = Curves(
+            epoch=list(range(1, len(contender.lr) + 1)),
+            lr=contender.lr,
+            loss=contender.losses,
+            eval_epoch=eval_epochs,
+            eval_top1=eval_top1,
+        )
+        record["seconds"] = seconds
+        record["extra_parameters"] = contender.extra_parameters
+        record["checkpoint"] = str(path.relative_to(group.results))
+        _write(group, cell, record)
+        self.states[contender.name].status = "done"
+
+
+def _header(group: Group, cell: Cell, environment_id: str, status: Status, error: str | None) -> CellRecord:
+    """What is known of a cell before it is trained."""
+    suite, pair = group.suite, group.pair
+    teacher, student = suite.models[pair.teacher], suite.models[pair.student]
+    metadata = teacher_metadata(suite.teacher_path(pair.teacher))
+    return CellRecord(
+        schema=SCHEMA,
+        key=cell.key,
+        suite=suite.name,
+        protocol=suite.protocol,
+        pair=pair.name,
+        hetero=suite.is_hetero(pair),
+        teacher=TeacherRecord(
+            name=pair.teacher,
+            timm=teacher.timm,
+            kind=teacher.kind,
+            sha256=metadata["sha256"],
+            top1=metadata["top1"],
+        ),
+        student=ModelRecord(name=pair.student, timm=student.timm, kind=student.kind),
+        method=cell.method.name,
+        role=cell.method.role,
+        hyperparameters=cell.method.hyperparameters,
+        preset=suite.preset,
+        seed=group.seed,
+        split=group.split,
+        status=status,
+        error=error,
+        environment=environment_id,
+    )
+
+
+def _count(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _write(group: Group, cell: Cell, record: CellRecord) -> None:
+    write_json(Results(group.results).cell_path(*cell.place), record)

@@ -1,0 +1,161 @@
+"""The plan: which cells there are, the key of each, and which are still to do."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from kdbench.errors import KdbenchError
+from kdbench.hyperparameters import validate
+from kdbench.records import SCHEMA, Manifest, PlannedCell, PlannedMeasurement, Results, Role, content_key
+from kdbench.registry import Plugin
+from kdbench.suites.schema import PairSpec, Suite
+from kdbench.training.arena import Split, load_data
+from kdbench.training.device import Precision
+from kdbench.training.teacher import teacher_metadata
+
+
+@dataclass(frozen=True)
+class MethodPlan:
+    """A method with settled hyperparameters; `plugin` lets a worker import it."""
+
+    plugin: Plugin
+    role: Role
+    hyperparameters: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.plugin.name
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a key holds of it."""
+        return {
+            "name": self.name,
+            "hyperparameters": self.hyperparameters,
+            "source": self.plugin.source_sha256,
+        }
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One student to be trained by one method."""
+
+    key: str
+    pair: PairSpec
+    method: MethodPlan
+    seed: int
+
+    @property
+    def place(self) -> tuple[str, str, int, str]:
+        """What `Results` finds its files by."""
+        return self.pair.name, self.method.name, self.seed, self.key
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a run will do.
+
+    Attributes:
+        identities: what the keys say of each pair: data, teacher weights, models, recipe.
+    """
+
+    suite: Suite
+    split: Split
+    precision: Precision
+    methods: tuple[MethodPlan, ...]
+    pairs: tuple[PairSpec, ...]
+    seeds: tuple[int, ...]
+    identities: dict[str, dict[str, Any]]
+
+    def cells(self) -> Iterator[Cell]:
+        """Every cell, seeds outermost, so that an unfinished study has whole seeds."""
+        for seed, pair, method in product(self.seeds, self.pairs, self.methods):
+            identity = {
+                **self.identities[pair.name],
+                "method": method.identity,
+                "seed": seed,
+                "split": self.split,
+                "precision": self.precision,
+                "schema": SCHEMA,
+            }
+            yield Cell(content_key(identity), pair, method, seed)
+
+    def manifest(self, throughput: Sequence[PlannedMeasurement]) -> Manifest:
+        """The manifest to write before anything runs."""
+        return Manifest(
+            schema=SCHEMA,
+            suite=self.suite.name,
+            protocol=self.suite.protocol,
+            command=command_line(),
+            methods=[method.name for method in self.methods],
+            roles={method.name: method.role for method in self.methods},
+            pairs=[pair.name for pair in self.pairs],
+            hetero=[pair.name for pair in self.pairs if self.suite.is_hetero(pair)],
+            seeds=list(self.seeds),
+            cells=[
+                PlannedCell(key=cell.key, pair=cell.pair.name, method=cell.method.name, seed=cell.seed)
+                for cell in self.cells()
+            ],
+            throughput=list(throughput),
+        )
+
+
+def make_plan(
+    suite: Suite,
+    plugins: Sequence[Plugin],
+    pairs: Sequence[PairSpec],
+    seeds: Sequence[int],
+    settings: dict[str, dict[str, Any]],
+    split: Split,
+    precision: Precision,
+    data_root: Path | None,
+) -> Plan:
+    """Settle hyperparameters (defaults, the suite's preset, `settings`) and what the keys depend on.
+
+    Raises:
+        KdbenchError: an unknown method or hyperparameter in `settings`, a broken plug-in, a missing teacher or data.
+    """
+    methods = []
+    unused = set(settings) - {plugin.name for plugin in plugins}
+    if unused:
+        names = ", ".join(sorted(unused))
+        raise KdbenchError(f"--set names the method {names}, which is not among --methods")
+    for plugin in plugins:
+        preset = plugin.method.presets.get(suite.preset, {})
+        values = validate(plugin.name, plugin.hyperparameters, preset, settings.get(plugin.name, {}))
+        methods.append(MethodPlan(plugin, plugin.method.role, values))
+    for role in ("control", "baseline"):
+        holders = [method.name for method in methods if method.role == role]
+        if len(holders) > 1:
+            raise KdbenchError(
+                f"{' and '.join(holders)} both have the role '{role}'; leave `role` alone in your own methods"
+            )
+    data = load_data(suite.data.source, data_root)
+    identities = {}
+    for pair in pairs:
+        identities[pair.name] = {
+            "data": {**suite.data.model_dump(exclude={"source", "teacher_source"}), "sha256": data.sha256},
+            "teacher": {
+                "model": suite.models[pair.teacher].model_dump(exclude={"recipe"}),
+                "sha256": teacher_metadata(suite.teacher_path(pair.teacher))["sha256"],
+            },
+            "student": suite.models[pair.student].model_dump(exclude={"recipe"}),
+            "recipe": suite.recipe_of(pair.student).model_dump(),
+            "eval_every": suite.eval_every,
+            "protocol": suite.protocol,
+            "pair": pair.name,
+        }
+    return Plan(suite, split, precision, tuple(methods), tuple(pairs), tuple(seeds), identities)
+
+
+def finished_keys(results: Results) -> set[str]:
+    """Keys of the cells that need no further run: done, or known not to be possible."""
+    return {cell["key"] for cell in results.cells() if cell["status"] in ("done", "unsupported")}
+
+
+def command_line() -> str:
+    """The command this process was started with, as a user would type it."""
+    return " ".join(["kdbench", *sys.argv[1:]])

@@ -1,0 +1,88 @@
+"""A run: plan, accuracy phase, throughput phase; finished cells are kept, so repeating the command resumes it."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+from rich.console import Console
+
+from kdbench.records import Results, write_json
+from kdbench.study.engine import run_tasks
+from kdbench.study.group import Group
+from kdbench.study.plan import Plan, finished_keys
+from kdbench.study.progress import Display, Task, duration
+from kdbench.study.timing import planned_measurements, timing_tasks
+from kdbench.training.device import Compute
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: cells by status, over all planned ones."""
+
+    statuses: dict[str, int]
+
+    @property
+    def complete(self) -> bool:
+        """Every planned cell is done, or known to be impossible."""
+        return set(self.statuses) <= {"done", "unsupported"}
+
+
+def run(
+    plan: Plan,
+    compute: Compute,
+    results: Results,
+    console: Console,
+    data_root: Path | None = None,
+    workers: int | None = None,
+    throughput: bool = True,
+) -> Outcome:
+    """Run what is missing of a plan.
+
+    Args:
+        workers: processes side by side in the accuracy phase; by default one for each core, or one on a GPU.
+        throughput: measure throughput too, where it has not been.
+
+    Raises:
+        KdbenchError: the results folder cannot be written.
+    """
+    measurements = planned_measurements(plan, compute) if throughput else []
+    write_json(results.manifest_path, plan.manifest(measurements))
+    finished = finished_keys(results)
+    due = [cell for cell in plan.cells() if cell.key not in finished]
+    groups = [
+        Group(plan.suite, pair, seed, tuple(cells), plan.split, compute, data_root, results.folder)
+        for (seed, pair), cells in groupby(due, key=lambda cell: (cell.seed, cell.pair))
+    ]
+    total = len(plan.pairs) * len(plan.methods) * len(plan.seeds)
+    console.print(
+        f"suite [bold]{plan.suite.name}[/bold]: {total} cells = {len(plan.pairs)} pairs x {len(plan.methods)} methods "
+        f"x {len(plan.seeds)} seeds on {compute.device} ({compute.precision}); {total - len(due)} finished, "
+        f"{len(due)} to run -> {results.folder}",
+        highlight=False,
+    )
+    workers = workers or (1 if compute.device.type == "cuda" else os.cpu_count() or 1)
+    _phase("accuracy", groups, min(workers, len(groups)), console)
+    # Alone on the machine: one worker, after everything else has ended.
+    _phase("throughput", timing_tasks(plan, measurements, compute, data_root, results), 1, console)
+    return outcome(plan, results)
+
+
+def outcome(plan: Plan, results: Results) -> Outcome:
+    """Planned cells by status; a cell without a record is `missing`."""
+    known = {cell["key"]: cell["status"] for cell in results.cells()}
+    statuses: dict[str, int] = {}
+    for cell in plan.cells():
+        status = known.get(cell.key, "missing")
+        statuses[status] = statuses.get(status, 0) + 1
+    return Outcome(statuses)
+
+
+def _phase(title: str, tasks: Sequence[Task], workers: int, console: Console) -> None:
+    if not tasks:
+        return
+    display = Display(console, title, sum(task.weight for task in tasks))
+    with display.shown():
+        run_tasks(tasks, workers, display)
+    console.print(f"{title}: {len(tasks)} groups in {duration(display.elapsed)}", highlight=False)

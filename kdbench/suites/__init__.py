@@ -1,0 +1,1 @@
+"""Suites: data, models, pairs and recipes of a benchmark, as TOML files with a typed schema."""

@@ -1,0 +1,220 @@
+"""The typed schema of a suite file, and loading one; imports neither torch nor timm."""
+
+import tomllib
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from kdbench.errors import KdbenchError, unknown_name
+from kdbench.hyperparameters import first_problem
+from kdbench.models.spec import ModelSpec
+
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Augment(_Strict):
+    """Training augmentation, done in batches on the device.
+
+    Attributes:
+        shift: random translation by up to that many pixels each way (zeros come in).
+        flip: probability of a horizontal flip.
+        mixup, cutmix: parameter of the Beta distribution of the mixing share, 0 is off.
+        mix_probability: share of the batches that are mixed.
+        switch_probability: share of the mixed batches that use cutmix where both are on.
+    """
+
+    shift: Annotated[int, Field(ge=0)] = 0
+    flip: Share = 0.0
+    mixup: NotNegative = 0.0
+    cutmix: NotNegative = 0.0
+    mix_probability: Share = 1.0
+    switch_probability: Share = 0.5
+
+
+class Recipe(_Strict):
+    """How a model is trained; the same for every method of a pair.
+
+    Attributes:
+        lr, min_lr, warmup_lr: as given to the optimizer, not scaled by anything.
+        schedule: over the whole training; `step` multiplies by `decay` at each of `milestones` (epochs).
+        schedule_by: the learning rate changes with every step or every epoch.
+        clip_grad: largest gradient norm over student and projectors together, 0 is off.
+        ema: decay of the exponential moving average that is evaluated in place of the weights, 0 is off.
+        drop_path: stochastic depth of the student, 0 is the architecture's own default.
+    """
+
+    epochs: Count
+    batch_size: Count
+    optimizer: Literal["sgd", "momentum", "adamw", "lamb"]
+    lr: Positive
+    min_lr: NotNegative = 0.0
+    weight_decay: NotNegative = 0.0
+    momentum: NotNegative = 0.9
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    schedule_by: Literal["step", "epoch"] = "step"
+    warmup_epochs: Annotated[int, Field(ge=0)] = 0
+    warmup_lr: NotNegative = 0.0
+    milestones: tuple[int, ...] = ()
+    decay: Positive = 0.1
+    label_smoothing: Share = 0.0
+    clip_grad: NotNegative = 0.0
+    ema: Share = 0.0
+    drop_path: Share = 0.0
+    augment: Augment = Augment()
+
+
+class Data(_Strict):
+    """The data of a suite.
+
+    Attributes:
+        source: name of a data set that `kdbench.data.sources` reads.
+        teacher_source: what the teachers are trained on, where that is more than the transfer set.
+        image_size: side in pixels that every model sees; smaller images are padded with zeros.
+        mean, std: by channel, of the [0, 1] pixel range.
+        holdout: share of each class of the training split that `--split val` evaluates and does not train on.
+        reserve_holdout: never train on it, under `--split test` neither; the transfer set is the rest.
+    """
+
+    source: str
+    teacher_source: str | None = None
+    image_size: Count
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    holdout: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    reserve_holdout: bool = False
+
+
+class Timing(_Strict):
+    """Size of the throughput measurement (timing protocol t/1)."""
+
+    blocks: Count = 30
+    block_seconds: Positive = 0.05
+    warmup_steps: Count = 20
+    warmup_seconds: NotNegative = 2.0
+
+
+class PairSpec(_Strict):
+    """A teacher and a student by their names in the suite."""
+
+    teacher: str
+    student: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.teacher}:{self.student}"
+
+
+class Suite(_Strict):
+    """A benchmark: data, models, pairs, recipes.
+
+    Attributes:
+        protocol: version of everything that determines accuracy; results of two protocols never share a table.
+        preset: name under which methods look up their hyperparameters for this protocol.
+        seeds: default number of seeds.
+        eval_every: epochs between two evaluations of the learning curve.
+        teachers: folder of the trained teachers, relative to the suite file.
+    """
+
+    name: str
+    description: str
+    protocol: str
+    preset: str
+    seeds: Count = 3
+    eval_every: Count = 1
+    eval_batch_size: Count = 500
+    teachers: str = "teachers"
+    data: Data
+    timing: Timing = Timing()
+    recipes: dict[str, Recipe]
+    models: dict[str, ModelSpec]
+    pairs: tuple[PairSpec, ...]
+    folder: Path
+
+    @property
+    def pair_names(self) -> list[str]:
+        return [pair.name for pair in self.pairs]
+
+    def is_hetero(self, pair: PairSpec) -> bool:
+        """A pair is heterogeneous when its two networks are of different kinds."""
+        return self.models[pair.teacher].kind != self.models[pair.student].kind
+
+    def recipe_of(self, model: str) -> Recipe:
+        """The recipe that trains `model` of this suite."""
+        return self.recipes[self.models[model].recipe]
+
+    def teacher_path(self, teacher: str) -> Path:
+        """Where the trained weights of `teacher` lie."""
+        return self.folder / self.teachers / f"{teacher}.safetensors"
+
+    def select_pairs(self, request: str) -> list[PairSpec]:
+        """The pairs of a request such as `hetero`, `homo`, `all`, `vit-t:resnet-s,swin-t:mixer-s`.
+
+        Raises:
+            KdbenchError: no such pair in this suite.
+        """
+        chosen: dict[str, PairSpec] = {}
+        by_name = {pair.name: pair for pair in self.pairs}
+        groups = {
+            "all": self.pairs,
+            "hetero": [pair for pair in self.pairs if self.is_hetero(pair)],
+            "homo": [pair for pair in self.pairs if not self.is_hetero(pair)],
+        }
+        for word in filter(None, (part.strip() for part in request.split(","))):
+            if word in groups:
+                chosen |= {pair.name: pair for pair in groups[word]}
+            elif word in by_name:
+                chosen[word] = by_name[word]
+            else:
+                raise unknown_name(f"pair of suite {self.name}", word, [*groups, *by_name])
+        if not chosen:
+            raise KdbenchError("no pair named; try --pairs hetero")
+        return list(chosen.values())
+
+    @cached_property
+    def _problem(self) -> str | None:
+        for name, model in self.models.items():
+            if model.recipe not in self.recipes:
+                return f"model {name} names the recipe '{model.recipe}', which is not under [recipes]"
+        for pair in self.pairs:
+            for end in (pair.teacher, pair.student):
+                if end not in self.models:
+                    return f"pair {pair.name} names the model '{end}', which is not under [models]"
+        return None
+
+
+def available() -> dict[str, Path]:
+    """The suites that come with kdbench, by name."""
+    return {path.stem: path for path in sorted(Path(__file__).parent.glob("*.toml"))}
+
+
+def load(name: str) -> Suite:
+    """Load a suite by name, or by the path of a TOML file.
+
+    Raises:
+        KdbenchError: no such suite, or the file does not fit the schema.
+    """
+    path = Path(name) if name.endswith(".toml") else available().get(name)
+    if path is None:
+        raise unknown_name("suite", name, available())
+    try:
+        content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise KdbenchError(f"cannot read suite {path}: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise KdbenchError(f"suite {path} is not TOML: {error}") from error
+    try:
+        suite = Suite(**content, folder=path.resolve().parent)
+    except ValidationError as error:
+        raise KdbenchError(f"suite {path}: {first_problem(error)}") from error
+    if suite._problem:
+        raise KdbenchError(f"suite {path}: {suite._problem}")
+    return suite

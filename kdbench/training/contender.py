@@ -1,0 +1,211 @@
+"""A contender: one student trained by one method, with everything that belongs to its training."""
+
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from timm.utils.model_ema import ModelEmaV3
+from torch import Tensor, nn
+
+from kdbench.data.batch import Batch
+from kdbench.data.seeds import derive_seed
+from kdbench.errors import KdbenchError
+from kdbench.method import Method
+from kdbench.models.features import Outputs
+from kdbench.models.staged import StagedModel
+from kdbench.records import Status
+from kdbench.suites.schema import Recipe
+from kdbench.training.device import Compute
+from kdbench.training.optim import build_optimizer, build_scheduler
+
+Mark = Callable[[str], None]
+"""Called with the name of a phase when it ends; the throughput measurement passes one that reads a clock."""
+
+
+def no_mark(phase: str) -> None:
+    """Ignore the end of a phase."""
+
+
+class RandomStream:
+    """A random stream of one contender, so that its dropout draws do not depend on who trains beside it."""
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self._cuda = device if device.type == "cuda" else None
+        with torch.random.fork_rng(devices=[device] if self._cuda else []):
+            torch.manual_seed(seed)
+            self._save()
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Make this the process's stream for a while."""
+        torch.set_rng_state(self._state)
+        if self._cuda is not None:
+            torch.cuda.set_rng_state(self._cuda_state, self._cuda)
+        try:
+            yield
+        finally:
+            self._save()
+
+    def _save(self) -> None:
+        self._state = torch.get_rng_state()
+        if self._cuda is not None:
+            self._cuda_state = torch.cuda.get_rng_state(self._cuda)
+
+
+class Contender:
+    """One student, its method, optimizer, schedule, moving average and random stream.
+
+    Attributes:
+        name: the method's name.
+        student: the staged student.
+        method: the method, with its projectors.
+        status: None while it trains, then how it ended.
+        error: why it ended, when it did not end well.
+        losses: mean of every loss term by finished epoch.
+        lr: learning rate at the end of every epoch.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        student: StagedModel,
+        method: Method,
+        recipe: Recipe,
+        steps_per_epoch: int,
+        stream: RandomStream,
+        compute: Compute,
+    ) -> None:
+        self.name = name
+        self.student = student
+        self.method = method
+        self.status: Status | None = None
+        self.error: str | None = None
+        self.losses: dict[str, list[float]] = {}
+        self.lr: list[float] = []
+        self._recipe = recipe
+        self._stream = stream
+        self._compute = compute
+        self._optimizer = build_optimizer(recipe, student.model, method)
+        self._scheduler = build_scheduler(recipe, self._optimizer, steps_per_epoch)
+        self._ema = ModelEmaV3(student.model, decay=recipe.ema, foreach=True) if recipe.ema else None
+        self._parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
+        self._updates = 0
+        self._sums: Tensor | None = None
+        self._terms: list[str] = []
+        student.train()
+        method.train()
+
+    @property
+    def extra_parameters(self) -> int:
+        """Trainable parameters of the method."""
+        return sum(p.numel() for p in self.method.parameters() if p.requires_grad)
+
+    def step(self, images: Tensor, teacher: Outputs | None, batch: Batch, mark: Mark = no_mark) -> None:
+        """One training step.
+
+        Args:
+            images: normalised for this student.
+            teacher: what the teacher said of the same images; None for a method that uses none.
+        """
+        with self._stream.active():
+            with self._compute.autocast():
+                outputs = self.student(images, self.method.student_needs)
+                mark("student")
+                terms = self.method(outputs, teacher if self.method.teacher_needs is not None else None, batch)
+                losses = torch.stack([term.float() for term in terms.values()])
+                mark("method")
+            losses.sum().backward()
+            mark("backward")
+        if self._recipe.clip_grad:
+            nn.utils.clip_grad_norm_(self._parameters, self._recipe.clip_grad)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        self._updates += 1
+        self._scheduler.step_update(self._updates)
+        if self._ema is not None:
+            self._ema.update(self.student.model)
+        # Losses are summed on the device and read once an epoch: reading them here would wait for the device.
+        losses = losses.detach()
+        if self._sums is None:
+            self._terms, self._sums = list(terms), losses
+        else:
+            self._sums += losses
+        mark("optimizer")
+
+    def end_epoch(self, epoch: int, steps: int) -> None:
+        """Read the losses of an epoch (`epoch` epochs are finished), move the schedule; diverged ones are closed."""
+        assert self._sums is not None
+        for term, total in zip(self._terms, self._sums.tolist(), strict=True):
+            self.losses.setdefault(term, []).append(total / steps)
+        self.lr.append(self._optimizer.param_groups[0]["lr"])
+        self._scheduler.step(epoch)
+        if not bool(torch.isfinite(self._sums).all()):
+            bad = [term for term, total in zip(self._terms, self._sums.tolist(), strict=True) if total - total != 0]
+            self.close("diverged", f"the loss term {' and '.join(bad)} became non-finite in epoch {epoch}")
+        self._sums = None
+
+    @contextmanager
+    def evaluated(self) -> Iterator[StagedModel]:
+        """The student as it is to be evaluated and kept: with the averaged weights where the recipe averages."""
+        if self._ema is None:
+            yield self.student
+            return
+        raw = self.student.model
+        self.student.model = self._ema.module
+        try:
+            yield self.student
+        finally:
+            self.student.model = raw
+
+    def close(self, status: Status, error: str | None = None) -> None:
+        """End this contender; its memory is given back, the others go on."""
+        self.status, self.error = status, error
+        self._optimizer.zero_grad(set_to_none=True)
+        self._optimizer.state.clear()
+        self._ema = None if status != "done" else self._ema
+
+
+@contextmanager
+def isolated(contender: Contender) -> Iterator[None]:
+    """What goes wrong inside closes the contender with the fitting status, and nobody else."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        contender.close("oom", str(error).splitlines()[0])
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    except Exception as error:
+        contender.close("failed", describe(error))
+
+
+def describe(error: BaseException) -> str:
+    """An error in a few lines: what it is, and the innermost calls; one line where it is meant for users."""
+    if isinstance(error, KdbenchError):
+        return str(error)
+    calls = "".join(traceback.format_tb(error.__traceback__)[-3:])
+    return f"{type(error).__name__}: {error}\n{calls}".strip()
+
+
+def build_contender(
+    name: str,
+    make_student: Callable[[], StagedModel],
+    make_method: Callable[[StagedModel], Method],
+    recipe: Recipe,
+    steps_per_epoch: int,
+    seed: int,
+    pair: str,
+    compute: Compute,
+) -> Contender:
+    """A contender at its fair start: the student's weights and the streams depend on seed and pair, not on the method.
+
+    Raises:
+        UnsupportedPair: the method cannot work on this pair.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "init", pair))
+        student = make_student()
+        torch.manual_seed(derive_seed(seed, "projectors", pair))
+        method = make_method(student).to(compute.device)
+    stream = RandomStream(derive_seed(seed, "dropout", pair), compute.device)
+    return Contender(name, student, method, recipe, steps_per_epoch, stream, compute)

@@ -1,0 +1,123 @@
+"""Where and how precisely a run computes, and the description of the machine that goes with its records."""
+
+import os
+import platform
+import subprocess
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import timm
+import torch
+
+import kdbench
+from kdbench.errors import KdbenchError
+from kdbench.records import content_key
+
+Precision = Literal["fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A device with a precision and a thread count."""
+
+    device: torch.device
+    precision: Precision
+    threads: int
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """bf16 autocast where the precision asks for it."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+    def apply(self) -> None:
+        """Make this process compute so: the thread count, and TF32 for what stays in float32 on a GPU."""
+        torch.set_num_threads(self.threads)
+        if self.device.type == "cuda":
+            torch.backends.cuda.matmul.allow_tf32 = True
+            torch.backends.cudnn.allow_tf32 = True
+
+    def synchronise(self) -> None:
+        """Wait for the device."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def resolve(device: str, precision: str) -> Compute:
+    """The compute of `--device auto|cpu|cuda` and `--precision auto|fp32|bf16`.
+
+    On a CPU every run uses one thread: results are bit-identical for a fixed thread count only, and cores are better
+    used by running several groups side by side. bf16 is refused on processors that emulate it: it is hundreds of
+    times slower there.
+
+    Raises:
+        KdbenchError: the device or the precision is not there.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise KdbenchError("no CUDA device is visible to torch; use --device cpu, or install a CUDA build of torch")
+    if precision == "auto":
+        precision = "bf16" if device == "cuda" else "fp32"
+    if precision == "bf16" and device == "cpu" and not _cpu_has_bf16():
+        raise KdbenchError("this processor has no bf16 units (avx512_bf16 or amx); use --precision fp32")
+    return Compute(torch.device(device), "bf16" if precision == "bf16" else "fp32", threads=1)
+
+
+def _cpu_has_bf16() -> bool:
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))
+
+
+def environment(compute: Compute) -> tuple[str, dict[str, Any]]:
+    """Id and description of what a record was measured on; no host or user name."""
+    on_gpu = compute.device.type == "cuda"
+    device = torch.cuda.get_device_name(compute.device) if on_gpu else f"cpu: {_cpu_name()}"
+    description = {
+        "kdbench": kdbench.__version__,
+        "git": _git_state(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+        "cuda": torch.version.cuda if on_gpu else None,
+        "device": device,
+        "cores": os.cpu_count(),
+        "threads": compute.threads,
+        "precision": compute.precision,
+        "variables": {
+            name: value
+            for name, value in sorted(os.environ.items())
+            if name.startswith(("OMP_", "MKL_", "CUDA_", "TORCH_")) or name == "LD_PRELOAD"
+        },
+    }
+    return content_key(description)[:12], description
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _git_state() -> dict[str, Any]:
+    """Revision of the tree the package runs from, None for an installed wheel."""
+    root = Path(kdbench.__file__).parent.parent
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    # A wheel in a virtual environment inside somebody's repository must not report that repository.
+    if not (root / ".git").exists():
+        return {"revision": None, "dirty": None}
+    status = git("status", "--porcelain", "--untracked-files=no", "--", "kdbench", "methods")
+    return {"revision": git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}

@@ -1,0 +1,42 @@
+"""Accuracy of a model on a resident split."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from kdbench.data.normalise import normalise
+from kdbench.data.resident import ResidentImages
+from kdbench.models.staged import StagedModel
+from kdbench.training.device import Compute
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Top-1 and top-5 in percent, and which images were right (N,) bool."""
+
+    top1: float
+    top5: float
+    correct: NDArray[np.bool_]
+
+
+@torch.no_grad()
+def evaluate(model: StagedModel, split: ResidentImages, batch_size: int, compute: Compute) -> Evaluation:
+    """Evaluate in eval mode and leave the model in the mode it was in; one device sync at the end."""
+    training = model.training
+    model.eval()
+    first, fifth = [], []
+    for start in range(0, len(split), batch_size):
+        stop = min(start + batch_size, len(split))
+        images = normalise(split.centred(start, stop), model.normalisation)
+        with compute.autocast():
+            logits = model(images).logits.float()
+        hits = logits.topk(min(5, logits.shape[1])).indices == split.labels[start:stop, None]
+        first.append(hits[:, 0])
+        fifth.append(hits.any(dim=1))
+    model.train(training)
+    correct = torch.cat(first).cpu().numpy()
+    return Evaluation(
+        top1=100 * float(correct.mean()), top5=100 * float(torch.cat(fifth).float().mean()), correct=correct
+    )

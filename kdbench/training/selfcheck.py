@@ -1,0 +1,128 @@
+"""The self-check of a method on a pair, before any training: does it do what a KD method has to do?"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from kdbench.data.batch import Batch
+from kdbench.data.normalise import normalise
+from kdbench.method import Method
+from kdbench.models.staged import StagedModel
+from kdbench.training.contender import Contender, describe
+from kdbench.training.device import Compute
+from kdbench.training.lockstep import teacher_outputs
+from kdbench.training.weights import weights_sha256
+
+STEPS = 3
+"""Projectors may start at zero and so starve the layers before them in the first step."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """The verdict of one check."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+def self_check(contender: Contender, teacher: StagedModel, raw: Tensor, batch: Batch, compute: Compute) -> list[Check]:
+    """Run a few steps on one batch and say what holds. The contender is used up.
+
+    The checks: terms are finite scalars and not all zero; the gradient reaches the student and every trainable
+    projector (or the method declares which it starves), and does not reach the teacher, whose weights stay as they
+    are; the student keeps exactly its own keys.
+    """
+    student, method = contender.student, contender.method
+    before, keys = weights_sha256(teacher.model), set(student.model.state_dict())
+    reached: dict[str, bool] = {}
+    terms: dict[str, Tensor] = {}
+    trainable = [p for module in (student, method) for p in module.parameters() if p.requires_grad]
+    try:
+        for _ in range(STEPS):
+            answer = teacher_outputs(teacher, [contender], lambda norm: normalise(raw, norm), compute)
+            with compute.autocast():
+                outputs = student(normalise(raw, student.normalisation), method.student_needs)
+                terms = method(outputs, answer if method.teacher_needs is not None else None, batch)
+            problem = _terms_problem(terms)
+            if problem:
+                return [Check("loss terms", False, problem)]
+            torch.stack(list(terms.values())).sum().backward()
+            for name, parameter in [*_named("student", student.model), *_named("method", method)]:
+                reached[name] = reached.get(name, False) or _has_gradient(parameter)
+            with torch.no_grad():
+                for parameter in trainable:
+                    if parameter.grad is not None:
+                        parameter -= 0.01 * parameter.grad
+                        parameter.grad = None
+    except Exception as error:
+        return [Check("runs", False, describe(error))]
+    values = ", ".join(f"{name} {term.item():.3g}" for name, term in terms.items())
+    return [
+        Check("loss terms", True, values),
+        _student_check(reached),
+        _projector_check(method, reached),
+        Check("teacher is frozen", *_teacher_verdict(teacher, before)),
+        Check(
+            "student keeps timm's keys",
+            set(student.model.state_dict()) == keys,
+            f"{len(keys)} tensors, {contender.extra_parameters:,} extra parameters beside them",
+        ),
+    ]
+
+
+def _terms_problem(terms: object) -> str | None:
+    if not isinstance(terms, dict) or not terms:
+        return f"forward must return a dict of named terms, it returned {type(terms).__name__}"
+    for name, term in terms.items():
+        if not isinstance(term, Tensor) or term.ndim != 0:
+            shape = tuple(term.shape) if isinstance(term, Tensor) else type(term).__name__
+            return f"term '{name}' must be a scalar tensor, it is {shape}"
+        if not torch.isfinite(term):
+            return f"term '{name}' is {term.item()}"
+    if all(term.item() == 0 for term in terms.values()):
+        return "all terms are zero"
+    if not any(term.requires_grad for term in terms.values()):
+        return "no term depends on the student"
+    return None
+
+
+def _named(prefix: str, module: nn.Module) -> list[tuple[str, Tensor]]:
+    return [(f"{prefix}.{name}", p) for name, p in module.named_parameters() if p.requires_grad]
+
+
+def _has_gradient(parameter: Tensor) -> bool:
+    return parameter.grad is not None and bool(parameter.grad.any())
+
+
+def _student_check(reached: dict[str, bool]) -> Check:
+    own = [hit for name, hit in reached.items() if name.startswith("student.")]
+    return Check("gradient reaches the student", any(own), f"{sum(own)} of {len(own)} parameter tensors")
+
+
+def _projector_check(method: Method, reached: dict[str, bool]) -> Check:
+    own = {name.removeprefix("method."): hit for name, hit in reached.items() if name.startswith("method.")}
+    missed = [name for name, hit in own.items() if not hit]
+    unexplained = [name for name in missed if not any(name.startswith(prefix) for prefix in method.starved)]
+    if unexplained:
+        detail = f"no gradient for {', '.join(unexplained[:3])}"
+    elif missed:
+        detail = "; ".join(f"{prefix}: {reason}" for prefix, reason in method.starved.items())
+    else:
+        detail = f"{len(own)} parameter tensors" if own else "it has none"
+    return Check("gradient reaches every projector", not unexplained, detail)
+
+
+def _teacher_verdict(teacher: StagedModel, before: str) -> tuple[bool, str]:
+    if any(parameter.grad is not None for parameter in teacher.parameters()):
+        return False, "a gradient reached the teacher"
+    if teacher.training:
+        return False, "the teacher was put into training mode"
+    after = weights_sha256(teacher.model)
+    return after == before, f"weights {after[:12]}" + ("" if after == before else f", were {before[:12]}")
+
+
+def passed(checks: list[Check]) -> bool:
+    """All of them."""
+    return all(check.passed for check in checks)

@@ -1,0 +1,62 @@
+"""Weights on disk: safetensors with timm's own keys and a few lines of metadata; no pickle is ever read."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from kdbench.errors import KdbenchError
+from kdbench.records import write_bytes
+
+
+def save_weights(path: Path, model: nn.Module, metadata: dict[str, Any]) -> None:
+    """Write the state dict of a timm model atomically.
+
+    Args:
+        metadata: JSON-able values; each is stored as a JSON string.
+
+    Raises:
+        KdbenchError: the file cannot be written.
+    """
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    texts = {name: json.dumps(value, ensure_ascii=False) for name, value in metadata.items()}
+    write_bytes(path, safetensors.torch.save(state, texts))
+
+
+def load_weights(path: Path, model: nn.Module) -> None:
+    """Load a state dict into `model`, every key of it.
+
+    Raises:
+        KdbenchError: no such file, not a safetensors file, weights of another model, or values that are not finite.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except OSError as error:
+        raise KdbenchError(f"cannot read weights {path}: {error.strerror or error}") from error
+    except (safetensors.SafetensorError, ValueError) as error:
+        raise KdbenchError(f"{path} is not a whole safetensors file: {error}") from error
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise KdbenchError(f"{path} holds weights of another model than {type(model).__name__}: {reason}") from error
+    broken = [name for name, tensor in state.items() if not torch.isfinite(tensor.float()).all()]
+    if broken:
+        raise KdbenchError(f"{path} holds weights that are not finite ({broken[0]})")
+
+
+def weights_sha256(model: nn.Module) -> str:
+    """Hash of a model's state: names, shapes and bytes, in order of the names."""
+    digest = hashlib.sha256()
+    state: dict[str, Tensor] = model.state_dict()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

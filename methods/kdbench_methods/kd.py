@@ -1,0 +1,36 @@
+"""Vanilla knowledge distillation."""
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+from torch import Tensor
+
+from kdbench.method import Batch, Method, Outputs
+from kdbench.records import Role
+from kdbench_methods.losses import kl_divergence
+
+
+class KD(Method):
+    """Vanilla KD: the teacher's softened class probabilities (Hinton et al., arXiv 1503.02531, section 2).
+
+    L = ce_weight * CE + kd_weight * T^2 * KL(softmax(z_t / T) || softmax(z_s / T)). The defaults are those of the
+    OFA-KD code base; the `crd` preset is RepDistiller's.
+
+    Attributes:
+        temperature: T.
+        ce_weight: weight of the hard-label loss.
+        kd_weight: weight of the KL term.
+    """
+
+    role: ClassVar[Role] = "baseline"
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"crd": {"temperature": 4.0, "ce_weight": 0.1, "kd_weight": 0.9}}
+
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    ce_weight: float = 1.0
+    kd_weight: float = 1.0
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
+        return {
+            "ce": self.ce_weight * batch.cross_entropy(student.logits),
+            "kd": self.kd_weight * kl_divergence(student.logits, teacher.logits, self.temperature),
+        }

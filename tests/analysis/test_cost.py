@@ -1,0 +1,60 @@
+"""Throughput rows against numpy on the raw records."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from synthetic import PAIRS, Plan, write_results
+
+from kdbench.analysis.cost import group_costs, pair_costs
+from kdbench.analysis.frames import load
+from kdbench.errors import KdbenchError
+from kdbench.records import read_json, write_json
+
+
+def test_images_and_ratios(tmp_path: Path):
+    results = write_results(tmp_path, Plan())
+    costs = {(cost.pair, cost.method): cost for cost in pair_costs(load(results))}
+    assert len(costs) == 15
+    for record in results.throughput():
+        cost = costs[record["pair"], record["method"]]
+        blocks = np.array(record.get("blocks"))
+        ratios = np.sort(blocks / np.array(record.get("control_blocks")))
+        assert cost.images == pytest.approx(np.median(blocks))
+        assert cost.images_p10 == pytest.approx(np.percentile(blocks, 10))
+        assert cost.to_control.value == pytest.approx(np.median(ratios))
+        assert (cost.to_control.low, cost.to_control.high) == pytest.approx((ratios[9], ratios[20]))
+        assert cost.phases["backward"] == pytest.approx(22)
+        assert cost.peak_memory is None
+    assert costs[PAIRS[0], "scratch"].to_control.value == 1
+
+
+def test_geometric_mean_over_pairs_only_when_all_are_measured(tmp_path: Path):
+    results = write_results(tmp_path, Plan())
+    next((tmp_path / "throughput").glob("*/ofa-*.json")).unlink()
+    study = load(results)
+    costs = pair_costs(study)
+    rows = {row.method: row for row in group_costs(study, costs)}
+    ratios = [cost.to_control.value for cost in costs if cost.method == "kd"]
+    assert rows["kd"].to_control == pytest.approx(np.prod(ratios) ** (1 / 3))
+    assert rows["kd"].to_baseline == 1
+    assert rows["ofa"].measured == 2
+    assert math.isnan(rows["ofa"].to_control)
+    assert sum(cost.status == "missing" for cost in costs) == 1
+
+
+def test_no_throughput_at_all(tmp_path: Path):
+    study = load(write_results(tmp_path, Plan(throughput=False)))
+    costs = pair_costs(study)
+    assert {cost.status for cost in costs} == {"missing"}
+    assert all(math.isnan(row.to_control) for row in group_costs(study, costs))
+
+
+def test_blocks_of_other_rounds_are_refused(tmp_path: Path):
+    results = write_results(tmp_path, Plan())
+    path = next((tmp_path / "throughput").glob("*/kd-*.json"))
+    record = read_json(path)
+    write_json(path, record | {"control_blocks": record["control_blocks"][:-1]})
+    with pytest.raises(KdbenchError, match="30 blocks against 29"):
+        pair_costs(load(results))

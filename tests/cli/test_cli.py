@@ -1,0 +1,124 @@
+"""The command line as a user meets it: in a process of its own, by exit code and output."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def kdbench(*arguments: str, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "kdbench.cli.main", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, **variables},
+        timeout=300,
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["--help", "--version", "list methods", "list pairs", "list suites", "run --help", "list methods --json"],
+)
+def test_help_and_lists_load_no_torch(arguments: str) -> None:
+    code = (
+        "import sys\nfrom kdbench.cli.main import main\n"
+        f"try:\n    main({arguments.split()!r})\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
+        "assert not {'torch', 'timm', 'pandas', 'matplotlib'} & set(sys.modules), 'heavy imports'\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_list_json() -> None:
+    rows = json.loads(kdbench("list", "methods", "--json").stdout)
+    assert [row["method"] for row in rows][:2] == ["scratch", "kd"]
+    pairs = json.loads(kdbench("list", "pairs", "--json").stdout)
+    assert {"pair", "kind", "teacher", "student"} == set(pairs[0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("rnu", "did you mean run"),
+        ("run --methods kdd", "unknown method 'kdd'; did you mean kd"),
+        ("run --pairs vit:resnet", "unknown pair of suite proxy 'vit:resnet'; did you mean"),
+        ("run --suite proxxy", "unknown suite 'proxxy'; did you mean proxy"),
+        ("run --sseds 3", "unrecognised argument '--sseds'; did you mean --seeds"),
+        ("run --seeds none", "neither a number of seeds nor a list"),
+        ("run --device tpu", "unknown: 'tpu'"),
+        ("run --set kd.temp=1 --methods kd", "unknown hyperparameter of kd 'temp'; did you mean temperature"),
+        ("run --set ofa.gamma=2 --methods kd", "not among --methods"),
+        ("run --set gamma", "not of the form method.name=value"),
+        ("run --methods ./missing.py", "cannot read missing.py"),
+        ("run --device cuda", "no CUDA device"),
+        ("run --precision bf16 --device cpu", "no bf16 units"),
+        ("report no-such-folder", "no results in no-such-folder"),
+        ("verify nothing", "unknown method 'nothing'"),
+        ("teachers train", "give --data DIR"),
+        ("teachers train --data no-such-folder", "no train-images-idx3-ubyte"),
+        ("teachers list --only vit", "unknown teacher of suite proxy 'vit'"),
+        ("new-method 1st", "is no class name"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_3(arguments: str, message: str, tmp_path: Path) -> None:
+    import torch
+
+    if "cuda" in arguments and torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    if "bf16" in arguments and any(torch.cpu.get_capabilities().get(n) for n in ("avx512_bf16", "amx_bf16")):
+        pytest.skip("this processor has bf16 units")
+    done = kdbench(*arguments.split(), cwd=tmp_path)
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1 and done.stderr.startswith("kdbench: ")
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_an_unwritable_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = kdbench("run", "--out", str(tmp_path / "file" / "results"))
+    assert done.returncode == 3
+    assert "cannot write" in done.stderr and "--out" in done.stderr
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    code = (
+        "import errno, os, sys\nimport kdbench.records as records\nfrom kdbench.cli.main import main\n"
+        # The kernel's own error for a full disk, from the device that always is one.
+        "def full(*_):\n"
+        "    with open('/dev/full', 'wb', buffering=0) as file:\n        file.write(b'x')\n"
+        "records.os.fsync = full\n"
+        f"main(['run', '--out', {str(tmp_path / 'r')!r}])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 3
+    assert "No space left on device" in done.stderr
+    assert not list((tmp_path / "r").rglob("*.part")), "no torn file is left"
+
+
+def test_new_method_makes_a_file_that_verifies(tmp_path: Path) -> None:
+    assert kdbench("new-method", "MyIdea", cwd=tmp_path).returncode == 0
+    done = kdbench("verify", "./myidea.py", "--pairs", "vit-t:resnet-s,resnet-t:vit-s", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("passed myidea on") == 2
+    again = kdbench("new-method", "MyIdea", cwd=tmp_path)
+    assert again.returncode == 3 and "myidea.py exists" in again.stderr
+
+
+def test_verify_tells_what_is_wrong(tmp_path: Path) -> None:
+    kdbench("new-method", "Bad", cwd=tmp_path)
+    path = tmp_path / "bad.py"
+    path.write_text(path.read_text().replace("teacher.pooled),", 'teacher.pooled) * float("inf"),'))
+    done = kdbench("verify", "./bad.py", "--pairs", "vit-t:resnet-s", "--json", cwd=tmp_path)
+    assert done.returncode == 2
+    (verdict,) = json.loads(done.stdout)
+    assert verdict["status"] == "failed"
+    assert verdict["checks"][0]["detail"] == "term 'feature' is inf"

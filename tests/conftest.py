@@ -1,0 +1,53 @@
+"""What the tests share. Threads are pinned: results on a CPU are bit-identical for a fixed thread count only."""
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from kdbench.models.create import create_model
+from kdbench.models.spec import ModelSpec
+from kdbench.models.staged import StagedModel
+from kdbench.suites.schema import Suite, load
+from kdbench.training.device import Compute
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def cpu() -> Compute:
+    return Compute(torch.device("cpu"), "fp32", threads=1)
+
+
+def staged(name: str, classes: int = 10, size: int = 32, channels: int = 3, **kwargs: object) -> StagedModel:
+    """A staged timm model with weights from seed 0."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = create_model(ModelSpec(timm=name, kind="cnn", recipe="-", kwargs=kwargs), classes, channels, size)
+    return StagedModel(model, (channels, size, size), ((0.5,) * channels, (0.25,) * channels))
+
+
+@pytest.fixture(scope="session")
+def proxy() -> Suite:
+    return load("proxy")
+
+
+@pytest.fixture(scope="session")
+def short_suite(proxy: Suite, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Writes a suite file: the proxy with its real models, teachers and data, but one epoch, and what is overridden."""
+
+    def write(epochs: int = 1, text: Callable[[str], str] = lambda text: text) -> Path:
+        source = proxy.folder / "proxy.toml"
+        content = source.read_text().replace("seeds = 3", f'seeds = 3\nteachers = "{proxy.folder / proxy.teachers}"')
+        content = content.replace("epochs = 20", f"epochs = {epochs}").replace("warmup_epochs = 1", "warmup_epochs = 0")
+        content = content.replace("blocks = 12", "blocks = 3").replace("warmup_seconds = 0.4", "warmup_seconds = 0")
+        path = tmp_path_factory.mktemp("suite") / "short.toml"
+        path.write_text(text(content))
+        return path
+
+    return write

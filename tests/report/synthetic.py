@@ -1,0 +1,215 @@
+"""Results folders of invented numbers, written through `kdbench.records` as a run writes them."""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdbench.records import SCHEMA, TIMING_PROTOCOL, Results, Role, content_key, write_json
+
+METHODS = ["scratch", "kd", "fitnet", "ofa", "assistant"]
+PAIRS = [
+    *("vit-t:resnet-s", "swin-t:mobilenet-s", "mixer-t:resnet-s", "convnext-t:swin-n"),
+    *("resnet-m:deit-n", "convnext-t:mlp-s", "resnet-m:resnet-s", "resnet-m:mobilenet-s"),
+    *("vit-t:mobilenet-s", "swin-t:deit-n", "mixer-t:mlp-s", "convnext-t:vit-n"),
+]
+HETERO = {pair: pair not in ("resnet-m:resnet-s", "resnet-m:mobilenet-s", "mixer-t:mlp-s") for pair in PAIRS}
+ENVIRONMENT = "env0"
+
+Place = tuple[str, str]
+
+
+@dataclass
+class Plan:
+    """What to invent: cells named in `missing` have no record, those in `broken` end in that status and error."""
+
+    methods: list[str] = field(default_factory=lambda: list(METHODS))
+    pairs: list[str] = field(default_factory=lambda: PAIRS[:3])
+    seeds: int = 3
+    epochs: int = 30
+    throughput: bool = True
+    roles: dict[str, Role] = field(default_factory=lambda: {"scratch": "control", "kd": "baseline"})
+    missing: Collection[tuple[str, str, int]] = ()
+    broken: dict[tuple[str, str, int], tuple[str, str]] = field(default_factory=dict)
+    random_seed: int = 0
+
+
+def many_methods(count: int) -> list[str]:
+    """Names for a study of `count` methods, the five known ones first."""
+    extra = ["crd", "dist", "dkd", "rkd", "attention", "reviewkd", "simkd", "mgd", "vid", "at", "sp", "pkt", "ab"]
+    extra += ["ft", "nst", "correlation", "semckd", "hierarchical-kd", "logit-standard", "decoupled-x", "mlkd"]
+    return [*METHODS, *extra][:count]
+
+
+def cell_key(pair: str, method: str, seed: int) -> str:
+    return content_key([pair, method, seed])
+
+
+def timing_key(pair: str, method: str) -> str:
+    return content_key([pair, method, "timing"])
+
+
+def write_results(folder: Path, plan: Plan) -> Results:
+    """Write manifest, cells, throughput and environment of `plan` under `folder`."""
+    results = Results(folder)
+    random = np.random.default_rng(plan.random_seed)
+    write_json(results.environment_path(ENVIRONMENT), environment())
+    cells = [
+        {"key": cell_key(pair, method, seed), "pair": pair, "method": method, "seed": seed}
+        for pair in plan.pairs
+        for method in plan.methods
+        for seed in range(plan.seeds)
+    ]
+    manifest = {
+        "schema": SCHEMA,
+        "suite": "proxy",
+        "protocol": "proxy/1",
+        "command": "kdbench run --suite proxy --seeds 3",
+        "methods": plan.methods,
+        "pairs": plan.pairs,
+        "seeds": list(range(plan.seeds)),
+        "roles": {method: plan.roles.get(method, "method") for method in plan.methods},
+        "hetero": [pair for pair in plan.pairs if HETERO[pair]],
+        "cells": cells,
+        "throughput": [
+            {"key": timing_key(pair, method), "pair": pair, "method": method}
+            for pair in plan.pairs
+            for method in plan.methods
+        ],
+    }
+    write_json(results.manifest_path, manifest)
+    strength = {method: random.normal(1.0, 1.2) for method in plan.methods}
+    speed = {method: random.uniform(0.3, 0.95) for method in plan.methods}
+    for pair in plan.pairs:
+        level = random.uniform(40, 70)
+        for seed in range(plan.seeds):
+            shared = random.normal(0, 0.5)
+            for method in plan.methods:
+                control = plan.roles.get(method) == "control"
+                gain = 0.0 if control else strength[method] + random.normal(0, 0.5)
+                _write_cell(results, plan, (pair, method, seed), level + shared + gain, random)
+        if plan.throughput:
+            _write_throughput(results, plan, pair, speed, random)
+    return results
+
+
+def environment() -> dict[str, Any]:
+    return {
+        "kdbench": "0.1.0",
+        "git": {"revision": "0123456789abcdef", "dirty": False},
+        "python": "3.11.7",
+        "torch": "2.9.0",
+        "timm": "1.0.22",
+        "device": "cpu: AMD EPYC 9B14",
+        "cores": 2,
+        "threads": 2,
+        "precision": "fp32",
+        "variables": {"OMP_NUM_THREADS": "2"},
+    }
+
+
+def cell_record(plan: Plan, cell: tuple[str, str, int]) -> dict[str, Any]:
+    """A record without the fields of a finished one."""
+    pair, method, seed = cell
+    teacher, student = pair.split(":")
+    model = {"timm": "some_timm_model", "kind": "cnn"}
+    return {
+        "schema": SCHEMA,
+        "key": cell_key(pair, method, seed),
+        "suite": "proxy",
+        "protocol": "proxy/1",
+        "pair": pair,
+        "hetero": HETERO[pair],
+        "teacher": {"name": teacher, **model, "parameters": 900_000, "sha256": "ab" * 32, "top1": 71.25},
+        "student": {"name": student, **model, "parameters": 250_000},
+        "method": method,
+        "role": plan.roles.get(method, "method"),
+        "hyperparameters": {},
+        "preset": None,
+        "seed": seed,
+        "split": "test",
+        "status": "done",
+        "error": None,
+        "environment": ENVIRONMENT,
+    }
+
+
+def _write_cell(
+    results: Results, plan: Plan, cell: tuple[str, str, int], top1: float, random: np.random.Generator
+) -> None:
+    if cell in plan.missing:
+        return
+    pair, method, seed = cell
+    record = cell_record(plan, cell)
+    if cell in plan.broken:
+        record["status"], record["error"] = plan.broken[cell]
+    else:
+        epochs = np.arange(1, plan.epochs + 1)
+        curve = top1 * (1 - np.exp(-5 * epochs / plan.epochs)) + random.normal(0, 0.4, len(epochs))
+        curve[-1] = top1
+        record |= {
+            "top1": top1,
+            "top5": top1 + 15,
+            "best_top1": float(curve.max()),
+            "best_epoch": int(epochs[curve.argmax()]),
+            "correct": "",
+            "evaluated": 1000,
+            "curves": {
+                "epoch": epochs.tolist(),
+                "lr": [0.1] * plan.epochs,
+                "loss": {"label": [1.0] * plan.epochs},
+                "eval_epoch": epochs.tolist(),
+                "eval_top1": curve.tolist(),
+            },
+            "seconds": {"train": 12.0, "eval": 1.5},
+            "extra_parameters": 1000 * plan.methods.index(method),
+            "checkpoint": None,
+        }
+    write_json(results.cell_path(pair, method, seed, record["key"]), record)
+
+
+def _write_throughput(
+    results: Results, plan: Plan, pair: str, speed: dict[str, float], random: np.random.Generator
+) -> None:
+    drift = random.uniform(0.8, 1.2, 30)
+
+    def blocks(role: Role, factor: float) -> list[float]:
+        present = role == "method" or role in plan.roles.values()
+        return (1500 * factor * drift * random.normal(1, 0.03, 30)).tolist() if present else []
+
+    by_role = {plan.roles.get(method, "method"): speed[method] for method in plan.methods}
+    control, baseline = blocks("control", 1.0), blocks("baseline", by_role.get("baseline", 0.7))
+    for method in plan.methods:
+        role = plan.roles.get(method, "method")
+        own = {"control": control, "baseline": baseline}.get(role) or blocks("method", speed[method])
+        teacher = 0.0 if role == "control" else 0.012
+        record = {
+            "schema": SCHEMA,
+            "key": timing_key(pair, method),
+            "timing_protocol": TIMING_PROTOCOL,
+            "suite": "proxy",
+            "pair": pair,
+            "method": method,
+            "role": role,
+            "status": "done",
+            "error": None,
+            "environment": ENVIRONMENT,
+            "batch_size": 64,
+            "blocks": own,
+            "control_blocks": control,
+            "baseline_blocks": baseline,
+            "phases": {
+                "data": 0.002,
+                "teacher": teacher,
+                "student": 0.015,
+                "method": 0.001 * plan.methods.index(method),
+                "backward": 0.022,
+                "optimizer": 0.003,
+            },
+            "peak_memory": None,
+            "extra_parameters": 1000 * plan.methods.index(method),
+            "flops": {"student": 3e6, "teacher": 2e7 if teacher else 0.0, "train": 2.9e7},
+        }
+        write_json(results.throughput_path(pair, method, record["key"]), record)

@@ -1,0 +1,59 @@
+"""What is printed fits the console and leaves nothing out."""
+
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from synthetic import PAIRS, Plan, many_methods, write_results
+
+from kdbench.analysis.frames import Study, load
+from kdbench.report.terminal import print_report
+
+
+def shown(study: Study, width: int) -> str:
+    output = StringIO()
+    print_report(study, Console(file=output, width=width, color_system=None))
+    return output.getvalue()
+
+
+def printed(folder: Path, plan: Plan, width: int) -> str:
+    return shown(load(write_results(folder, plan)), width)
+
+
+@pytest.fixture(scope="module", params=[5, 25])
+def study(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """Twelve pairs of few or many methods."""
+    plan = Plan(methods=many_methods(request.param), pairs=PAIRS, epochs=3)
+    return load(write_results(tmp_path_factory.mktemp("results"), plan))
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 140, 200])
+def test_every_line_fits_and_no_cell_is_cut(study: Study, width: int):
+    output = shown(study, width)
+    assert max(map(len, output.splitlines())) <= width
+    assert "…" not in output
+    for pair in PAIRS:
+        assert f"{pair.split(':')[0]}:" in output
+    assert all(output.count(f"\n {name} ") >= 2 for name in study.methods if name != "scratch")
+
+
+def test_a_wide_console_shows_tests_and_intervals(tmp_path: Path):
+    plan = Plan(missing=[(PAIRS[0], "ofa", 1)])
+    narrow, wide = printed(tmp_path / "a", plan, 80), printed(tmp_path / "b", plan, 140)
+    assert "p scratch" not in narrow
+    assert "p scratch" in wide
+    assert "speed/kd" in wide
+    for output in (narrow, wide):
+        assert "X (2/3)" in output
+        assert "X (8/9)" in output
+        assert "3 heterogeneous pairs, 3 seeds" in output
+        assert "44 of 45 cells done, 1 missing" in output
+        assert f"missing: ofa on {PAIRS[0]} seed 1" in output
+
+
+def test_digits_stand_below_digits(tmp_path: Path):
+    lines = printed(tmp_path, Plan(seeds=10), 80).splitlines()
+    ends = {line.index("]") for line in lines if "]" in line and "95 %" not in line}
+    assert any("*" in line for line in lines)
+    assert len(ends) == 1

@@ -1,0 +1,120 @@
+"""Finding plug-ins: installed, files, dotted names; broken ones harm nothing."""
+
+from pathlib import Path
+
+import pytest
+
+from kdbench.errors import KdbenchError
+from kdbench.registry import Plugin, Registry, read_source
+
+METHOD = '''"""A plug-in."""
+
+from torch import Tensor
+
+from kdbench.method import Batch, Method, Outputs
+
+
+class Mine(Method):
+    """Hard labels with a weight."""
+
+    aliases = ("my-own",)
+    weight: float = 1.0
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
+        return {"ce": self.weight * batch.cross_entropy(student.logits)}
+'''
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.py"
+    path.write_text(METHOD)
+    return path
+
+
+def test_all_lists_control_and_baseline_first() -> None:
+    names = [plugin.name for plugin in Registry.installed().select("all")]
+    assert names[:2] == ["scratch", "kd"]
+    assert {"fitnet", "ofa", "assistant"} <= set(names)
+
+
+def test_aliases() -> None:
+    assert [p.name for p in Registry.installed().select("tas,fbt,assistant")] == ["assistant"]
+
+
+@pytest.mark.parametrize("ending", ["", ":Mine"])
+def test_a_file_takes_part(mine: Path, ending: str) -> None:
+    (plugin,) = Registry.installed().select(f"{mine}{ending}")
+    assert plugin.name == "mine"
+    assert plugin.source.summary == "Hard labels with a weight."
+    assert plugin.hyperparameters().model_dump() == {"weight": 1.0}
+    assert plugin.method.__name__ == "Mine"
+
+
+def test_a_dotted_name_takes_part() -> None:
+    (plugin,) = Registry().select("kdbench_methods.kd:KD")
+    assert plugin.name == "kd"
+    assert set(plugin.hyperparameters.model_fields) == {"temperature", "ce_weight", "kd_weight"}
+
+
+def test_two_files_of_one_name_do_not_meet(tmp_path: Path) -> None:
+    plugins = []
+    for number in (1, 2):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "mine.py").write_text(METHOD.replace("1.0", f"{number}.5"))
+        plugins.append(Registry().select(str(folder / "mine.py"))[0])
+    assert [plugin.hyperparameters().model_dump()["weight"] for plugin in plugins] == [1.5, 2.5]
+    assert plugins[0].source_sha256 != plugins[1].source_sha256
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("def broken(:\n", "line 1: invalid syntax"),
+        ("import no_such_package\n" + METHOD, "imports no_such_package, which is not installed"),
+        ("x = 1\n", r"should define one subclass of Method \(none found\)"),
+        (METHOD + METHOD.replace("Mine", "Other"), r"\(Mine, Other found\)"),
+    ],
+)
+def test_broken_files_are_told_without_importing(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "broken.py"
+    path.write_text(content)
+    with pytest.raises(KdbenchError, match=message):
+        read_source(str(path))
+
+
+def test_errors_at_import_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "raises.py"
+    path.write_text("1 / 0\n" + METHOD)
+    plugin = Plugin("raises", str(path), "a file")
+    with pytest.raises(KdbenchError, match="fails to import: ZeroDivisionError: division by zero"):
+        _ = plugin.method
+
+
+def test_a_class_that_is_no_method(tmp_path: Path) -> None:
+    path = tmp_path / "other.py"
+    path.write_text("class Other:\n    pass\n")
+    with pytest.raises(KdbenchError, match=r"is no kdbench\.method\.Method"):
+        _ = Plugin("other", f"{path}:Other", "a file").method
+
+
+def test_a_broken_plugin_is_listed_and_harms_nothing() -> None:
+    registry = Registry.installed()
+    registry.add(Plugin("gone", "no_such_package.module:Class", "some package"))
+    registry.add(Plugin("kd", "other.module:KD", "a rival package"))
+    assert "cannot find module no_such_package.module" in registry.errors["gone"]
+    assert "taken by kdbench" in registry.errors["kd (a rival package)"]
+    assert "gone" not in [plugin.name for plugin in registry.select("all")]
+    assert "kd" in [plugin.name for plugin in registry.select("all")]
+    with pytest.raises(KdbenchError, match="method 'gone' is broken"):
+        registry.select("gone")
+
+
+def test_mistyped_names() -> None:
+    with pytest.raises(KdbenchError, match="unknown method 'fitnett'; did you mean fitnet"):
+        Registry.installed().select("fitnett")
+    with pytest.raises(KdbenchError, match="cannot read"):
+        Registry.installed().select("./no_such_file.py")
+    with pytest.raises(KdbenchError, match="no method named"):
+        Registry.installed().select(",")

@@ -1,0 +1,68 @@
+"""Optimizer and schedule follow the recipe."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from kdbench.suites.schema import Recipe
+from kdbench.training.optim import build_optimizer, build_scheduler
+
+BASE = {"epochs": 4, "batch_size": 8, "optimizer": "sgd", "lr": 0.1}
+
+
+class _Student(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+        self.pos_embed = nn.Parameter(torch.zeros(2, 3))
+
+    def no_weight_decay(self) -> set[str]:
+        return {"pos_embed"}
+
+
+def _rates(recipe: Recipe, steps: int) -> list[float]:
+    parameter = nn.Linear(2, 2)
+    optimizer = build_optimizer(recipe, parameter, None)
+    scheduler = build_scheduler(recipe, optimizer, steps)
+    rates = []
+    for update in range(recipe.epochs * steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        scheduler.step_update(update + 1)
+        if (update + 1) % steps == 0:
+            scheduler.step((update + 1) // steps)
+    return rates
+
+
+def test_weight_decay_spares_biases_and_what_the_model_names() -> None:
+    student, method = _Student(), nn.Linear(2, 2)
+    optimizer = build_optimizer(Recipe(**BASE, weight_decay=0.05), student, method)  # type: ignore[arg-type]
+    decayed = {id(p) for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
+    assert decayed == {id(student.linear.weight), id(method.weight)}
+    everything = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    assert everything == {id(p) for module in (student, method) for p in module.parameters()}
+
+
+def test_cosine_by_step_with_warm_up() -> None:
+    recipe = Recipe(**BASE, warmup_epochs=1, warmup_lr=0.0, min_lr=0.01)  # type: ignore[arg-type]
+    rates = _rates(recipe, 10)
+    assert rates[:10] == pytest.approx([0.1 * i / 10 for i in range(10)])
+    expected = [0.01 + 0.5 * (0.1 - 0.01) * (1 + math.cos(math.pi * i / 40)) for i in range(10, 40)]
+    assert rates[10:] == pytest.approx(expected)
+
+
+def test_steps_by_epoch() -> None:
+    recipe = Recipe(**BASE, schedule="step", schedule_by="epoch", milestones=(1, 3))  # type: ignore[arg-type]
+    assert _rates(recipe, 2) == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.01, 0.01, 0.001, 0.001])
+
+
+def test_constant() -> None:
+    assert _rates(Recipe(**BASE, schedule="constant"), 3) == pytest.approx([0.1] * 12)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("name", "nesterov"), [("sgd", True), ("momentum", False)])
+def test_momentum(name: str, nesterov: bool) -> None:
+    optimizer = build_optimizer(Recipe(**{**BASE, "optimizer": name}), nn.Linear(2, 2), None)  # type: ignore[arg-type]
+    assert optimizer.param_groups[0]["nesterov"] is nesterov
+    assert optimizer.param_groups[0]["momentum"] == 0.9

@@ -1,0 +1,121 @@
+"""The self-check passes the shipped methods on every proxy pair and catches each fault it is there for."""
+
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kdbench.method import Batch, Method, Needs, Outputs, Pair
+from kdbench.registry import Registry
+from kdbench.suites.schema import Suite
+from kdbench.training.arena import Arena
+from kdbench.training.device import Compute
+from kdbench.training.selfcheck import passed
+
+
+@pytest.fixture(scope="module")
+def arenas(proxy: Suite) -> dict[str, Arena]:
+    compute = Compute(torch.device("cpu"), "fp32", 1)
+    return {pair.name: Arena.enter(proxy, pair, 0, "val", compute, None) for pair in proxy.pairs}
+
+
+def test_every_method_on_every_pair(arenas: dict[str, Arena]) -> None:
+    for plugin in Registry.installed().plugins.values():
+        for pair, arena in arenas.items():
+            checks = arena.check(arena.contender(plugin.name, plugin.method, plugin.hyperparameters().model_dump()))
+            assert passed(checks), (plugin.name, pair, checks)
+
+
+class _Base(Method):
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
+        return {"ce": batch.cross_entropy(student.logits)}
+
+
+class NaN(_Base):
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
+        return {"ce": batch.cross_entropy(student.logits) * float("nan")}
+
+
+class Vector(_Base):
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
+        return {"ce": student.logits.sum(dim=1)}
+
+
+class NotADict(_Base):
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Any:
+        return batch.cross_entropy(student.logits)
+
+
+class Detached(_Base):
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
+        return {"ce": batch.cross_entropy(student.logits.detach())}
+
+
+class Starving(_Base):
+    def build(self, pair: Pair) -> None:
+        self.unused = nn.Linear(2, 2)
+
+
+class TrainsTheTeacher(_Base):
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
+        with torch.no_grad():
+            next(self.pair.teacher.parameters()).add_(1.0)
+        return super().forward(student, teacher, batch)
+
+
+class WakesTheTeacher(_Base):
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
+        self.pair.teacher.train()
+        return super().forward(student, teacher, batch)
+
+
+class GrowsTheStudent(_Base):
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
+        self.pair.student.model.extra = nn.Linear(2, 2)
+        return super().forward(student, teacher, batch)
+
+
+class AsksForNothing(_Base):
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
+        assert student.pooled is not None
+        return {"ce": student.pooled.sum()}
+
+
+@pytest.mark.parametrize(
+    ("method", "check", "detail"),
+    [
+        (NaN, "loss terms", "term 'ce' is nan"),
+        (Vector, "loss terms", "must be a scalar tensor"),
+        (NotADict, "loss terms", "must return a dict"),
+        (Detached, "loss terms", "no term depends on the student"),
+        (Starving, "gradient reaches every projector", "no gradient for unused.weight"),
+        (TrainsTheTeacher, "teacher is frozen", "were"),
+        (WakesTheTeacher, "teacher is frozen", "training mode"),
+        (GrowsTheStudent, "student keeps timm's keys", ""),
+        (AsksForNothing, "runs", "AssertionError"),
+    ],
+)
+def test_faults_are_caught(proxy: Suite, cpu: Compute, method: type[Method], check: str, detail: str) -> None:
+    arena = Arena.enter(proxy, proxy.pairs[0], 0, "val", cpu, None)
+    failed = [c for c in arena.check(arena.contender("faulty", method, {})) if not c.passed]
+    assert [c.name for c in failed] == [check]
+    assert detail in failed[0].detail
+
+
+def test_a_method_may_say_what_it_starves(proxy: Suite, cpu: Compute) -> None:
+    class Declares(Starving):
+        starved = MappingProxyType({"unused": "kept for later"})
+
+    arena = Arena.enter(proxy, proxy.pairs[0], 0, "val", cpu, None)
+    assert passed(arena.check(arena.contender("declares", Declares, {})))
+
+
+def test_pooled_is_given_when_asked_for(proxy: Suite, cpu: Compute) -> None:
+    class Asks(AsksForNothing):
+        student_needs = Needs(pooled=True)
+
+    arena = Arena.enter(proxy, proxy.pairs[0], 0, "val", cpu, None)
+    checks = arena.check(arena.contender("asks", Asks, {}))
+    assert passed(checks), checks
