@@ -66,8 +66,6 @@ def _list(args: argparse.Namespace, suite: Any, names: list[str]) -> int:
 
 
 def _train(args: argparse.Namespace, suite: Any, names: list[str]) -> int:
-    import os
-
     from rich.console import Console
 
     from kdbench.registry import Registry
@@ -76,7 +74,7 @@ def _train(args: argparse.Namespace, suite: Any, names: list[str]) -> int:
     from kdbench.study.progress import Display
     from kdbench.study.teachers import TeacherTask
     from kdbench.training.arena import load_data
-    from kdbench.training.device import resolve
+    from kdbench.training.device import default_workers, resolve
 
     compute = resolve(args.device, args.precision)
     load_data(suite.data.teacher_source or suite.data.source, args.data)
@@ -97,7 +95,7 @@ def _train(args: argparse.Namespace, suite: Any, names: list[str]) -> int:
         for name in names
     ]
     console = Console(stderr=args.json)
-    workers = args.workers or (1 if compute.device.type == "cuda" else os.cpu_count() or 1)
+    workers = args.workers or default_workers(compute)
     display = Display(console, "teachers", len(tasks))
     with display.shown():
         run_tasks(tasks, min(workers, len(tasks)), display)

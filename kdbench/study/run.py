@@ -1,6 +1,5 @@
 """A run: plan, accuracy phase, throughput phase; finished cells are kept, so repeating the command resumes it."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -14,7 +13,7 @@ from kdbench.study.group import Group
 from kdbench.study.plan import Plan, finished_keys
 from kdbench.study.progress import Display, Task, duration
 from kdbench.study.timing import planned_measurements, timing_tasks
-from kdbench.training.device import Compute
+from kdbench.training.device import Compute, default_workers
 
 
 @dataclass(frozen=True)
@@ -62,8 +61,7 @@ def run(
         f"{len(due)} to run -> {results.folder}",
         highlight=False,
     )
-    workers = workers or (1 if compute.device.type == "cuda" else os.cpu_count() or 1)
-    _phase("accuracy", groups, min(workers, len(groups)), console)
+    _phase("accuracy", groups, min(workers or default_workers(compute), len(groups)), console)
     # Alone on the machine: one worker, after everything else has ended.
     _phase("throughput", timing_tasks(plan, measurements, compute, data_root, results), 1, console)
     return outcome(plan, results)

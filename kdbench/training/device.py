@@ -64,6 +64,13 @@ def resolve(device: str, precision: str) -> Compute:
     return Compute(torch.device(device), "bf16" if precision == "bf16" else "fp32", threads=1)
 
 
+def default_workers(compute: Compute) -> int:
+    """Worker processes side by side: one on a GPU, else one for each core this process may use."""
+    if compute.device.type == "cuda":
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _cpu_has_bf16() -> bool:
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))

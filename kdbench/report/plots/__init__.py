@@ -25,7 +25,7 @@ class Plot(NamedTuple):
 
 def draw(content: Content) -> Iterator[Plot]:
     """Every figure the records allow: gains need a control, cost needs throughput records."""
-    if content.study.control is not None:
+    if any(row.seed_gains for row in content.gains.values() if row.role != "control"):
         yield Plot("gains", "Gain by pair", draw_gains(content))
         if content.has_throughput:
             yield Plot("tradeoff", "Gain against training throughput", draw_tradeoff(content))

@@ -1,0 +1,44 @@
+"""pytest-benchmark figures of kdbench's own hot code: `pytest tests/benchmarks -m bench`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from kdbench_methods.contrastive import InfoNCE
+from kdbench_methods.losses import kl_divergence, ofa_loss
+
+from kdbench.models.features import Needs
+from kdbench.suites.schema import Suite
+from kdbench.training.arena import Arena
+from kdbench.training.device import Compute
+
+pytestmark = pytest.mark.bench
+
+Benchmark = Callable[..., Any]
+
+
+@pytest.mark.parametrize("loss", ["kl", "ofa", "nce"])
+def test_loss(benchmark: Benchmark, loss: str) -> None:
+    student, teacher = torch.randn(128, 100, requires_grad=True), torch.randn(128, 100)
+    labels = torch.randint(100, (128,))
+    contrast = InfoNCE(0.07)
+    functions: dict[str, Callable[[], torch.Tensor]] = {
+        "kl": lambda: kl_divergence(student, teacher, 4.0),
+        "ofa": lambda: ofa_loss(student, teacher, labels, 1.5),
+        "nce": lambda: contrast(student, teacher),
+    }
+    benchmark(lambda: functions[loss]().backward())
+
+
+def test_augmentation(benchmark: Benchmark, proxy: Suite, cpu: Compute) -> None:
+    arena = Arena.enter(proxy, proxy.pairs[0], 0, "test", cpu, None)
+    benchmark(lambda: sum(1 for _ in arena.stream.epoch(0)))
+
+
+@pytest.mark.parametrize("needs", [Needs(), Needs(frozenset({1, 2, 3, 4}), pooled=True)], ids=["logits", "everything"])
+def test_staged_forward(benchmark: Benchmark, proxy: Suite, cpu: Compute, needs: Needs) -> None:
+    arena = Arena.enter(proxy, proxy.pairs[0], 0, "test", cpu, None)
+    images = torch.randn(25, 1, 32, 32)
+    with torch.no_grad():
+        benchmark(lambda: arena.teacher(images, needs))
