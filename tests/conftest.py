@@ -24,12 +24,12 @@ def cpu() -> Compute:
     return Compute(torch.device("cpu"), "fp32", threads=1)
 
 
-def staged(name: str, classes: int = 10, size: int = 32, channels: int = 3, **kwargs: object) -> StagedModel:
+def staged(name: str, classes: int = 10, size: int = 32, in_chans: int = 3, **kwargs: object) -> StagedModel:
     """A staged timm model with weights from seed 0."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = create_model(ModelSpec(timm=name, kind="cnn", recipe="-", kwargs=kwargs), classes, channels, size)
-    return StagedModel(model, (channels, size, size), ((0.5,) * channels, (0.25,) * channels))
+        model = create_model(ModelSpec(timm=name, kind="cnn", recipe="-", kwargs=kwargs), classes, in_chans, size)
+    return StagedModel(model, (in_chans, size, size), ((0.5,) * in_chans, (0.25,) * in_chans))
 
 
 @pytest.fixture(scope="session")

@@ -5,18 +5,15 @@ compared with the plain forward once; a network for which that fails is refused 
 """
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx, nn
 
 from kdbench.errors import UnsupportedPair
 from kdbench.models.features import Outputs, StageInfo
-
-if TYPE_CHECKING:
-    from kdbench.models.staged import StagedModel
 
 Entry = Literal["stage", "downsampled"]
 """Where a state enters: right behind the stage, or behind the down-sampling that opens the next one (if it has one)."""
@@ -32,8 +29,18 @@ class Tail:
         layout: the network's own layout at the entry.
     """
 
-    def __init__(self, owner: "StagedModel", trunk: fx.GraphModule, state: Tensor, info: StageInfo) -> None:
-        self._owner = owner
+    def __init__(
+        self, model: nn.Module, head: Callable[[Tensor], Outputs], trunk: fx.GraphModule, state: Tensor, info: StageInfo
+    ) -> None:
+        """Use `build`.
+
+        Args:
+            head: pooled feature and logits of the trunk's final features.
+            trunk: what lies between the entry and the final features.
+            state: an example of what enters.
+        """
+        self._model = model
+        self.head = head
         self._trunk = trunk
         self.prefix = info.prefix
         self.layout: RawLayout
@@ -57,7 +64,7 @@ class Tail:
 
     def __call__(self, feature: Tensor, prefix: Tensor | None = None) -> Outputs:
         """Pooled feature and logits of a state; arguments as for `final`."""
-        return self._owner.head(self.final(feature, prefix))
+        return self.head(self.final(feature, prefix))
 
     def final(self, feature: Tensor, prefix: Tensor | None = None) -> Tensor:
         """The trunk's final features of a state, in the network's own layout.
@@ -72,15 +79,11 @@ class Tail:
         with _frozen_statistics(self._norms):
             return self._trunk(self.pack(feature, prefix))
 
-    def head(self, final: Tensor) -> Outputs:
-        """Pooled feature and logits of final features."""
-        return self._owner.head(final)
-
     def parameters(self) -> list[nn.Parameter]:
         """The network's parameters that work on a state entering here."""
-        state = torch.zeros(2, self.channels, *self.grid, device=next(self._owner.parameters()).device)
+        state = torch.zeros(2, self.channels, *self.grid, device=next(self._model.parameters()).device)
         prefix = self.prefix_tokens
-        everything = list(self._owner.model.parameters())
+        everything = list(self._model.parameters())
         with torch.enable_grad():
             logits = self(state, None if prefix is None else prefix.expand(2, -1, -1)).logits
             reached = torch.autograd.grad(logits.sum(), everything, allow_unused=True)
@@ -101,19 +104,30 @@ class Tail:
         if not self.prefix:
             return None
         names = ("cls_token", "dist_token", "reg_token")
-        own = [t.detach() for name in names if isinstance(t := getattr(self._owner.model, name, None), Tensor)]
+        own = [t.detach() for name in names if isinstance(t := getattr(self._model, name, None), Tensor)]
         if sum(t.shape[1] for t in own) != self.prefix:
             return torch.zeros(1, self.prefix, self.channels)
         return torch.cat(own, dim=1)
 
     @classmethod
-    def build(cls, owner: "StagedModel", info: StageInfo, taps: dict[int, int], entry: Entry) -> "Tail":
-        """Trace, cut and check.
+    def build(
+        cls,
+        model: nn.Module,
+        head: Callable[[Tensor], Outputs],
+        image_shape: tuple[int, int, int],
+        info: StageInfo,
+        taps: dict[int, int],
+        entry: Entry,
+    ) -> "Tail":
+        """Trace `model`, cut it behind the stage that `info` describes, and check what comes out.
+
+        Args:
+            taps: the model's stages as indices into its `feature_info`.
 
         Raises:
             UnsupportedPair: the network cannot be cut there, or the cut network is not the network.
         """
-        model, what = owner.model, f"{type(owner.model).__name__} cannot resume from stage {info.stage}"
+        what = f"{type(model).__name__} cannot resume from stage {info.stage}"
         boundary = _boundary(model, info, taps, entry)
         training = model.training
         model.eval()
@@ -121,7 +135,7 @@ class Tail:
             trunk = _cut(model, boundary)
             reference = next(model.parameters())
             image = torch.randn(
-                (3, *owner.image_shape), generator=torch.Generator().manual_seed(0), dtype=reference.dtype
+                (3, *image_shape), generator=torch.Generator().manual_seed(0), dtype=reference.dtype
             ).to(reference.device)
             with torch.no_grad():
                 state, final = _state_at(model, boundary, image)
@@ -136,7 +150,7 @@ class Tail:
             raise UnsupportedPair(f"{what}: {reason}") from error
         finally:
             model.train(training)
-        return cls(owner, trunk, state, info)
+        return cls(model, head, trunk, state, info)
 
 
 def _boundary(model: nn.Module, info: StageInfo, taps: dict[int, int], entry: Entry) -> str:

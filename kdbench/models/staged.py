@@ -128,8 +128,9 @@ class StagedModel(nn.Module):
             UnsupportedPair: the network cannot be resumed there; the message says why.
         """
         if (stage, entry) not in self._tails:
-            info = self.stages[stage]
-            self._tails[stage, entry] = Tail.build(self, info, self._taps, entry)
+            self._tails[stage, entry] = Tail.build(
+                self.model, self.head, self.image_shape, self.stages[stage], self._taps, entry
+            )
         return self._tails[stage, entry]
 
     def _intermediates(self, images: Tensor, indices: list[int]) -> tuple[Any, list[Tensor], list[Tensor | None]]:

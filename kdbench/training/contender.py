@@ -90,7 +90,6 @@ class Contender:
         self._scheduler = build_scheduler(recipe, self._optimizer, steps_per_epoch)
         self._ema = ModelEmaV3(student.model, decay=recipe.ema, foreach=True) if recipe.ema else None
         self._parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
-        self._updates = 0
         self._sums: Tensor | None = None
         self._terms: list[str] = []
         student.train()
@@ -121,8 +120,7 @@ class Contender:
             nn.utils.clip_grad_norm_(self._parameters, self._recipe.clip_grad)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
-        self._updates += 1
-        self._scheduler.step_update(self._updates)
+        self._scheduler.step()
         if self._ema is not None:
             self._ema.update(self.student.model)
         # Losses are summed on the device and read once an epoch: reading them here would wait for the device.
@@ -134,12 +132,11 @@ class Contender:
         mark("optimizer")
 
     def end_epoch(self, epoch: int, steps: int) -> None:
-        """Read the losses of an epoch (`epoch` epochs are finished), move the schedule; diverged ones are closed."""
+        """Read the losses of an epoch (`epoch` epochs are finished); one that diverged is closed."""
         assert self._sums is not None
         for term, total in zip(self._terms, self._sums.tolist(), strict=True):
             self.losses.setdefault(term, []).append(total / steps)
         self.lr.append(self._optimizer.param_groups[0]["lr"])
-        self._scheduler.step(epoch)
         if not bool(torch.isfinite(self._sums).all()):
             bad = [term for term, total in zip(self._terms, self._sums.tolist(), strict=True) if total - total != 0]
             self.close("diverged", f"the loss term {' and '.join(bad)} became non-finite in epoch {epoch}")

@@ -1,12 +1,12 @@
 """Optimizer and schedule of a recipe, over a student and its method's projectors."""
 
+import math
 from typing import Any
 
 import torch
 from timm.optim import create_optimizer_v2, param_groups_weight_decay  # pyright: ignore[reportPrivateImportUsage]
-from timm.scheduler import create_scheduler_v2  # pyright: ignore[reportPrivateImportUsage]
-from timm.scheduler.scheduler import Scheduler
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from kdbench.suites.schema import Recipe
 
@@ -26,20 +26,23 @@ def build_optimizer(recipe: Recipe, student: nn.Module, method: nn.Module | None
     return create_optimizer_v2(groups, opt=recipe.optimizer, lr=recipe.lr, **arguments)
 
 
-def build_scheduler(recipe: Recipe, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> Scheduler:
-    """The recipe's learning-rate schedule; `step_update` is to be called after every step, `step` after every epoch."""
-    scheduler, _ = create_scheduler_v2(
-        optimizer,
-        sched={"cosine": "cosine", "step": "multistep", "constant": "multistep"}[recipe.schedule],
-        num_epochs=recipe.epochs,
-        decay_milestones=list(recipe.milestones) if recipe.schedule == "step" else [recipe.epochs],
-        decay_rate=recipe.decay,
-        min_lr=recipe.min_lr,
-        warmup_epochs=recipe.warmup_epochs,
-        warmup_lr=recipe.warmup_lr,
-        warmup_prefix=False,
-        step_on_epochs=recipe.schedule_by == "epoch",
-        updates_per_epoch=steps_per_epoch,
-    )
-    assert scheduler is not None
-    return scheduler
+def build_scheduler(recipe: Recipe, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> LambdaLR:
+    """The recipe's learning-rate schedule; its `step` is to be called after every training step."""
+    return LambdaLR(optimizer, lambda step: learning_rate(recipe, step / steps_per_epoch) / recipe.lr)
+
+
+def learning_rate(recipe: Recipe, epoch: float) -> float:
+    """The learning rate when `epoch` epochs (and the fraction of the running one) are done.
+
+    A linear warm-up from `warmup_lr` takes the place of the first epochs, the schedule runs underneath, as in timm.
+    """
+    if recipe.schedule_by == "epoch":
+        epoch = math.floor(epoch)
+    if epoch < recipe.warmup_epochs:
+        return recipe.warmup_lr + (recipe.lr - recipe.warmup_lr) * epoch / recipe.warmup_epochs
+    if recipe.schedule == "cosine":
+        share = min(1.0, epoch / recipe.epochs)
+        return recipe.min_lr + 0.5 * (recipe.lr - recipe.min_lr) * (1 + math.cos(math.pi * share))
+    if recipe.schedule == "step":
+        return recipe.lr * recipe.decay ** sum(epoch >= milestone for milestone in recipe.milestones)
+    return recipe.lr
