@@ -1,5 +1,6 @@
 """Errors meant for users: one line that says what is wrong and what to do, and the exit code of the command."""
 
+import traceback
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -26,3 +27,11 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> KdbenchError:
     near = get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names) or 'none'}"
     return KdbenchError(f"unknown {what} '{name}'; {hint}")
+
+
+def describe(error: BaseException) -> str:
+    """An error in a few lines: what it is, and the innermost calls; one line where it is meant for users."""
+    if isinstance(error, KdbenchError):
+        return str(error)
+    calls = "".join(traceback.format_tb(error.__traceback__)[-3:])
+    return f"{type(error).__name__}: {error}\n{calls}".strip()

@@ -8,6 +8,7 @@ import hashlib
 import importlib
 import importlib.util
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import entry_points
@@ -172,6 +173,25 @@ class Registry:
         if not chosen:
             raise KdbenchError("no method named; try --methods all")
         return list(chosen.values())
+
+    def importable(self, plugins: Sequence[Plugin], request: str) -> list[Plugin]:
+        """Those of `plugins` that can be imported; the others are kept as errors (this imports torch).
+
+        Raises:
+            KdbenchError: a plug-in that `request` names, rather than reaches by `all`, is broken.
+        """
+        named = {self._aliases.get(word, word) for word in map(str.strip, request.split(",")) if word != "all"}
+        usable = []
+        for plugin in plugins:
+            try:
+                _ = plugin.hyperparameters
+            except KdbenchError as error:
+                if plugin.name in named or plugin.target in named or "all" not in request:
+                    raise
+                self.errors[plugin.name] = str(error)
+                continue
+            usable.append(plugin)
+        return usable
 
     def _add_direct(self, target: str) -> str:
         source = read_source(target)

@@ -44,6 +44,12 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
+def tell_broken(registry: Any, console: Any) -> None:
+    """Name the plug-ins that are left out because they are broken."""
+    for name, error in registry.errors.items():
+        console.print(f"[yellow]method {name} is left out:[/yellow] {error}", highlight=False)
+
+
 def print_json(value: Any) -> None:
     """The machine-readable result of a command."""
     print(json.dumps(value, indent=1, ensure_ascii=False))

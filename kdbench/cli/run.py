@@ -44,8 +44,6 @@ def execute(args: argparse.Namespace) -> int:
     seeds = options.parse_seeds(args.seeds, suite.seeds)
     settings = parse_settings(args.set)
     console = Console(stderr=args.json)
-    for name, error in registry.errors.items():
-        console.print(f"[yellow]method {name} is left out:[/yellow] {error}", highlight=False)
     for role in ("control", "baseline"):
         name = registry.by_role(role)
         if all(plugin.name != name for plugin in plugins):
@@ -56,6 +54,8 @@ def execute(args: argparse.Namespace) -> int:
     from kdbench.study.run import run
     from kdbench.training.device import resolve
 
+    plugins = registry.importable(plugins, args.methods)
+    options.tell_broken(registry, console)
     compute = resolve(args.device, args.precision)
     plugins.sort(key=lambda plugin: registry.order(plugin.name))
     plan = make_plan(suite, plugins, pairs, seeds, settings, args.split, compute.precision, args.data)

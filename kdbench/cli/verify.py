@@ -25,7 +25,8 @@ def execute(args: argparse.Namespace) -> int:
     from kdbench.suites.schema import load
 
     suite = load(args.suite)
-    plugins = Registry.installed().select(args.methods)
+    registry = Registry.installed()
+    plugins = registry.select(args.methods)
     pairs = suite.select_pairs(args.pairs)
     settings = parse_settings(args.set)
 
@@ -33,9 +34,11 @@ def execute(args: argparse.Namespace) -> int:
     from kdbench.study.verify import verify
     from kdbench.training.device import resolve
 
+    console = Console(stderr=args.json)
+    plugins = registry.importable(plugins, args.methods)
+    options.tell_broken(registry, console)
     compute = resolve(args.device, args.precision)
     plan = make_plan(suite, plugins, pairs, [0], settings, "test", compute.precision, args.data)
-    console = Console(stderr=args.json)
     verdicts = []
     for verdict in verify(plan, compute, args.data):
         verdicts.append(verdict)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
+from kdbench.errors import describe
 from kdbench.study.progress import Display, Progress, Task
 
 DEATHS_IN_A_ROW = 3
@@ -99,18 +100,15 @@ def _work(connection: Connection) -> None:
     # Ctrl-C reaches the whole process group; the parent decides what becomes of the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     while True:
-        try:
-            task: Task | None = connection.recv()
-        except EOFError:
-            return
-        if task is None:
-            return
         error = None
         try:
+            task: Task | None = connection.recv()
+            if task is None:
+                return
             task.execute(lambda progress: _tell(connection, "progress", progress))
+        except EOFError:
+            return
         except Exception as problem:
-            from kdbench.training.contender import describe
-
             error = describe(problem)
         _tell(connection, "done", error)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from kdbench.errors import UnsupportedPair
+from kdbench.errors import UnsupportedPair, describe
 from kdbench.records import (
     SCHEMA,
     CellRecord,
@@ -24,7 +24,7 @@ from kdbench.study.plan import Cell
 from kdbench.study.progress import ContenderState, Emit, Progress
 from kdbench.suites.schema import PairSpec, Suite
 from kdbench.training.arena import Arena, Split
-from kdbench.training.contender import Contender, describe, isolated
+from kdbench.training.contender import Contender, isolated
 from kdbench.training.device import Compute, environment
 from kdbench.training.evaluate import Evaluation, evaluate
 from kdbench.training.lockstep import Position, train

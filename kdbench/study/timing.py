@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdbench.errors import UnsupportedPair
+from kdbench.errors import UnsupportedPair, describe
 from kdbench.models.flops import forward_flops
 from kdbench.records import (
     SCHEMA,
@@ -20,7 +20,7 @@ from kdbench.study.plan import MethodPlan, Plan
 from kdbench.study.progress import Emit, Progress
 from kdbench.suites.schema import PairSpec, Suite
 from kdbench.training.arena import Arena
-from kdbench.training.contender import Contender, describe
+from kdbench.training.contender import Contender
 from kdbench.training.device import Compute, environment
 from kdbench.training.throughput import measure
 

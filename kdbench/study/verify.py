@@ -5,10 +5,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from kdbench.errors import UnsupportedPair
+from kdbench.errors import UnsupportedPair, describe
 from kdbench.study.plan import Plan
 from kdbench.training.arena import Arena
-from kdbench.training.contender import describe
 from kdbench.training.device import Compute
 from kdbench.training.selfcheck import Check, passed
 

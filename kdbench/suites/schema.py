@@ -49,7 +49,6 @@ class Recipe(_Strict):
         schedule_by: the learning rate changes with every step or every epoch.
         clip_grad: largest gradient norm over student and projectors together, 0 is off.
         ema: decay of the exponential moving average that is evaluated in place of the weights, 0 is off.
-        drop_path: stochastic depth of the student, 0 is the architecture's own default.
     """
 
     epochs: Count
@@ -68,7 +67,6 @@ class Recipe(_Strict):
     label_smoothing: Share = 0.0
     clip_grad: NotNegative = 0.0
     ema: Share = 0.0
-    drop_path: Share = 0.0
     augment: Augment = Augment()
 
 

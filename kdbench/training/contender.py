@@ -1,6 +1,5 @@
 """A contender: one student trained by one method, with everything that belongs to its training."""
 
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 
 from kdbench.data.batch import Batch
 from kdbench.data.seeds import derive_seed
-from kdbench.errors import KdbenchError
+from kdbench.errors import describe
 from kdbench.method import Method
 from kdbench.models.features import Outputs
 from kdbench.models.staged import StagedModel
@@ -174,14 +173,6 @@ def isolated(contender: Contender) -> Iterator[None]:
             torch.cuda.empty_cache()
     except Exception as error:
         contender.close("failed", describe(error))
-
-
-def describe(error: BaseException) -> str:
-    """An error in a few lines: what it is, and the innermost calls; one line where it is meant for users."""
-    if isinstance(error, KdbenchError):
-        return str(error)
-    calls = "".join(traceback.format_tb(error.__traceback__)[-3:])
-    return f"{type(error).__name__}: {error}\n{calls}".strip()
 
 
 def build_contender(

@@ -7,9 +7,10 @@ from torch import Tensor, nn
 
 from kdbench.data.batch import Batch
 from kdbench.data.normalise import normalise
+from kdbench.errors import describe
 from kdbench.method import Method
 from kdbench.models.staged import StagedModel
-from kdbench.training.contender import Contender, describe
+from kdbench.training.contender import Contender
 from kdbench.training.device import Compute
 from kdbench.training.lockstep import teacher_outputs
 from kdbench.training.weights import weights_sha256

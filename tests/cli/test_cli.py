@@ -106,7 +106,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
 
 def test_new_method_makes_a_file_that_verifies(tmp_path: Path) -> None:
     assert kdbench("new-method", "MyIdea", cwd=tmp_path).returncode == 0
-    done = kdbench("verify", "./myidea.py", "--pairs", "vit-t:resnet-s,resnet-t:vit-s", cwd=tmp_path)
+    done = kdbench("verify", "./myidea.py", "--pairs", "vit-t:resnet-s,vit-t:vit-s", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("passed myidea on") == 2
     again = kdbench("new-method", "MyIdea", cwd=tmp_path)

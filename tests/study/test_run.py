@@ -248,9 +248,7 @@ def test_teachers_can_be_trained(short_suite: Short, tmp_path: Path, cpu: Comput
     assert row["top1"] > 50
     assert row["trained_on"] == "fashion-mnist-5k2k"
     mine = load(str(suite)).model_copy(update={"teachers": str(out)})
-    arena = Arena.enter(
-        mine, mine.select_pairs("resnet-t:vit-s")[0], 0, "test", Compute(torch.device("cpu"), "fp32", 1), None
-    )
+    arena = Arena.enter(mine, mine.select_pairs("resnet-t:swin-s")[0], 0, "test", cpu, None)
     assert arena.teacher_record["sha256"] == row["sha256"]
 
 
