@@ -2,6 +2,7 @@
 
 from typing import Annotated, Any, ClassVar
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -42,7 +43,7 @@ class FitNet(Method):
         errors = [hint(student.stages[int(k)], teacher.stages[int(k)]) for k, hint in self.hints.items()]
         terms = {
             "ce": batch.cross_entropy(student.logits),
-            "hint": self.weight * sum(errors, start=0.0 * errors[0]),
+            "hint": self.weight * torch.stack(errors).sum(),
         }
         if self.kd_weight:
             terms["kd"] = self.kd_weight * kl_divergence(student.logits, teacher.logits)

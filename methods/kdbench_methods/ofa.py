@@ -66,7 +66,7 @@ class OFA(Method):
             "kd": self.kd_weight * logit_term,
         }
         if stage_terms:
-            terms["ofa"] = self.ofa_weight * sum(stage_terms[1:], start=stage_terms[0])
+            terms["ofa"] = self.ofa_weight * torch.stack(stage_terms).sum()
         return terms
 
 
