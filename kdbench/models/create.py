@@ -21,17 +21,25 @@ def create_model(spec: ModelSpec, num_classes: int, in_chans: int, image_size: i
     Raises:
         KdbenchError: timm does not know the name, or refuses an override.
     """
+    try:
+        return _create(spec.timm, create_arguments(spec, num_classes, in_chans, image_size))
+    except (TypeError, AssertionError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise KdbenchError(f"timm cannot build {spec.timm} with {spec.kwargs}: {reason}") from error
+
+
+def create_arguments(spec: ModelSpec, num_classes: int, in_chans: int, image_size: int) -> dict[str, Any]:
+    """What `timm.create_model` gets beside the name.
+
+    Raises:
+        KdbenchError: timm does not know the name.
+    """
     if not timm.is_model(spec.timm):
         raise unknown_name("timm model", spec.timm, list_models())
     arguments: dict[str, Any] = {"num_classes": num_classes, "in_chans": in_chans}
     if get_pretrained_cfg_value(spec.timm, "fixed_input_size"):
         arguments["img_size"] = image_size
-    arguments |= spec.kwargs
-    try:
-        return _create(spec.timm, arguments)
-    except (TypeError, AssertionError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise KdbenchError(f"timm cannot build {spec.timm} with {spec.kwargs}: {reason}") from error
+    return arguments | spec.kwargs
 
 
 def _create(name: str, arguments: dict[str, Any]) -> nn.Module:

@@ -2,7 +2,6 @@
 
 import base64
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 from torch import nn
 
 from kdbench.errors import UnsupportedPair, describe
+from kdbench.models.create import create_arguments
 from kdbench.records import (
     SCHEMA,
     CellRecord,
@@ -93,21 +93,19 @@ class _GroupRun:
             if contender is not None:
                 contenders[cell.method.name] = contender
         entered = time.perf_counter()
-        open_contenders = [c for c in contenders.values() if c.status is None]
-        if open_contenders:
+        if contenders:
             train(
-                open_contenders,
+                list(contenders.values()),
                 self.arena.teacher,
                 self.arena.stream,
                 self.arena.compute,
                 on_step=self._on_step,
-                on_epoch=lambda position: self._on_epoch(position, open_contenders),
+                on_epoch=lambda position: self._on_epoch(position, contenders),
             )
-        trained = time.perf_counter()
+        seconds = {"setup": entered - started, "group": time.perf_counter() - entered}
         for cell in self.group.cells:
             contender = contenders.get(cell.method.name)
-            if contender is not None and contender.status in (None, "done"):
-                seconds = {"setup": entered - started, "group": trained - entered}
+            if contender is not None and contender.status is None:
                 self._record_done(cell, contender, seconds)
 
     def _build(self, cell: Cell) -> Contender | None:
@@ -133,15 +131,14 @@ class _GroupRun:
             self._reported = now
             self.emit(Progress(self.group.label, position.share, tuple(self.states.values())))
 
-    def _on_epoch(self, position: Position, contenders: Sequence[Contender]) -> None:
-        suite, last = self.group.suite, position.epoch == position.epochs
-        for contender in contenders:
-            state = self.states[contender.name]
-            if contender.status is not None:
-                self._close(contender, state)
+    def _on_epoch(self, position: Position, contenders: dict[str, Contender]) -> None:
+        suite = self.group.suite
+        evaluates = position.epoch == position.epochs or position.epoch % suite.eval_every == 0
+        for cell in self.group.cells:
+            contender, state = contenders.get(cell.method.name), self.states[cell.method.name]
+            if contender is None or state.status is not None:
                 continue
-            state.loss = sum(values[-1] for values in contender.losses.values())
-            if last or position.epoch % suite.eval_every == 0:
+            if contender.status is None and evaluates:
                 with isolated(contender), contender.evaluated() as model:
                     result = evaluate(model, self.arena.evaluation, suite.eval_batch_size, self.arena.compute)
                     epochs, top1 = self.curves.setdefault(contender.name, ([], []))
@@ -149,14 +146,13 @@ class _GroupRun:
                     top1.append(result.top1)
                     self.evaluations[contender.name] = result
                     state.top1 = result.top1
+            if contender.status is None:
+                state.loss = sum(values[-1] for values in contender.losses.values())
+            else:
+                self._record_ended(cell, contender.status, contender.error)
         self.emit(Progress(self.group.label, position.share, tuple(self.states.values())))
 
-    def _close(self, contender: Contender, state: ContenderState) -> None:
-        if state.status is None and contender.status not in (None, "done"):
-            (cell,) = (cell for cell in self.group.cells if cell.method.name == contender.name)
-            self._record_ended(cell, contender.status or "failed", contender.error or "")
-
-    def _record_ended(self, cell: Cell, status: Status, error: str) -> None:
+    def _record_ended(self, cell: Cell, status: Status, error: str | None) -> None:
         self.states[cell.method.name].status = status
         _write(self.group, cell, _header(self.group, cell, self.environment, status, error))
 
@@ -166,16 +162,14 @@ class _GroupRun:
         best = int(np.argmax(eval_top1))
         group = self.group
         path = Results(group.results).checkpoint_path(*cell.place)
-        spec = group.suite.models[group.pair.student]
+        spec, task = group.suite.models[group.pair.student], self.arena.task
         with contender.evaluated() as model:
             save_weights(
                 path,
                 model.model,
                 {
                     "timm": spec.timm,
-                    "kwargs": spec.kwargs,
-                    "num_classes": self.arena.task.num_classes,
-                    "image_shape": self.arena.task.image_shape,
+                    "arguments": create_arguments(spec, task.num_classes, *task.image_shape[:2]),
                     "normalisation": model.normalisation,
                     "method": contender.name,
                     "pair": group.pair.name,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from kdbench.data.resident import ResidentImages, TrainingStream
 from kdbench.method import Method, Pair, Task
+from kdbench.models.create import create_arguments
 from kdbench.models.staged import StagedModel
 from kdbench.records import Status
 from kdbench.registry import Plugin
@@ -94,8 +95,7 @@ class TeacherTask:
                 {
                     "suite": suite.name,
                     "timm": spec.timm,
-                    "kwargs": spec.kwargs,
-                    "num_classes": model.num_classes,
+                    "arguments": create_arguments(spec, model.num_classes, *model.image_shape[:2]),
                     "normalisation": model.normalisation,
                     "trained_on": suite.data.teacher_source or suite.data.source,
                     "recipe": suite.recipe_of(self.name).model_dump(),

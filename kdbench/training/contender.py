@@ -126,8 +126,10 @@ class Contender:
         losses = losses.detach()
         if self._sums is None:
             self._terms, self._sums = list(terms), losses
-        else:
+        elif list(terms) == self._terms:
             self._sums += losses
+        else:
+            raise ValueError(f"the loss terms changed within an epoch, from {self._terms} to {list(terms)}")
         mark("optimizer")
 
     def end_epoch(self, epoch: int, steps: int) -> None:

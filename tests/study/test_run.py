@@ -27,6 +27,7 @@ from kdbench.training.weights import load_weights
 from tests.cli.test_cli import kdbench
 
 Short = Callable[..., Path]
+THREE = "vit-t:resnet-s,vit-t:vit-s,resnet-t:mixer-s"
 GROUP = ["--pairs", "vit-t:resnet-s", "--seeds", "1"]
 
 
@@ -44,9 +45,9 @@ def deterministic(cell: CellRecord) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def finished(short_suite: Short, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A run of all methods on two pairs with two seeds, its folder and its suite."""
+    """A run of all methods on three pairs with two seeds, its folder and its suite."""
     folder, suite = tmp_path_factory.mktemp("run") / "results", short_suite()
-    done = run(folder, suite, "--pairs", "vit-t:resnet-s,resnet-t:mixer-s", "--seeds", "2")
+    done = run(folder, suite, "--pairs", THREE, "--seeds", "2")
     assert done.returncode == 0, done.stdout + done.stderr
     return folder, suite
 
@@ -55,7 +56,7 @@ def test_every_planned_cell_has_a_record(finished: tuple[Path, Path]) -> None:
     folder, _ = finished
     manifest = Results(folder).manifest()
     cells = list(Results(folder).cells())
-    assert len(manifest["cells"]) == 2 * 5 * 2
+    assert len(manifest["cells"]) == 3 * 5 * 2
     assert {cell["key"] for cell in manifest["cells"]} == {cell["key"] for cell in cells}
     for cell in cells:
         assert cell["status"] == "done"
@@ -87,9 +88,9 @@ def test_the_report_is_there(finished: tuple[Path, Path]) -> None:
 def test_running_again_starts_nothing(finished: tuple[Path, Path]) -> None:
     folder, suite = finished
     before = {path: path.stat().st_mtime_ns for path in (folder / "cells").rglob("*.json")}
-    done = run(folder, suite, "--pairs", "vit-t:resnet-s,resnet-t:mixer-s", "--seeds", "2", "--no-report")
+    done = run(folder, suite, "--pairs", THREE, "--seeds", "2", "--no-report")
     assert done.returncode == 0
-    assert "20 finished, 0 to run" in " ".join(done.stdout.split())
+    assert "30 finished, 0 to run" in " ".join(done.stdout.split())
     assert before == {path: path.stat().st_mtime_ns for path in (folder / "cells").rglob("*.json")}
 
 
@@ -101,8 +102,8 @@ def test_only_what_is_missing_runs_and_comes_out_the_same(finished: tuple[Path, 
     before = records(copy)
     lost = ("vit-t:resnet-s", "ofa", 1)
     Results(copy).cell_path(*lost, before[lost]["key"]).unlink()
-    done = run(copy, suite, "--pairs", "vit-t:resnet-s,resnet-t:mixer-s", "--seeds", "2", "--no-report")
-    assert "19 finished, 1 to run" in " ".join(done.stdout.split()), done.stdout + done.stderr
+    done = run(copy, suite, "--pairs", THREE, "--seeds", "2", "--no-report")
+    assert "29 finished, 1 to run" in " ".join(done.stdout.split()), done.stdout + done.stderr
     after = records(copy)
     assert {place: deterministic(cell) for place, cell in after.items()} == {
         place: deterministic(cell) for place, cell in before.items()
@@ -113,16 +114,15 @@ def test_students_load_in_plain_timm(finished: tuple[Path, Path], cpu: Compute) 
     folder, suite_file = finished
     suite = load(str(suite_file))
     for (pair, _, seed), cell in records(folder).items():
-        spec = suite.models[cell["student"]["name"]]
         path = folder / str(cell["checkpoint"])
-        state = safetensors.torch.load_file(path)
-        arguments = {**spec.kwargs, "num_classes": 10, "in_chans": 1}
-        if spec.timm.startswith("mixer"):
-            # timm's entry point takes no override of these; its class does.
-            plain = MlpMixer(img_size=32, **arguments)
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = {name: json.loads(text) for name, text in file.metadata().items()}
+        if metadata["timm"].startswith("mixer"):
+            # timm's entry point refuses overrides of what it sets itself; the class behind it takes them.
+            plain = MlpMixer(**metadata["arguments"])
         else:
-            plain = timm.create_model(spec.timm, **arguments)
-        plain.load_state_dict(state)
+            plain = timm.create_model(metadata["timm"], **metadata["arguments"])
+        plain.load_state_dict(safetensors.torch.load_file(path))
         arena = Arena.enter(suite, suite.select_pairs(pair)[0], seed, "test", cpu, None)
         ours = new_model(suite, cell["student"]["name"], 10, cpu)
         load_weights(path, ours.model)
@@ -170,8 +170,9 @@ def test_a_file_takes_part_and_a_failing_one_harms_nobody(short_suite: Short, tm
     )
     (tmp_path / "picky.py").write_text(picky)
     wrong = _plugin(tmp_path, "Wrong", "return {'ce': student.logits}")
+    shifty = _plugin(tmp_path, "Shifty", "if batch.progress > 0.5: return {'other': student.logits.sum()}")
     suite, folder = short_suite(), tmp_path / "results"
-    files = ",".join(map(str, (good, late, nan, tmp_path / "picky.py", wrong)))
+    files = ",".join(map(str, (good, late, nan, tmp_path / "picky.py", wrong, shifty)))
     done = run(folder, suite, *GROUP, "--methods", f"kd,{files}", "--no-throughput")
     assert done.returncode == 2, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
@@ -184,7 +185,9 @@ def test_a_file_takes_part_and_a_failing_one_harms_nobody(short_suite: Short, tm
         "nan": "diverged",
         "picky": "unsupported",
         "wrong": "failed",
+        "shifty": "failed",
     }
+    assert "the loss terms changed within an epoch" in str(by_method["shifty"]["error"])
     assert "gave up half way" in str(by_method["late"]["error"])
     assert by_method["picky"]["error"] == "needs a teacher that sings"
     assert "must be a scalar tensor" in str(by_method["wrong"]["error"])
@@ -208,7 +211,7 @@ def test_a_dying_worker_is_told_and_the_rest_goes_on(short_suite: Short, tmp_pat
 def test_a_killed_run_goes_on_where_it_was(finished: tuple[Path, Path], tmp_path: Path) -> None:
     reference, suite = finished
     folder = tmp_path / "results"
-    arguments = ["--pairs", "vit-t:resnet-s,resnet-t:mixer-s", "--seeds", "2", "--no-throughput", "--no-report"]
+    arguments = ["--pairs", THREE, "--seeds", "2", "--no-throughput", "--no-report"]
     command = [sys.executable, "-m", "kdbench.cli.main", "run", "--suite", str(suite), "--out", str(folder), *arguments]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=dict(os.environ))
     deadline = time.monotonic() + 240
