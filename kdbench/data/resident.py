@@ -44,7 +44,8 @@ class ResidentImages:
         self.labels = torch.from_numpy(split.labels).to(device)
         self._size = image_size
         self._shift = shift
-        self._pixels = torch.arange(image_size, device=device)
+        # A view (N, tops, lefts, C, side, side): indexing it copies whole rows of pixels.
+        self._windows = self._images.unfold(1, image_size, 1).unfold(2, image_size, 1)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -64,10 +65,9 @@ class ResidentImages:
         Returns:
             float (B, C, side, side) in [0, 255], channels last in memory.
         """
-        rows = top[:, None] + self._pixels
-        columns = torch.where(flip[:, None], self._size - 1 - self._pixels, self._pixels) + left[:, None]
-        cut = self._images[index[:, None, None], rows[:, :, None], columns[:, None, :]]
-        return cut.permute(0, 3, 1, 2).float()
+        cut = self._windows[index, top, left]
+        flipped = torch.where(flip[:, None, None, None], cut.flip(3), cut)
+        return flipped.to(torch.float32, memory_format=torch.channels_last)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """A contender: one student trained by one method, with everything that belongs to its training."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -111,9 +111,9 @@ class Contender:
                 outputs = self.student(images, self.method.student_needs)
                 mark("student")
                 terms = self.method(outputs, teacher if self.method.teacher_needs is not None else None, batch)
-                losses = torch.stack([term.float() for term in terms.values()])
+                loss = total(terms)
                 mark("method")
-            losses.sum().backward()
+            loss.backward()
             mark("backward")
         if self._recipe.clip_grad:
             nn.utils.clip_grad_norm_(self._parameters, self._recipe.clip_grad)
@@ -123,7 +123,7 @@ class Contender:
         if self._ema is not None:
             self._ema.update(self.student.model)
         # Losses are summed on the device and read once an epoch: reading them here would wait for the device.
-        losses = losses.detach()
+        losses = torch.stack([term.detach().float() for term in terms.values()])
         if self._sums is None:
             self._terms, self._sums = list(terms), losses
         elif list(terms) == self._terms:
@@ -162,6 +162,12 @@ class Contender:
         self._optimizer.zero_grad(set_to_none=True)
         self._optimizer.state.clear()
         self._ema = None if status != "done" else self._ema
+
+
+def total(terms: Mapping[str, Tensor]) -> Tensor:
+    """The sum of loss terms, what a student is trained on."""
+    first, *others = terms.values()
+    return sum(others, start=first)
 
 
 @contextmanager

