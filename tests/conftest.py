@@ -1,6 +1,7 @@
 """What the tests share. Threads are pinned: results on a CPU are bit-identical for a fixed thread count only."""
 
 import os
+import re
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -44,7 +45,8 @@ def short_suite(proxy: Suite, tmp_path_factory: pytest.TempPathFactory) -> Calla
     def write(epochs: int = 1, text: Callable[[str], str] = lambda text: text) -> Path:
         source = proxy.folder / "proxy.toml"
         content = source.read_text().replace("seeds = 3", f'seeds = 3\nteachers = "{proxy.folder / proxy.teachers}"')
-        content = content.replace("epochs = 20", f"epochs = {epochs}").replace("warmup_epochs = 1", "warmup_epochs = 0")
+        content = re.sub(r"(?m)^epochs = \d+", f"epochs = {epochs}", content)
+        content = content.replace("warmup_epochs = 1", "warmup_epochs = 0")
         content = content.replace("blocks = 12", "blocks = 3").replace("warmup_seconds = 0.4", "warmup_seconds = 0")
         path = tmp_path_factory.mktemp("suite") / "short.toml"
         path.write_text(text(content))
