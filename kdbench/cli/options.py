@@ -2,10 +2,17 @@
 
 import argparse
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kdbench.errors import KdbenchError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from kdbench.registry import Plugin, Registry
+    from kdbench.suites.schema import PairSpec, Suite
 
 
 def add_command(commands: Any, name: str, execute: Any, summary: str) -> argparse.ArgumentParser:
@@ -44,10 +51,41 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
-def tell_broken(registry: Any, console: Any) -> None:
-    """Name the plug-ins that are left out because they are broken."""
-    for name, error in registry.errors.items():
-        console.print(f"[yellow]method {name} is left out:[/yellow] {error}", highlight=False)
+@dataclass
+class Grid:
+    """The part of a suite that the options ask for: everything that can be mistyped, looked up before torch loads."""
+
+    suite: "Suite"
+    registry: "Registry"
+    plugins: list["Plugin"]
+    pairs: list["PairSpec"]
+    settings: dict[str, dict[str, Any]]
+
+    def drop_broken(self, request: str, console: "Console") -> None:
+        """Import the plug-ins (and torch); name those that are left out because they are broken.
+
+        Raises:
+            KdbenchError: a plug-in that `request` names is broken.
+        """
+        self.plugins = self.registry.importable(self.plugins, request)
+        for name, error in self.registry.errors.items():
+            console.print(f"[yellow]method {name} is left out:[/yellow] {error}", highlight=False)
+
+
+def read_grid(args: argparse.Namespace) -> Grid:
+    """Look up suite, methods, pairs and settings of `add_grid`.
+
+    Raises:
+        KdbenchError: one of them is mistyped or broken.
+    """
+    from kdbench.hyperparameters import parse_settings
+    from kdbench.registry import Registry
+    from kdbench.suites.schema import load
+
+    suite, registry = load(args.suite), Registry.installed()
+    return Grid(
+        suite, registry, registry.select(args.methods), suite.select_pairs(args.pairs), parse_settings(args.set)
+    )
 
 
 def print_json(value: Any) -> None:

@@ -31,34 +31,26 @@ def add_parser(commands: Any) -> None:
 def execute(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from kdbench.hyperparameters import parse_settings
     from kdbench.records import Results
-    from kdbench.registry import Registry
-    from kdbench.suites.schema import load
 
-    # Everything that can be mistyped is looked at before torch takes its seconds to load.
-    suite = load(args.suite)
-    registry = Registry.installed()
-    plugins = registry.select(args.methods)
-    pairs = suite.select_pairs(args.pairs)
+    grid = options.read_grid(args)
+    suite, registry = grid.suite, grid.registry
     seeds = options.parse_seeds(args.seeds, suite.seeds)
-    settings = parse_settings(args.set)
     console = Console(stderr=args.json)
     for role in ("control", "baseline"):
         name = registry.by_role(role)
-        if all(plugin.name != name for plugin in plugins):
+        if all(plugin.name != name for plugin in grid.plugins):
             # Gains and ratios are taken against these two, trained here with the same seeds, never borrowed.
-            plugins.append(registry.plugins[name])
+            grid.plugins.append(registry.plugins[name])
 
     from kdbench.study.plan import make_plan
     from kdbench.study.run import run
     from kdbench.training.device import resolve
 
-    plugins = registry.importable(plugins, args.methods)
-    options.tell_broken(registry, console)
+    grid.drop_broken(args.methods, console)
     compute = resolve(args.device, args.precision)
-    plugins.sort(key=lambda plugin: registry.order(plugin.name))
-    plan = make_plan(suite, plugins, pairs, seeds, settings, args.split, compute.precision, args.data)
+    plugins = sorted(grid.plugins, key=lambda plugin: registry.order(plugin.name))
+    plan = make_plan(suite, plugins, grid.pairs, seeds, grid.settings, args.split, compute.precision, args.data)
     folder = args.out or Path("results") / (suite.name if args.split == "test" else f"{suite.name}-{args.split}")
     results = Results(folder)
     outcome = run(plan, compute, results, console, args.data, args.workers, args.throughput)

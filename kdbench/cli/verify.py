@@ -20,25 +20,16 @@ def add_parser(commands: Any) -> None:
 def execute(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from kdbench.hyperparameters import parse_settings
-    from kdbench.registry import Registry
-    from kdbench.suites.schema import load
-
-    suite = load(args.suite)
-    registry = Registry.installed()
-    plugins = registry.select(args.methods)
-    pairs = suite.select_pairs(args.pairs)
-    settings = parse_settings(args.set)
+    grid = options.read_grid(args)
 
     from kdbench.study.plan import make_plan
     from kdbench.study.verify import verify
     from kdbench.training.device import resolve
 
     console = Console(stderr=args.json)
-    plugins = registry.importable(plugins, args.methods)
-    options.tell_broken(registry, console)
+    grid.drop_broken(args.methods, console)
     compute = resolve(args.device, args.precision)
-    plan = make_plan(suite, plugins, pairs, [0], settings, "test", compute.precision, args.data)
+    plan = make_plan(grid.suite, grid.plugins, grid.pairs, [0], grid.settings, "test", compute.precision, args.data)
     verdicts = []
     for verdict in verify(plan, compute, args.data):
         verdicts.append(verdict)
