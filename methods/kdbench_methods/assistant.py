@@ -80,17 +80,36 @@ class Assistant(Method):
             last = self.trained_tail = _trainable_copy(last, self.tail_entry)
         self._tail = last.tail(3, self.tail_entry)
         self.bridge = LocalToGlobal(first.stages[3], self._tail, self.cls_mode)
-        if self._tail.grid == (1, 1):
-            # A single token attends to itself with weight 1, whatever the logits of its attention are.
-            self.starved = {"bridge.block.attn.relative_position_bias_table": "the tail's grid is a single token"}
         widths = pair.student.pooled_width, pair.teacher.pooled_width
         self.student_embed, self.teacher_embed = _embeddings(self.nce_proj, *widths)
         self.contrasts = nn.ModuleList(
             InfoNCE(self.tau_init, self.nce_symmetric, self.nce_gather) for _ in range(1 if self.tau_shared else 3)
         )
+        self.starved = self._starved()
         third = Needs(stages=frozenset({3}), pooled=True)
         self.student_needs = third if self._student_first else Needs(pooled=True)
         self.teacher_needs = Needs(pooled=True) if self._student_first else third
+
+    def _starved(self) -> dict[str, str]:
+        """What the chosen paths and weights leave without a gradient."""
+        starved: dict[str, str] = {}
+        direct, to_assistant, to_student = self.path_weights
+        if not (to_assistant or self.assistant_ce or (to_student and not self.sg_target)):
+            starved |= dict.fromkeys(("bridge", "trained_tail"), "no loss reaches the assistant")
+        if not self.nce_weight:
+            starved |= dict.fromkeys(("contrasts", "student_embed", "teacher_embed"), "there is no contrast")
+        if self.sg_target and not (self._student_first and to_assistant):
+            starved["teacher_embed"] = "it only makes fixed targets"
+        if not (direct or to_student):
+            starved["student_embed"] = "the student is on no path"
+        if not self.tau_shared:
+            unused = [number for number, weight in enumerate(self.path_weights) if not weight]
+            starved |= {f"contrasts.{number}": "its path has weight 0" for number in unused}
+        if self._tail.grid == (1, 1):
+            # A single token attends to itself with weight 1, whatever the logits of its attention are.
+            for where in ("bridge.block.attn.relative_position_bias_table", "trained_tail"):
+                starved.setdefault(where, "the tail's grid is a single token")
+        return starved
 
     def no_weight_decay(self) -> set[str]:
         return {name for name, _ in self.named_parameters() if name.endswith(("log_scale", "prefix"))}

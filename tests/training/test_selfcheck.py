@@ -28,6 +28,27 @@ def test_every_method_on_every_pair(arenas: dict[str, Arena]) -> None:
             assert passed(checks), (plugin.name, pair, checks)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"path_weights": weights} for weights in ((1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 0, 1))),
+        {"nce_weight": 0},
+        {"ofa_weight": 0},
+        {"nce_proj": "embed128"},
+        {"teacher_tail": "trained"},
+        {"share_grad": False},
+    ],
+    ids=str,
+)
+def test_every_ablation_of_the_assistant_can_be_run(arenas: dict[str, Arena], options: dict[str, Any]) -> None:
+    plugin = Registry.installed().plugins["assistant"]
+    for pair in ("vit-t:resnet-s", "resnet-t:swin-s", "swin-t:mixer-s"):
+        checks = arenas[pair].check(
+            arenas[pair].contender("assistant", plugin.method, plugin.hyperparameters(**options).model_dump())
+        )
+        assert passed(checks), (pair, checks)
+
+
 class _Base(Method):
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
         return {"ce": batch.cross_entropy(student.logits)}
