@@ -180,13 +180,13 @@ class Registry:
         Raises:
             KdbenchError: a plug-in that `request` names, rather than reaches by `all`, is broken.
         """
-        named = {self._aliases.get(word, word) for word in map(str.strip, request.split(",")) if word != "all"}
+        words = {self._aliases.get(word, word) for word in map(str.strip, request.split(","))}
         usable = []
         for plugin in plugins:
             try:
                 _ = plugin.hyperparameters
             except KdbenchError as error:
-                if plugin.name in named or plugin.target in named or "all" not in request:
+                if "all" not in words or {plugin.name, plugin.target} & words:
                     raise
                 self.errors[plugin.name] = str(error)
                 continue
