@@ -19,6 +19,9 @@ from kdbench.training.device import Compute
 
 torch.set_num_threads(1)
 
+NO_DATA = Path("no-such-folder")
+"""The data folder where everything needed comes with kdbench."""
+
 
 @pytest.fixture
 def cpu() -> Compute:
@@ -44,12 +47,13 @@ def short_suite(proxy: Suite, tmp_path_factory: pytest.TempPathFactory) -> Calla
 
     def write(epochs: int = 1, text: Callable[[str], str] = lambda text: text) -> Path:
         source = proxy.folder / "proxy.toml"
-        content = source.read_text().replace("seeds = 3", f'seeds = 3\nteachers = "{proxy.folder / proxy.teachers}"')
+        content = source.read_text()
         content = re.sub(r"(?m)^epochs = \d+", f"epochs = {epochs}", content)
         content = content.replace("warmup_epochs = 1", "warmup_epochs = 0")
         content = content.replace("blocks = 12", "blocks = 3").replace("warmup_seconds = 0.4", "warmup_seconds = 0")
         path = tmp_path_factory.mktemp("suite") / "short.toml"
         path.write_text(text(content))
+        (path.parent / "teachers").symlink_to(proxy.folder / "teachers")
         return path
 
     return write

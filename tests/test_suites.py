@@ -7,6 +7,7 @@ import pytest
 from kdbench.errors import KdbenchError
 from kdbench.suites.schema import Suite, available, load
 from kdbench.training.teacher import teacher_metadata
+from tests.conftest import NO_DATA
 
 
 @pytest.mark.parametrize("name", available())
@@ -24,7 +25,7 @@ def test_the_proxy_has_every_direction(proxy: Suite) -> None:
 
 def test_the_proxys_teachers_are_shipped_small_and_good(proxy: Suite) -> None:
     for teacher in {pair.teacher for pair in proxy.pairs}:
-        path = proxy.teacher_path(teacher)
+        path = proxy.teacher_path(teacher, NO_DATA)
         assert path.stat().st_size <= 2 * 2**20
         metadata = teacher_metadata(path)
         assert metadata["trained_on"] == "fashion-mnist"

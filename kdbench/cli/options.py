@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,13 @@ def add_grid(parser: argparse.ArgumentParser) -> None:
 
 def add_compute(parser: argparse.ArgumentParser) -> None:
     """On what, and with which data."""
-    parser.add_argument("--data", type=Path, metavar="DIR", help="folder of data sets that are not embedded")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        default=Path(os.environ.get("KDBENCH_DATA", "data")),
+        help="folder of data sets and teachers that do not come with kdbench (default: $KDBENCH_DATA, else ./data)",
+    )
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16"])
 

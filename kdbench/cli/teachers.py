@@ -35,14 +35,14 @@ def execute(args: argparse.Namespace) -> int:
     return _list(args, suite, names)
 
 
-def _list(args: argparse.Namespace, suite: Any, names: list[str]) -> int:
+def _list(args: argparse.Namespace, suite: Any, names: list[str], folder: Path | None = None) -> int:
     from rich.console import Console
 
     from kdbench.training.teacher import teacher_metadata
 
     rows = []
     for name in names:
-        path = suite.teacher_path(name)
+        path = folder / f"{name}.safetensors" if folder else suite.teacher_path(name, args.data)
         try:
             metadata = teacher_metadata(path)
         except KdbenchError as error:
@@ -80,7 +80,7 @@ def _train(args: argparse.Namespace, suite: Any, names: list[str]) -> int:
     load_data(suite.data.teacher_source or suite.data.source, args.data)
     registry = Registry.installed()
     control = registry.plugins[registry.by_role("control")]
-    folder = args.out or suite.folder / suite.teachers
+    folder = args.out or suite.own_teachers(args.data)
     tasks = [
         TeacherTask(
             suite,
@@ -101,4 +101,4 @@ def _train(args: argparse.Namespace, suite: Any, names: list[str]) -> int:
         run_tasks(tasks, min(workers, len(tasks)), display)
     if display.failures:
         return EXIT_INCOMPLETE
-    return _list(args, suite.model_copy(update={"folder": folder.resolve(), "teachers": "."}), names)
+    return _list(args, suite, names, folder)

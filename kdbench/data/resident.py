@@ -1,17 +1,13 @@
 """Images that live on the device as uint8 and are augmented there, a batch at a time."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdbench.data.batch import Batch
-from kdbench.data.mixing import Mixer
-from kdbench.data.seeds import derive_seed
 from kdbench.data.sources import ImageSet
+from kdbench.data.stream import Shard, TrainingStream
 from kdbench.suites.schema import Recipe
 
 
@@ -50,10 +46,12 @@ class ResidentImages:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def centred(self, start: int, stop: int) -> Tensor:
-        """Images [start, stop) as they are: float (B, C, side, side) in [0, 255], channels last in memory."""
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images as they are, float (B, C, side, side) in [0, 255] and channels last in memory, and their labels."""
         inner = slice(self._shift, self._shift + self._size)
-        return self._images[start:stop, inner, inner].permute(0, 3, 1, 2).float()
+        for start in range(0, len(self), size):
+            images = self._images[start : start + size, inner, inner]
+            yield images.permute(0, 3, 1, 2).float(), self.labels[start : start + size]
 
     def shifted(self, index: Tensor, top: Tensor, left: Tensor, flip: Tensor) -> Tensor:
         """Images at `index`, each cut out at its own offset and flipped where told.
@@ -70,50 +68,19 @@ class ResidentImages:
         return flipped.to(torch.float32, memory_format=torch.channels_last)
 
 
-@dataclass(frozen=True)
-class TrainingStream:
-    """The training batches of a (pair, seed): a pure function of seed, pair and epoch, the same for every method.
+class ResidentStream(TrainingStream):
+    """Training batches from images that live on the device."""
 
-    Order, augmentation and mixing have a stream each; all are drawn on the host, so that CPU and GPU agree.
-    """
+    def __init__(
+        self, source: ResidentImages, recipe: Recipe, num_classes: int, seed: int, pair: str, shard: Shard | None = None
+    ) -> None:
+        super().__init__(source.labels, recipe, num_classes, seed, pair, shard)
+        self._source = source
 
-    images: ResidentImages
-    recipe: Recipe
-    num_classes: int
-    seed: int
-    pair: str
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Whole batches in an epoch; the rest of the shuffled images waits for the next one."""
-        return max(1, len(self.images) // self.recipe.batch_size)
-
-    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Batch]]:
-        """Images (B, C, side, side), float in [0, 255] and not normalised, with what a method sees of the batch."""
-        augment, device, count = self.recipe.augment, self.images.labels.device, len(self.images)
-        order = torch.randperm(count, generator=self._generator("order", epoch)).to(device)
-        generator = self._generator("augment", epoch)
+    def images(self, epoch: int, batches: Sequence[Tensor]) -> Iterator[Tensor]:
+        augment, device, count = self.recipe.augment, self.labels.device, len(self)
+        generator = self.generator("augment", epoch)
         offsets = torch.randint(0, 2 * augment.shift + 1, (2, count), generator=generator).to(device)
         flips = (torch.rand(count, generator=generator) < augment.flip).to(device)
-        mixer = Mixer(augment, self.recipe.label_smoothing, self.num_classes, self._rng("mix", epoch))
-        for step in range(self.steps_per_epoch):
-            index = order[step * self.recipe.batch_size : (step + 1) * self.recipe.batch_size]
-            images = self.images.shifted(index, offsets[0, index], offsets[1, index], flips[index])
-            images, labels, targets = mixer(images, self.images.labels[index])
-            yield (
-                images,
-                Batch(
-                    labels=labels,
-                    targets=targets,
-                    smoothing=self.recipe.label_smoothing,
-                    index=index,
-                    epoch=epoch,
-                    progress=(epoch + step / self.steps_per_epoch) / self.recipe.epochs,
-                ),
-            )
-
-    def _generator(self, axis: str, epoch: int) -> torch.Generator:
-        return torch.Generator().manual_seed(derive_seed(self.seed, axis, self.pair, epoch))
-
-    def _rng(self, axis: str, epoch: int) -> np.random.Generator:
-        return np.random.default_rng(derive_seed(self.seed, axis, self.pair, epoch))
+        for index in torch.cat(list(batches)).to(device).split(len(batches[0])):
+            yield self._source.shifted(index, offsets[0, index], offsets[1, index], flips[index])

@@ -15,7 +15,9 @@ class ModelSpec(BaseModel):
         timm: name as `timm.create_model` takes it.
         kwargs: keyword overrides (`depth`, `embed_dim`, `channels`, ...).
         kind: what the network is made of.
-        recipe: the suite's recipe for this model as a student.
+        recipe: the suite's recipe for this model.
+        pretrained: as a teacher it starts from timm's pretrained weights (the tag is part of `timm`).
+        published: what the published tables call it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -24,3 +26,10 @@ class ModelSpec(BaseModel):
     kind: Kind
     recipe: str
     kwargs: dict[str, Any] = {}
+    pretrained: bool = False
+    published: str | None = None
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What determines results: the architecture."""
+        return {"timm": self.timm, "kwargs": self.kwargs}

@@ -45,7 +45,7 @@ class Group:
     cells: tuple[Cell, ...]
     split: Split
     compute: Compute
-    data_root: Path | None
+    data_root: Path
     results: Path
 
     @property
@@ -204,7 +204,7 @@ def _header(group: Group, cell: Cell, environment_id: str, status: Status, error
     """What is known of a cell before it is trained."""
     suite, pair = group.suite, group.pair
     teacher, student = suite.models[pair.teacher], suite.models[pair.student]
-    metadata = teacher_metadata(suite.teacher_path(pair.teacher))
+    metadata = teacher_metadata(suite.teacher_path(pair.teacher, group.data_root))
     return CellRecord(
         schema=SCHEMA,
         key=cell.key,

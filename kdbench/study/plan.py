@@ -111,7 +111,7 @@ def make_plan(
     settings: dict[str, dict[str, Any]],
     split: Split,
     precision: Precision,
-    data_root: Path | None,
+    data_root: Path,
 ) -> Plan:
     """Settle hyperparameters (defaults, the suite's preset, `settings`) and what the keys depend on.
 
@@ -139,10 +139,10 @@ def make_plan(
         identities[pair.name] = {
             "data": {**suite.data.model_dump(exclude={"source", "teacher_source"}), "sha256": data.sha256},
             "teacher": {
-                "model": suite.models[pair.teacher].model_dump(exclude={"recipe"}),
-                "sha256": teacher_metadata(suite.teacher_path(pair.teacher))["sha256"],
+                "model": suite.models[pair.teacher].identity,
+                "sha256": teacher_metadata(suite.teacher_path(pair.teacher, data_root))["sha256"],
             },
-            "student": suite.models[pair.student].model_dump(exclude={"recipe"}),
+            "student": suite.models[pair.student].identity,
             "recipe": suite.recipe_of(pair.student).model_dump(),
             "eval_every": suite.eval_every,
             "protocol": suite.protocol,

@@ -33,7 +33,7 @@ def run(
     compute: Compute,
     results: Results,
     console: Console,
-    data_root: Path | None = None,
+    data_root: Path,
     workers: int | None = None,
     throughput: bool = True,
 ) -> Outcome:

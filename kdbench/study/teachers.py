@@ -4,7 +4,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdbench.data.resident import ResidentImages, TrainingStream
+from kdbench.data.resident import ResidentStream
+from kdbench.data.stream import EvaluationSet
 from kdbench.method import Method, Pair, Task
 from kdbench.models.create import create_arguments
 from kdbench.models.staged import StagedModel
@@ -30,7 +31,7 @@ class TeacherTask:
     control: Plugin
     seed: int
     compute: Compute
-    data_root: Path | None
+    data_root: Path
     target: Path
     command: str
 
@@ -52,7 +53,7 @@ class TeacherTask:
         _, _, test = resident_splits(data.source, self.data_root, 0.0, data.image_size, shift, device)
         classes = len(load_data(data.source, self.data_root).classes)
         task = Task(classes, (len(data.mean), data.image_size, data.image_size), len(training), recipe.epochs)
-        stream = TrainingStream(training, recipe, classes, self.seed, f"teacher {self.name}")
+        stream = ResidentStream(training, recipe, classes, self.seed, f"teacher {self.name}")
 
         def as_own_teacher(model: StagedModel) -> Method:
             # The control looks at no teacher; the pair wants one.
@@ -82,7 +83,7 @@ class TeacherTask:
         train([contender], None, stream, self.compute, on_step, on_epoch)
         self._save(contender, test, time.perf_counter() - started)
 
-    def _save(self, contender: Contender, test: ResidentImages, seconds: float) -> None:
+    def _save(self, contender: Contender, test: EvaluationSet, seconds: float) -> None:
         if contender.status is not None:
             raise RuntimeError(contender.error)
         suite, spec = self.suite, self.suite.models[self.name]

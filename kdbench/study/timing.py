@@ -38,7 +38,7 @@ class TimingTask:
     due: frozenset[str]
     keys: dict[str, str]
     compute: Compute
-    data_root: Path | None
+    data_root: Path
     results: Path
 
     @property
@@ -132,7 +132,7 @@ def timing_tasks(
     plan: Plan,
     planned: Sequence[PlannedMeasurement],
     compute: Compute,
-    data_root: Path | None,
+    data_root: Path,
     results: Results,
 ) -> list[TimingTask]:
     """One task for every pair that has methods without a measurement."""

@@ -27,7 +27,7 @@ class Verdict:
         return asdict(self)
 
 
-def verify(plan: Plan, compute: Compute, data_root: Path | None) -> Iterator[Verdict]:
+def verify(plan: Plan, compute: Compute, data_root: Path) -> Iterator[Verdict]:
     """The verdict of every method of a plan on every pair of it."""
     for pair in plan.pairs:
         arena = Arena.enter(plan.suite, pair, 0, plan.split, compute, data_root)

@@ -21,19 +21,39 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+VARIANT = "@"
+"""`cifar100@yaml` is the variant `yaml` of the suite `cifar100`."""
+
+Interval = tuple[Positive, Positive]
+
+
 class Augment(_Strict):
-    """Training augmentation, done in batches on the device.
+    """Training augmentation, in this order; timm's and torchvision's distributions.
 
     Attributes:
-        shift: random translation by up to that many pixels each way (zeros come in).
+        shift: random translation by up to that many pixels each way (zeros come in); with padding p this is the
+            usual random crop with padding p.
+        resized_crop: range of the area share of a random resized crop, which then takes the place of `shift`.
+        ratio: range of its aspect ratio.
+        interpolation: of the resized crop; `random` draws one of the two for each image.
         flip: probability of a horizontal flip.
+        colour_jitter: brightness, contrast and saturation are each changed by a factor in 1 -/+ that much; as in timm
+            it has no effect beside `randaugment`.
+        randaugment: a policy in timm's notation (`rand-m9-mstd0.5-inc1`), empty is off.
+        erasing: probability that a rectangle is replaced by pixels of normal noise.
         mixup, cutmix: parameter of the Beta distribution of the mixing share, 0 is off.
         mix_probability: share of the batches that are mixed.
         switch_probability: share of the mixed batches that use cutmix where both are on.
     """
 
     shift: Annotated[int, Field(ge=0)] = 0
+    resized_crop: Interval | None = None
+    ratio: Interval = (3 / 4, 4 / 3)
+    interpolation: Literal["random", "bilinear", "bicubic"] = "random"
     flip: Share = 0.0
+    colour_jitter: NotNegative = 0.0
+    randaugment: str = ""
+    erasing: Share = 0.0
     mixup: NotNegative = 0.0
     cutmix: NotNegative = 0.0
     mix_probability: Share = 1.0
@@ -49,6 +69,7 @@ class Recipe(_Strict):
         schedule_by: the learning rate changes with every step or every epoch.
         clip_grad: largest gradient norm over student and projectors together, 0 is off.
         ema: decay of the exponential moving average that is evaluated in place of the weights, 0 is off.
+        eval_crop: at evaluation, side of the centre crop over the side that the image is resized to.
     """
 
     epochs: Count
@@ -67,7 +88,18 @@ class Recipe(_Strict):
     label_smoothing: Share = 0.0
     clip_grad: NotNegative = 0.0
     ema: Share = 0.0
+    eval_crop: Annotated[float, Field(gt=0, le=1)] = 1.0
     augment: Augment = Augment()
+
+    def shortened(self, epochs: int) -> "Recipe":
+        """The recipe with other `epochs`; warm-up and milestones keep their share."""
+        share = epochs / self.epochs
+        update = {
+            "epochs": epochs,
+            "warmup_epochs": round(self.warmup_epochs * share),
+            "milestones": tuple(round(milestone * share) for milestone in self.milestones),
+        }
+        return self.model_copy(update=update)
 
 
 class Data(_Strict):
@@ -76,19 +108,26 @@ class Data(_Strict):
     Attributes:
         source: name of a data set that `kdbench.data.sources` reads.
         teacher_source: what the teachers are trained on, where that is more than the transfer set.
-        image_size: side in pixels that every model sees; smaller images are padded with zeros.
+        image_size: side in pixels that every model sees.
+        fit: how an image gets to that side: `pad` puts zeros around a smaller one, `resize` scales it.
+        interpolation: of `resize`, at evaluation.
         mean, std: by channel, of the [0, 1] pixel range.
         holdout: share of each class of the training split that `--split val` evaluates and does not train on.
         reserve_holdout: never train on it, under `--split test` neither; the transfer set is the rest.
+        limit, test_limit: number of images (the same share of every class) where a run asks for fewer than all.
     """
 
     source: str
     teacher_source: str | None = None
     image_size: Count
+    fit: Literal["pad", "resize"] = "pad"
+    interpolation: Literal["bilinear", "bicubic"] = "bicubic"
     mean: tuple[float, ...]
     std: tuple[float, ...]
     holdout: Annotated[float, Field(gt=0, lt=1)] = 0.1
     reserve_holdout: bool = False
+    limit: Count | None = None
+    test_limit: Count | None = None
 
 
 class Timing(_Strict):
@@ -119,7 +158,9 @@ class Suite(_Strict):
         preset: name under which methods look up their hyperparameters for this protocol.
         seeds: default number of seeds.
         eval_every: epochs between two evaluations of the learning curve.
-        teachers: folder of the trained teachers, relative to the suite file.
+        published: the protocol's name in the published numbers; None where nothing comparable is published.
+        variants: other settings of the same suite, by name: keys of this file with other values.
+        folder: where the suite file lies; teachers that come with it are in its folder `teachers`.
     """
 
     name: str
@@ -129,12 +170,13 @@ class Suite(_Strict):
     seeds: Count = 3
     eval_every: Count = 1
     eval_batch_size: Count = 500
-    teachers: str = "teachers"
+    published: str | None = None
     data: Data
     timing: Timing = Timing()
     recipes: dict[str, Recipe]
     models: dict[str, ModelSpec]
     pairs: tuple[PairSpec, ...]
+    variants: dict[str, dict[str, Any]] = {}
     folder: Path
 
     @property
@@ -149,9 +191,29 @@ class Suite(_Strict):
         """The recipe that trains `model` of this suite."""
         return self.recipes[self.models[model].recipe]
 
-    def teacher_path(self, teacher: str) -> Path:
-        """Where the trained weights of `teacher` lie."""
-        return self.folder / self.teachers / f"{teacher}.safetensors"
+    def teacher_path(self, teacher: str, root: Path) -> Path:
+        """Where the trained weights of `teacher` lie: in the data folder `root`, else beside the suite file."""
+        own = self.own_teachers(root) / f"{teacher}.safetensors"
+        shipped = self.folder / "teachers" / f"{teacher}.safetensors"
+        return shipped if shipped.is_file() and not own.is_file() else own
+
+    def own_teachers(self, root: Path) -> Path:
+        """The folder in the data folder `root` that teachers of this suite, and of all its variants, are written to."""
+        return root / "teachers" / self.name.partition(VARIANT)[0]
+
+    def reduced(self, epochs: int | None, limit: int | None, test_limit: int | None) -> "Suite":
+        """The suite with fewer epochs or images, under a protocol of its own, so that results are never mixed up.
+
+        Warm-up and milestones shrink with the epochs.
+        """
+        given = {"epochs": epochs, "limit": limit, "test_limit": test_limit}
+        changed = [f"{name}={value}" for name, value in given.items() if value is not None]
+        if not changed:
+            return self
+        data = self.data.model_copy(update={"limit": limit, "test_limit": test_limit})
+        recipes = {name: recipe.shortened(epochs) if epochs else recipe for name, recipe in self.recipes.items()}
+        update = {"protocol": f"{self.protocol}+{','.join(changed)}", "data": data, "recipes": recipes}
+        return self.model_copy(update=update)
 
     def select_pairs(self, request: str) -> list[PairSpec]:
         """The pairs of a request such as `hetero`, `homo`, `all`, `vit-t:resnet-s,swin-t:mixer-s`.
@@ -195,20 +257,26 @@ def available() -> dict[str, Path]:
 
 
 def load(name: str) -> Suite:
-    """Load a suite by name, or by the path of a TOML file.
+    """Load a suite by name or by the path of a TOML file; `name@variant` is one of its variants.
 
     Raises:
-        KdbenchError: no such suite, or the file does not fit the schema.
+        KdbenchError: no such suite or variant, or the file does not fit the schema.
     """
-    path = Path(name) if name.endswith(".toml") else available().get(name)
+    base, _, variant = name.partition(VARIANT)
+    path = Path(base) if base.endswith(".toml") else available().get(base)
     if path is None:
-        raise unknown_name("suite", name, available())
+        raise unknown_name("suite", base, available())
     try:
         content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise KdbenchError(f"cannot read suite {path}: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise KdbenchError(f"suite {path} is not TOML: {error}") from error
+    variants = content.get("variants", {})
+    if variant and variant not in variants:
+        raise unknown_name(f"variant of suite {base}", variant, variants)
+    if variant:
+        content = _merged(content, variants[variant]) | {"name": f"{content.get('name')}{VARIANT}{variant}"}
     try:
         suite = Suite(**content, folder=path.resolve().parent)
     except ValidationError as error:
@@ -216,3 +284,12 @@ def load(name: str) -> Suite:
     if suite._problem:
         raise KdbenchError(f"suite {path}: {suite._problem}")
     return suite
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`base` with `changes`, table by table."""
+    both = {
+        name: _merged(base[name], value) if isinstance(value, dict) and isinstance(base.get(name), dict) else value
+        for name, value in changes.items()
+    }
+    return base | both

@@ -8,8 +8,9 @@ from typing import Any, Literal
 import torch
 
 from kdbench.data import sources
-from kdbench.data.resident import ResidentImages, TrainingStream
+from kdbench.data.resident import ResidentImages, ResidentStream
 from kdbench.data.sources import DataSet
+from kdbench.data.stream import EvaluationSet, TrainingStream
 from kdbench.method import Method, Pair, Task
 from kdbench.models.staged import StagedModel
 from kdbench.records import TeacherRecord
@@ -36,13 +37,11 @@ class Arena:
     teacher: StagedModel
     teacher_record: TeacherRecord
     stream: TrainingStream
-    evaluation: ResidentImages
+    evaluation: EvaluationSet
     task: Task
 
     @classmethod
-    def enter(
-        cls, suite: Suite, pair: PairSpec, seed: int, split: Split, compute: Compute, data_root: Path | None
-    ) -> "Arena":
+    def enter(cls, suite: Suite, pair: PairSpec, seed: int, split: Split, compute: Compute, data_root: Path) -> "Arena":
         """Load the data (once a process) and the teacher.
 
         Raises:
@@ -56,7 +55,7 @@ class Arena:
             data.source, data_root, held_out, data.image_size, recipe.augment.shift, compute.device
         )
         classes = len(dataset.classes)
-        teacher, record = load_teacher(suite, pair.teacher, classes, compute)
+        teacher, record = load_teacher(suite, pair.teacher, classes, compute, data_root)
         shape = (len(data.mean), data.image_size, data.image_size)
         return cls(
             suite=suite,
@@ -65,7 +64,7 @@ class Arena:
             compute=compute,
             teacher=teacher,
             teacher_record=record,
-            stream=TrainingStream(training, recipe, classes, seed, pair.name),
+            stream=ResidentStream(training, recipe, classes, seed, pair.name),
             evaluation=test if split == "test" else validation,
             task=Task(classes, shape, len(training), recipe.epochs),
         )
@@ -101,14 +100,14 @@ class Arena:
 
 
 @lru_cache(maxsize=4)
-def load_data(source: str, root: Path | None) -> DataSet:
+def load_data(source: str, root: Path) -> DataSet:
     """A data set, read once a process."""
     return sources.load(source, root)
 
 
 @lru_cache(maxsize=4)
 def resident_splits(
-    source: str, root: Path | None, holdout: float, image_size: int, shift: int, device: torch.device
+    source: str, root: Path, holdout: float, image_size: int, shift: int, device: torch.device
 ) -> tuple[ResidentImages, ResidentImages, ResidentImages]:
     """Training images, those held out of them (the share `holdout` of each class) and test images, on the device."""
     dataset = load_data(source, root)

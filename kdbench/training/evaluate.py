@@ -1,4 +1,4 @@
-"""Accuracy of a model on a resident split."""
+"""Accuracy of a model on a split."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from kdbench.data.normalise import normalise
-from kdbench.data.resident import ResidentImages
+from kdbench.data.stream import EvaluationSet
 from kdbench.models.staged import StagedModel
 from kdbench.training.device import Compute
 
@@ -22,17 +22,15 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(model: StagedModel, split: ResidentImages, batch_size: int, compute: Compute) -> Evaluation:
+def evaluate(model: StagedModel, split: EvaluationSet, batch_size: int, compute: Compute) -> Evaluation:
     """Evaluate in eval mode and leave the model in the mode it was in; one device sync at the end."""
     training = model.training
     model.eval()
     first, fifth = [], []
-    for start in range(0, len(split), batch_size):
-        stop = min(start + batch_size, len(split))
-        images = normalise(split.centred(start, stop), model.normalisation)
+    for raw, labels in split.batches(batch_size):
         with compute.autocast():
-            logits = model(images).logits.float()
-        hits = logits.topk(min(5, logits.shape[1])).indices == split.labels[start:stop, None]
+            logits = model(normalise(raw, model.normalisation)).logits.float()
+        hits = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
         first.append(hits[:, 0])
         fifth.append(hits.any(dim=1))
     model.train(training)

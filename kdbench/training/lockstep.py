@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kdbench.data.batch import Batch
 from kdbench.data.normalise import Normalisation, normalise
-from kdbench.data.resident import TrainingStream
+from kdbench.data.stream import TrainingStream
 from kdbench.models.features import Outputs
 from kdbench.models.staged import StagedModel
 from kdbench.training.contender import Contender, Mark, isolated, no_mark

@@ -53,13 +53,15 @@ def teacher_metadata(path: Path) -> dict[str, Any]:
     return metadata
 
 
-def load_teacher(suite: Suite, name: str, num_classes: int, compute: Compute) -> tuple[StagedModel, TeacherRecord]:
+def load_teacher(
+    suite: Suite, name: str, num_classes: int, compute: Compute, root: Path
+) -> tuple[StagedModel, TeacherRecord]:
     """The trained teacher, frozen and in eval mode, with what the records say of it.
 
     Raises:
         KdbenchError: no weights, weights of another model, or weights that are not those their metadata tells of.
     """
-    path = suite.teacher_path(name)
+    path = suite.teacher_path(name, root)
     metadata = teacher_metadata(path)
     with torch.random.fork_rng(devices=[]):
         teacher = new_model(suite, name, num_classes, compute)

@@ -20,6 +20,7 @@ from kdbench.training.arena import Arena
 from kdbench.training.contender import Contender
 from kdbench.training.device import Compute
 from kdbench.training.lockstep import lockstep
+from tests.conftest import NO_DATA
 
 pytestmark = pytest.mark.bench
 
@@ -29,7 +30,7 @@ METHODS = ["scratch", "kd", "fitnet", "ofa", "assistant"]
 
 
 def _arena(suite: Suite, pair: str, compute: Compute) -> Arena:
-    return Arena.enter(suite, suite.select_pairs(pair)[0], 0, "test", compute, None)
+    return Arena.enter(suite, suite.select_pairs(pair)[0], 0, "test", compute, NO_DATA)
 
 
 def _contender(arena: Arena, name: str) -> Contender:

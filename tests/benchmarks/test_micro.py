@@ -12,6 +12,7 @@ from kdbench.models.features import Needs
 from kdbench.suites.schema import Suite
 from kdbench.training.arena import Arena
 from kdbench.training.device import Compute
+from tests.conftest import NO_DATA
 
 pytestmark = pytest.mark.bench
 
@@ -32,13 +33,13 @@ def test_loss(benchmark: Benchmark, loss: str) -> None:
 
 
 def test_augmentation(benchmark: Benchmark, proxy: Suite, cpu: Compute) -> None:
-    arena = Arena.enter(proxy, proxy.pairs[0], 0, "test", cpu, None)
+    arena = Arena.enter(proxy, proxy.pairs[0], 0, "test", cpu, NO_DATA)
     benchmark(lambda: sum(1 for _ in arena.stream.epoch(0)))
 
 
 @pytest.mark.parametrize("needs", [Needs(), Needs(frozenset({1, 2, 3, 4}), pooled=True)], ids=["logits", "everything"])
 def test_staged_forward(benchmark: Benchmark, proxy: Suite, cpu: Compute, needs: Needs) -> None:
-    arena = Arena.enter(proxy, proxy.pairs[0], 0, "test", cpu, None)
+    arena = Arena.enter(proxy, proxy.pairs[0], 0, "test", cpu, NO_DATA)
     images = torch.randn(25, 1, 32, 32)
     with torch.no_grad():
         benchmark(lambda: arena.teacher(images, needs))

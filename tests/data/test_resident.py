@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from kdbench.data.normalise import normalise
-from kdbench.data.resident import ResidentImages, TrainingStream
+from kdbench.data.resident import ResidentImages, ResidentStream
 from kdbench.data.sources import ImageSet
 from kdbench.suites.schema import Augment, Recipe
 
@@ -26,9 +26,9 @@ def _recipe(**augment: float) -> Recipe:
 def test_centred_images_are_zero_padded() -> None:
     split = _images()
     resident = ResidentImages(split, 8, 2, CPU)
-    batch = resident.centred(3, 7)
+    _, (batch, _), *_ = resident.batches(4)
     assert batch.shape == (4, 3, 8, 8)
-    expected = np.pad(split.images[3:7], ((0, 0), (1, 1), (1, 1), (0, 0))).transpose(0, 3, 1, 2)
+    expected = np.pad(split.images[4:8], ((0, 0), (1, 1), (1, 1), (0, 0))).transpose(0, 3, 1, 2)
     assert torch.equal(batch, torch.from_numpy(expected).float())
 
 
@@ -46,7 +46,7 @@ def test_shift_and_flip_are_exact() -> None:
     # No shift and no flip is the evaluation view.
     middle = torch.full((3,), 2)
     still = resident.shifted(torch.arange(3), middle, middle, torch.zeros(3, dtype=torch.bool))
-    assert torch.equal(still, resident.centred(0, 3))
+    assert torch.equal(still, next(resident.batches(3))[0])
     assert still.is_contiguous(memory_format=torch.channels_last)
 
 
@@ -54,7 +54,7 @@ def test_stream_is_a_function_of_seed_pair_and_epoch() -> None:
     resident = ResidentImages(_images(), 8, 2, CPU)
 
     def draw(seed: int, pair: str, epoch: int) -> torch.Tensor:
-        stream = TrainingStream(resident, _recipe(shift=2, flip=0.5), 4, seed, pair)
+        stream = ResidentStream(resident, _recipe(shift=2, flip=0.5), 4, seed, pair)
         return torch.cat([images for images, _ in stream.epoch(epoch)])
 
     first = draw(0, "a:b", 0)
@@ -65,7 +65,7 @@ def test_stream_is_a_function_of_seed_pair_and_epoch() -> None:
 
 def test_an_epoch_shows_every_image_once_and_drops_the_rest() -> None:
     resident = ResidentImages(_images(), 8, 0, CPU)
-    stream = TrainingStream(resident, _recipe(), 4, 0, "a:b")
+    stream = ResidentStream(resident, _recipe(), 4, 0, "a:b")
     batches = [batch for _, batch in stream.epoch(0)]
     index = torch.cat([batch.index for batch in batches])
     assert len(batches) == stream.steps_per_epoch == 2
@@ -77,7 +77,7 @@ def test_an_epoch_shows_every_image_once_and_drops_the_rest() -> None:
 def test_flip_and_shift_have_the_right_frequencies() -> None:
     split = _images(count=4000, side=2, channels=1)
     split.images[:] = np.array([[0, 1], [2, 3]], dtype=np.uint8)[None, ..., None]
-    stream = TrainingStream(ResidentImages(split, 2, 0, CPU), _recipe(flip=0.3), 4, 0, "a:b")
+    stream = ResidentStream(ResidentImages(split, 2, 0, CPU), _recipe(flip=0.3), 4, 0, "a:b")
     flipped = torch.cat([images[:, 0, 0, 0] == 1 for images, _ in stream.epoch(0)]).float().mean()
     # Four standard errors of a Bernoulli(.3) over 4,000 draws.
     assert abs(flipped - 0.3) < 4 * (0.3 * 0.7 / 4000) ** 0.5

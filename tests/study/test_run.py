@@ -25,6 +25,7 @@ from kdbench.training.device import Compute
 from kdbench.training.teacher import new_model
 from kdbench.training.weights import load_weights
 from tests.cli.test_cli import kdbench
+from tests.conftest import NO_DATA
 
 Short = Callable[..., Path]
 THREE = "vit-t:resnet-s,vit-t:vit-s,resnet-t:mixer-s"
@@ -123,10 +124,10 @@ def test_students_load_in_plain_timm(finished: tuple[Path, Path], cpu: Compute) 
         else:
             plain = timm.create_model(metadata["timm"], **metadata["arguments"])
         plain.load_state_dict(safetensors.torch.load_file(path))
-        arena = Arena.enter(suite, suite.select_pairs(pair)[0], seed, "test", cpu, None)
+        arena = Arena.enter(suite, suite.select_pairs(pair)[0], seed, "test", cpu, NO_DATA)
         ours = new_model(suite, cell["student"]["name"], 10, cpu)
         load_weights(path, ours.model)
-        images = normalise(arena.evaluation.centred(0, 200), ours.normalisation)
+        images = normalise(next(arena.evaluation.batches(200))[0], ours.normalisation)
         with torch.no_grad():
             theirs = plain.eval()(images)
             torch.testing.assert_close(ours.eval()(images).logits, theirs, rtol=1e-5, atol=1e-5)
@@ -138,6 +139,7 @@ def test_students_load_in_plain_timm(finished: tuple[Path, Path], cpu: Compute) 
 PLUGIN = '''
 from torch import Tensor
 from kdbench.method import Batch, Method, Outputs
+from tests.conftest import NO_DATA
 
 class {name}(Method):
     """{name}."""
@@ -244,27 +246,26 @@ def test_teachers_can_be_trained(short_suite: Short, tmp_path: Path, cpu: Comput
     suite = short_suite(
         text=lambda text: text.replace('teacher_source = "fashion-mnist"\n', "").replace("epochs = 6", "epochs = 1")
     )
-    out = tmp_path / "teachers"
-    done = kdbench("teachers", "train", "--suite", str(suite), "--only", "resnet-t", "--out", str(out), "--json")
+    data = tmp_path / "data"
+    done = kdbench("teachers", "train", "--suite", str(suite), "--only", "resnet-t", "--data", str(data), "--json")
     assert done.returncode == 0, done.stdout + done.stderr
     (row,) = json.loads(done.stdout)
     assert row["top1"] > 50
     assert row["trained_on"] == "fashion-mnist-5k2k"
-    mine = load(str(suite)).model_copy(update={"teachers": str(out)})
-    arena = Arena.enter(mine, mine.select_pairs("resnet-t:swin-s")[0], 0, "test", cpu, None)
+    mine = load(str(suite))
+    arena = Arena.enter(mine, mine.select_pairs("resnet-t:swin-s")[0], 0, "test", cpu, data)
     assert arena.teacher_record["sha256"] == row["sha256"]
 
 
 def test_a_damaged_teacher_is_refused(proxy: Suite, short_suite: Short, tmp_path: Path) -> None:
-    teachers = tmp_path / "teachers"
-    shutil.copytree(proxy.folder / proxy.teachers, teachers)
+    teachers = tmp_path / "teachers" / "proxy"
+    shutil.copytree(proxy.folder / "teachers", teachers)
     content = bytearray((teachers / "vit-t.safetensors").read_bytes())
     content[-1000] ^= 1
     (teachers / "vit-t.safetensors").write_bytes(content)
-    old = str(proxy.folder / proxy.teachers)
-    suite = short_suite(text=lambda text: text.replace(old, str(teachers)))
     folder = tmp_path / "results"
-    done = run(folder, suite, *GROUP, "--methods", "kd", "--no-throughput", "--no-report")
+    one = [*GROUP, "--methods", "kd", "--no-throughput", "--no-report", "--data", str(tmp_path)]
+    done = run(folder, short_suite(), *one)
     assert done.returncode == 2
     assert "its weights are not those it was written with" in done.stdout
     assert {cell["status"] for cell in Results(folder).cells()} == {"failed"}

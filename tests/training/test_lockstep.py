@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from kdbench.data.resident import ResidentImages, TrainingStream
+from kdbench.data.resident import ResidentImages, ResidentStream
 from kdbench.data.sources import ImageSet
 from kdbench.method import Method, Pair, Task
 from kdbench.models.staged import StagedModel
@@ -52,7 +52,7 @@ class _Course:
             generator.integers(0, 256, (48, 28, 28, 3), dtype=np.uint8), generator.integers(0, 4, 48).astype(np.int64)
         )
         self.compute = compute
-        self.stream = TrainingStream(ResidentImages(images, 32, 2, compute.device), RECIPE, 4, 0, "a:b")
+        self.stream = ResidentStream(ResidentImages(images, 32, 2, compute.device), RECIPE, 4, 0, "a:b")
         name, kwargs = TEACHERS[student]
         self.teacher = staged(name, 4, **kwargs).eval().requires_grad_(False)
         self.student = STUDENTS[student]

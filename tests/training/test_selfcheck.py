@@ -13,12 +13,13 @@ from kdbench.suites.schema import Suite
 from kdbench.training.arena import Arena
 from kdbench.training.device import Compute
 from kdbench.training.selfcheck import passed
+from tests.conftest import NO_DATA
 
 
 @pytest.fixture(scope="module")
 def arenas(proxy: Suite) -> dict[str, Arena]:
     compute = Compute(torch.device("cpu"), "fp32", 1)
-    return {pair.name: Arena.enter(proxy, pair, 0, "val", compute, None) for pair in proxy.pairs}
+    return {pair.name: Arena.enter(proxy, pair, 0, "val", compute, NO_DATA) for pair in proxy.pairs}
 
 
 def test_every_method_on_every_pair(arenas: dict[str, Arena]) -> None:
@@ -119,7 +120,7 @@ class AsksForNothing(_Base):
     ],
 )
 def test_faults_are_caught(proxy: Suite, cpu: Compute, method: type[Method], check: str, detail: str) -> None:
-    arena = Arena.enter(proxy, proxy.pairs[0], 0, "val", cpu, None)
+    arena = Arena.enter(proxy, proxy.pairs[0], 0, "val", cpu, NO_DATA)
     failed = [c for c in arena.check(arena.contender("faulty", method, {})) if not c.passed]
     assert [c.name for c in failed] == [check]
     assert detail in failed[0].detail
@@ -129,7 +130,7 @@ def test_a_method_may_say_what_it_starves(proxy: Suite, cpu: Compute) -> None:
     class Declares(Starving):
         starved = MappingProxyType({"unused": "kept for later"})
 
-    arena = Arena.enter(proxy, proxy.pairs[0], 0, "val", cpu, None)
+    arena = Arena.enter(proxy, proxy.pairs[0], 0, "val", cpu, NO_DATA)
     assert passed(arena.check(arena.contender("declares", Declares, {})))
 
 
@@ -137,6 +138,6 @@ def test_pooled_is_given_when_asked_for(proxy: Suite, cpu: Compute) -> None:
     class Asks(AsksForNothing):
         student_needs = Needs(pooled=True)
 
-    arena = Arena.enter(proxy, proxy.pairs[0], 0, "val", cpu, None)
+    arena = Arena.enter(proxy, proxy.pairs[0], 0, "val", cpu, NO_DATA)
     checks = arena.check(arena.contender("asks", Asks, {}))
     assert passed(checks), checks

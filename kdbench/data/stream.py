@@ -1,0 +1,115 @@
+"""Which images make which batch, and what a method sees of them; where the images come from is left open."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdbench.data.batch import Batch
+from kdbench.data.mixing import Mixer
+from kdbench.data.seeds import derive_seed
+from kdbench.suites.schema import Recipe
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The part of every batch that one of several processes trains on."""
+
+    rank: int = 0
+    world: int = 1
+
+    def of(self, batch: Tensor) -> Tensor:
+        """This shard's share of a batch.
+
+        It takes images in pairs from both ends: mixup and cutmix mix a batch with its own reverse, so that an image's
+        partner lies in the same shard and the shards together see what one process would.
+        """
+        if self.world == 1:
+            return batch
+        half = len(batch) // 2
+        first = batch[:half][self.rank :: self.world]
+        last = batch.flip(0)[:half][self.rank :: self.world].flip(0)
+        return torch.cat([first, last])
+
+
+class EvaluationSet(Protocol):
+    """A split to be evaluated on."""
+
+    def __len__(self) -> int: ...
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images (B, C, side, side), float in [0, 255] and not normalised, and labels (B,), in a fixed order."""
+        ...
+
+
+class TrainingStream(ABC):
+    """The training batches of a (pair, seed): a pure function of seed, pair and epoch, the same for every method.
+
+    Order, augmentation and mixing have a random stream each, drawn on the host, so that CPU and GPU agree.
+    """
+
+    def __init__(
+        self, labels: Tensor, recipe: Recipe, num_classes: int, seed: int, pair: str, shard: Shard | None = None
+    ) -> None:
+        """Args:
+        labels: (N,) int64 of the training images, on the device that trains.
+        """
+        self.labels = labels
+        self.recipe = recipe
+        self.num_classes = num_classes
+        self.seed = seed
+        self.pair = pair
+        self.shard = shard or Shard()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in an epoch; the rest of the shuffled images waits for the next one."""
+        return max(1, len(self) // self.recipe.batch_size)
+
+    @abstractmethod
+    def images(self, epoch: int, batches: Sequence[Tensor]) -> Iterator[Tensor]:
+        """Augmented images of an epoch, a tensor for each of `batches`.
+
+        Args:
+            batches: positions in the training set, (B,) int64 on the host.
+
+        Yields:
+            (B, C, side, side) on the device, float in [0, 255], not normalised.
+        """
+
+    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Batch]]:
+        """Images (B, C, side, side), float in [0, 255] and not normalised, with what a method sees of the batch."""
+        size, steps = self.recipe.batch_size, self.steps_per_epoch
+        order = torch.randperm(len(self), generator=self.generator("order", epoch))
+        batches = [self.shard.of(order[step * size : (step + 1) * size]) for step in range(steps)]
+        # One copy to the device for all batches: a copy for each would wait for the device.
+        indices = torch.cat(batches).to(self.labels.device).split(len(batches[0]))
+        mixer = Mixer(self.recipe.augment, self.recipe.label_smoothing, self.num_classes, self.rng("mix", epoch))
+        for step, (images, index) in enumerate(zip(self.images(epoch, batches), indices, strict=True)):
+            images, labels, targets = mixer(images, self.labels[index])
+            yield (
+                images,
+                Batch(
+                    labels=labels,
+                    targets=targets,
+                    smoothing=self.recipe.label_smoothing,
+                    index=index,
+                    epoch=epoch,
+                    progress=(epoch + step / steps) / self.recipe.epochs,
+                ),
+            )
+
+    def generator(self, axis: str, epoch: int) -> torch.Generator:
+        """The host's random stream of an axis."""
+        return torch.Generator().manual_seed(derive_seed(self.seed, axis, self.pair, epoch))
+
+    def rng(self, axis: str, epoch: int) -> np.random.Generator:
+        """The same for numpy."""
+        return np.random.default_rng(derive_seed(self.seed, axis, self.pair, epoch))
