@@ -8,6 +8,7 @@ import timm
 from timm.models import get_pretrained_cfg_value, list_models, model_entrypoint
 from torch import nn
 
+import kdbench.models.cifar  # noqa: F401  (registers its networks with timm)
 from kdbench.errors import KdbenchError, unknown_name
 from kdbench.models.spec import ModelSpec
 
