@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from kdbench.registry import Plugin, Registry
     from kdbench.suites.schema import PairSpec, Suite
+    from kdbench.training.device import Compute
 
 
 def add_command(commands: Any, name: str, execute: Any, summary: str) -> argparse.ArgumentParser:
@@ -52,6 +53,32 @@ def add_compute(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16"])
+    parser.add_argument(
+        "--compile", default="off", choices=["off", "on", "graphs"], help="torch.compile; graphs: with CUDA graphs too"
+    )
+    parser.add_argument(
+        "--micro-batch", type=int, metavar="N", help="accumulate batches in parts of N images (losses see the part)"
+    )
+    parser.add_argument("--loaders", type=int, metavar="N", help="processes that read data sets that do not fit")
+
+
+def resolve_compute(args: argparse.Namespace) -> "Compute":
+    """What `add_compute` asks for.
+
+    Raises:
+        KdbenchError: this machine has it not.
+    """
+    from kdbench.training.device import resolve
+
+    return resolve(args.device, args.precision, args.compile, args.micro_batch, args.loaders)
+
+
+def add_reduction(parser: argparse.ArgumentParser) -> None:
+    """Less than the whole suite, for a first look; results get a protocol of their own."""
+    parser.add_argument("--epochs", type=int, metavar="N", help="other epochs than the recipes'")
+    parser.add_argument(
+        "--limit", metavar="TRAIN[,TEST]", help="so many training (and test) images, the same share of every class"
+    )
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -93,6 +120,23 @@ def read_grid(args: argparse.Namespace) -> Grid:
     return Grid(
         suite, registry, registry.select(args.methods), suite.select_pairs(args.pairs), parse_settings(args.set)
     )
+
+
+def reduce(suite: "Suite", args: argparse.Namespace) -> "Suite":
+    """The suite as `add_reduction` asks for it.
+
+    Raises:
+        KdbenchError: not whole numbers, or none left.
+    """
+    try:
+        sizes = [int(part) for part in args.limit.split(",")] if args.limit is not None else []
+    except ValueError:
+        sizes = [0]
+    if len(sizes) > 2 or any(size < 1 for size in sizes):
+        raise KdbenchError(f"--limit {args.limit!r} is not TRAIN or TRAIN,TEST images, as in `--limit 5000,1000`")
+    if args.epochs is not None and args.epochs < 1:
+        raise KdbenchError(f"--epochs {args.epochs} leaves nothing to train; give 1 or more")
+    return suite.reduced(args.epochs, *[*sizes, None, None][:2])
 
 
 def print_json(value: Any) -> None:

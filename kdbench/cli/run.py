@@ -24,6 +24,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--workers", type=int, help="processes side by side (default: one a core, one on a GPU)")
     parser.add_argument("--no-throughput", dest="throughput", action="store_false", help="accuracy only")
     parser.add_argument("--no-report", dest="report", action="store_false", help="records only")
+    options.add_reduction(parser)
     options.add_compute(parser)
     options.add_json(parser)
 
@@ -34,7 +35,7 @@ def execute(args: argparse.Namespace) -> int:
     from kdbench.records import Results
 
     grid = options.read_grid(args)
-    suite, registry = grid.suite, grid.registry
+    suite, registry = options.reduce(grid.suite, args), grid.registry
     seeds = options.parse_seeds(args.seeds, suite.seeds)
     console = Console(stderr=args.json)
     for role in ("control", "baseline"):
@@ -45,15 +46,17 @@ def execute(args: argparse.Namespace) -> int:
 
     from kdbench.study.plan import make_plan
     from kdbench.study.run import run
-    from kdbench.training.device import resolve
 
     grid.drop_broken(args.methods, console)
-    compute = resolve(args.device, args.precision)
+    compute = options.resolve_compute(args)
+    console.quiet = compute.shard.rank > 0
     plugins = sorted(grid.plugins, key=lambda plugin: registry.order(plugin.name))
-    plan = make_plan(suite, plugins, grid.pairs, seeds, grid.settings, args.split, compute.precision, args.data)
-    folder = args.out or Path("results") / (suite.name if args.split == "test" else f"{suite.name}-{args.split}")
+    plan = make_plan(suite, plugins, grid.pairs, seeds, grid.settings, args.split, compute, args.data)
+    folder = args.out or Path("results") / _folder_name(suite, args.split)
     results = Results(folder)
-    outcome = run(plan, compute, results, console, args.data, args.workers, args.throughput)
+    outcome = run(plan, results, console, args.data, args.workers, args.throughput)
+    if compute.shard.rank > 0:
+        return EXIT_OK if outcome.complete else EXIT_INCOMPLETE
     files = _report(results, console, quiet=args.json) if args.report else []
     if args.json:
         options.print_json({"results": str(folder), "cells": outcome.statuses, "report": [str(file) for file in files]})
@@ -61,6 +64,12 @@ def execute(args: argparse.Namespace) -> int:
         left = ", ".join(f"{count} {status}" for status, count in sorted(outcome.statuses.items()))
         console.print(f"[red]not every cell is done:[/red] {left}; the same command tries the rest again")
     return EXIT_OK if outcome.complete else EXIT_INCOMPLETE
+
+
+def _folder_name(suite: Any, split: str) -> str:
+    """A folder for each suite, split and reduction, so that a look at a few images never stands beside the results."""
+    _, plus, reduction = suite.protocol.partition("+")
+    return suite.name + plus + reduction + ("" if split == "test" else f"-{split}")
 
 
 def _report(results: Any, console: Any, quiet: bool) -> list[Path]:

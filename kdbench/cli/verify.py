@@ -1,10 +1,16 @@
 """`kdbench verify METHOD`: the self-check of a method on pairs of a suite, with a readable verdict for each check."""
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kdbench.cli import options
 from kdbench.errors import EXIT_INCOMPLETE, EXIT_OK
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from kdbench.study.verify import Verdict
 
 
 def add_parser(commands: Any) -> None:
@@ -22,26 +28,55 @@ def execute(args: argparse.Namespace) -> int:
 
     grid = options.read_grid(args)
 
-    from kdbench.study.plan import make_plan
+    from kdbench.study.plan import settle
     from kdbench.study.verify import verify
-    from kdbench.training.device import resolve
 
     console = Console(stderr=args.json)
     grid.drop_broken(args.methods, console)
-    compute = resolve(args.device, args.precision)
-    plan = make_plan(grid.suite, grid.plugins, grid.pairs, [0], grid.settings, "test", compute.precision, args.data)
-    verdicts = []
-    for verdict in verify(plan, compute, args.data):
+    compute = options.resolve_compute(args)
+    methods = settle(grid.suite, grid.plugins, grid.settings)
+    verdicts: list[Verdict] = []
+    for verdict in verify(grid.suite, grid.pairs, methods, compute, args.data):
+        if verdict.rehearsal and (not verdicts or verdicts[-1].pair != verdict.pair):
+            console.print(
+                f"[yellow]{verdict.pair}: noise and fresh weights[/yellow], as {verdict.rehearsal}", highlight=False
+            )
         verdicts.append(verdict)
-        mark = {"passed": "[green]passed[/green]", "failed": "[red]FAILED[/red]"}.get(
-            verdict.status, "[yellow]n/a[/yellow]"
-        )
-        console.print(f"{mark} {verdict.method} on {verdict.pair}", highlight=False)
-        if verdict.reason:
-            console.print(f"    {verdict.reason}", highlight=False)
-        for check in verdict.checks:
-            sign = "[green]ok[/green]  " if check.passed else "[red]FAIL[/red]"
-            console.print(f"  {sign} {check.name}: {check.detail}", highlight=False, soft_wrap=True)
+        _print(verdict, console)
+    if len(verdicts) > 1:
+        console.print(_summary(verdicts))
     if args.json:
         options.print_json([verdict.as_dict() for verdict in verdicts])
     return EXIT_INCOMPLETE if any(verdict.status == "failed" for verdict in verdicts) else EXIT_OK
+
+
+MARKS = {"passed": "[green]passed[/green]", "failed": "[red]FAILED[/red]", "unsupported": "[yellow]n/a[/yellow]"}
+
+
+def _print(verdict: "Verdict", console: "Console") -> None:
+    console.print(f"{MARKS[verdict.status]} {verdict.method} on {verdict.pair}", highlight=False)
+    if verdict.reason:
+        console.print(f"    {verdict.reason}", highlight=False)
+    for check in verdict.checks:
+        sign = "[green]ok[/green]  " if check.passed else "[red]FAIL[/red]"
+        console.print(f"  {sign} {check.name}: {check.detail}", highlight=False, soft_wrap=True)
+
+
+def _summary(verdicts: "list[Verdict]") -> "Table":
+    """Pairs by methods, with the millions of parameters of both networks."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    methods = list(dict.fromkeys(verdict.method for verdict in verdicts))
+    table.add_column("pair")
+    for title in ("teacher M", "student M"):
+        table.add_column(title, justify="right")
+    for method in methods:
+        table.add_column(method)
+    for pair in dict.fromkeys(verdict.pair for verdict in verdicts):
+        found = {verdict.method: verdict for verdict in verdicts if verdict.pair == pair}
+        sizes = next((verdict.parameters for verdict in found.values() if verdict.parameters), None)
+        counts = [f"{count / 1e6:.3f}" for count in sizes[:2]] if sizes else ["", ""]
+        table.add_row(pair, *counts, *(MARKS[found[method].status] for method in methods))
+    return table

@@ -1,6 +1,6 @@
 """What a method sees of a batch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -25,6 +25,11 @@ class Batch:
     index: Tensor
     epoch: int
     progress: float
+
+    def part(self, which: slice) -> "Batch":
+        """What there is to see of some of the images."""
+        targets = None if self.targets is None else self.targets[which]
+        return replace(self, labels=self.labels[which], targets=targets, index=self.index[which])
 
     def cross_entropy(self, logits: Tensor) -> Tensor:
         """The recipe's hard-label loss of `logits` (B, classes), mean over the batch."""

@@ -36,6 +36,10 @@ class Shard:
         return torch.cat([first, last])
 
 
+ALONE = Shard()
+"""The only process: the whole batch."""
+
+
 class EvaluationSet(Protocol):
     """A split to be evaluated on."""
 
@@ -63,7 +67,7 @@ class TrainingStream(ABC):
         self.num_classes = num_classes
         self.seed = seed
         self.pair = pair
-        self.shard = shard or Shard()
+        self.shard = shard or ALONE
 
     def __len__(self) -> int:
         return len(self.labels)

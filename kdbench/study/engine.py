@@ -61,6 +61,13 @@ def run_tasks(tasks: Sequence[Task], workers: int, display: Display) -> None:
             worker.stop()
 
 
+def run_here(tasks: Sequence[Task], display: Display) -> None:
+    """Run every task in this process, as each process of a distributed run does; the first error ends the run."""
+    for task in tasks:
+        task.execute(lambda progress, task=task: display.update(task, progress))
+        display.finished(task, None)
+
+
 class _Worker:
     """A process with a pipe to it, and the task it is at."""
 
@@ -68,7 +75,7 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, other = context.Pipe()
         self.task: Task | None = None
-        self.process: BaseProcess = context.Process(target=_work, args=(other,), daemon=True)
+        self.process: BaseProcess = context.Process(target=_work, args=(other,))
         self.process.start()
         other.close()
 

@@ -53,6 +53,11 @@ class Group:
         return f"{self.pair.name} seed {self.seed}"
 
     @property
+    def writes(self) -> bool:
+        """Of the processes that train a cell together the first one writes."""
+        return self.compute.shard.rank == 0
+
+    @property
     def weight(self) -> int:
         """Share of the work, for the time left."""
         return len(self.cells)
@@ -86,7 +91,8 @@ class _GroupRun:
         contenders: dict[str, Contender] = {}
         results = Results(self.group.results)
         environment_id, description = environment(self.arena.compute)
-        write_json(results.environment_path(environment_id), description)
+        if self.group.writes:
+            write_json(results.environment_path(environment_id), description)
         self.environment = environment_id
         for cell in self.group.cells:
             contender = self._build(cell)
@@ -162,21 +168,8 @@ class _GroupRun:
         best = int(np.argmax(eval_top1))
         group = self.group
         path = Results(group.results).checkpoint_path(*cell.place)
-        spec, task = group.suite.models[group.pair.student], self.arena.task
-        with contender.evaluated() as model:
-            save_weights(
-                path,
-                model.model,
-                {
-                    "timm": spec.timm,
-                    "arguments": create_arguments(spec, task.num_classes, *task.image_shape[:2]),
-                    "normalisation": model.normalisation,
-                    "method": contender.name,
-                    "pair": group.pair.name,
-                    "seed": group.seed,
-                    "top1": final.top1,
-                },
-            )
+        if group.writes:
+            self._save(path, contender, final)
         record = _header(group, cell, self.environment, "done", None)
         record["teacher"]["parameters"] = _count(self.arena.teacher)
         record["student"]["parameters"] = _count(contender.student.model)
@@ -198,6 +191,25 @@ class _GroupRun:
         record["checkpoint"] = str(path.relative_to(group.results))
         _write(group, cell, record)
         self.states[contender.name].status = "done"
+
+    def _save(self, path: Path, contender: Contender, final: Evaluation) -> None:
+        """The student's checkpoint, with what is needed to build the model in plain timm."""
+        group, task = self.group, self.arena.task
+        spec = group.suite.models[group.pair.student]
+        with contender.evaluated() as model:
+            save_weights(
+                path,
+                model.model,
+                {
+                    "timm": spec.timm,
+                    "arguments": create_arguments(spec, task.num_classes, *task.image_shape[:2]),
+                    "normalisation": model.normalisation,
+                    "method": contender.name,
+                    "pair": group.pair.name,
+                    "seed": group.seed,
+                    "top1": final.top1,
+                },
+            )
 
 
 def _header(group: Group, cell: Cell, environment_id: str, status: Status, error: str | None) -> CellRecord:
@@ -237,4 +249,6 @@ def _count(model: nn.Module) -> int:
 
 
 def _write(group: Group, cell: Cell, record: CellRecord) -> None:
+    if not group.writes:
+        return
     write_json(Results(group.results).cell_path(*cell.place), record)

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from rich.console import Console
 
+from kdbench.distributed import wait_for_all
 from kdbench.records import Results, write_json
-from kdbench.study.engine import run_tasks
+from kdbench.study.engine import run_here, run_tasks
 from kdbench.study.group import Group
 from kdbench.study.plan import Plan, finished_keys
 from kdbench.study.progress import Display, Task, duration
 from kdbench.study.timing import planned_measurements, timing_tasks
-from kdbench.training.device import Compute, default_workers
+from kdbench.training.device import default_workers
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,6 @@ class Outcome:
 
 def run(
     plan: Plan,
-    compute: Compute,
     results: Results,
     console: Console,
     data_root: Path,
@@ -46,9 +46,16 @@ def run(
     Raises:
         KdbenchError: the results folder cannot be written.
     """
+    compute = plan.compute
+    if throughput and compute.shard.world > 1:
+        console.print("throughput is measured in one process; left out here", highlight=False)
+        throughput = False
     measurements = planned_measurements(plan, compute) if throughput else []
-    write_json(results.manifest_path, plan.manifest(measurements))
     finished = finished_keys(results)
+    # All processes of a distributed run have read what is finished before the first of them writes.
+    wait_for_all()
+    if compute.shard.rank == 0:
+        write_json(results.manifest_path, plan.manifest(measurements))
     due = [cell for cell in plan.cells() if cell.key not in finished]
     groups = [
         Group(plan.suite, pair, seed, tuple(cells), plan.split, compute, data_root, results.folder)
@@ -61,7 +68,15 @@ def run(
         f"{len(due)} to run -> {results.folder}",
         highlight=False,
     )
-    _phase("accuracy", groups, min(workers or default_workers(compute), len(groups)), console)
+    if compute.micro_batch is not None:
+        console.print(
+            f"[yellow]batches are accumulated in parts of {compute.micro_batch} images:[/yellow] losses that compare "
+            "images of a batch, and batch norm, see the part; not comparable with whole batches",
+            highlight=False,
+        )
+    workers = 0 if compute.shard.world > 1 else workers or default_workers(compute)
+    _phase("accuracy", groups, min(workers, len(groups)), console)
+    wait_for_all()
     # Alone on the machine: one worker, after everything else has ended.
     _phase("throughput", timing_tasks(plan, measurements, compute, data_root, results), 1, console)
     return outcome(plan, results)
@@ -78,9 +93,13 @@ def outcome(plan: Plan, results: Results) -> Outcome:
 
 
 def _phase(title: str, tasks: Sequence[Task], workers: int, console: Console) -> None:
+    """Run tasks in worker processes, or, with none, in this one."""
     if not tasks:
         return
     display = Display(console, title, sum(task.weight for task in tasks))
     with display.shown():
-        run_tasks(tasks, workers, display)
+        if workers:
+            run_tasks(tasks, workers, display)
+        else:
+            run_here(tasks, display)
     console.print(f"{title}: {len(tasks)} groups in {duration(display.elapsed)}", highlight=False)

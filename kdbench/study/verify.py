@@ -1,12 +1,13 @@
 """Self-checking methods on pairs, for people: `kdbench verify`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from kdbench.errors import UnsupportedPair, describe
-from kdbench.study.plan import Plan
+from kdbench.errors import KdbenchError, UnsupportedPair, describe
+from kdbench.study.plan import MethodPlan
+from kdbench.suites.schema import PairSpec, Suite
 from kdbench.training.arena import Arena
 from kdbench.training.device import Compute
 from kdbench.training.selfcheck import Check, passed
@@ -14,30 +15,48 @@ from kdbench.training.selfcheck import Check, passed
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of a method on a pair; `reason` says why it was not checked."""
+    """What came of a method on a pair.
+
+    Attributes:
+        reason: why it was not checked.
+        rehearsal: why noise and fresh weights took the place of data and trained teacher; None where they did not.
+        parameters: of teacher, student and projectors.
+    """
 
     method: str
     pair: str
     status: Literal["passed", "failed", "unsupported"]
     checks: tuple[Check, ...] = ()
     reason: str = ""
+    rehearsal: str | None = None
+    parameters: tuple[int, int, int] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self)
 
 
-def verify(plan: Plan, compute: Compute, data_root: Path) -> Iterator[Verdict]:
-    """The verdict of every method of a plan on every pair of it."""
-    for pair in plan.pairs:
-        arena = Arena.enter(plan.suite, pair, 0, plan.split, compute, data_root)
-        for method in plan.methods:
+def verify(
+    suite: Suite, pairs: Sequence[PairSpec], methods: Sequence[MethodPlan], compute: Compute, data_root: Path
+) -> Iterator[Verdict]:
+    """The verdict of every method on every pair; it takes neither data nor trained teachers, but uses them if there."""
+    for pair in pairs:
+        rehearsal = None
+        try:
+            arena = Arena.enter(suite, pair, 0, "test", compute, data_root)
+        except KdbenchError as missing:
+            rehearsal = str(missing)
+            arena = Arena.rehearse(suite, pair, compute)
+        for method in methods:
             try:
                 contender = arena.contender(method.name, method.plugin.method, method.hyperparameters)
+                models = (arena.teacher, contender.student)
+                teacher, student = (sum(p.numel() for p in model.parameters()) for model in models)
+                parameters = (teacher, student, contender.extra_parameters)
                 checks = tuple(arena.check(contender))
                 status = "passed" if passed(list(checks)) else "failed"
-                yield Verdict(method.name, pair.name, status, checks)
+                yield Verdict(method.name, pair.name, status, checks, "", rehearsal, parameters)
             except UnsupportedPair as reason:
-                yield Verdict(method.name, pair.name, "unsupported", reason=str(reason))
+                yield Verdict(method.name, pair.name, "unsupported", (), str(reason), rehearsal)
             except Exception as error:
-                yield Verdict(method.name, pair.name, "failed", reason=describe(error))
+                yield Verdict(method.name, pair.name, "failed", (), describe(error), rehearsal)

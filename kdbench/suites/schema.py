@@ -61,7 +61,7 @@ class Augment(_Strict):
 
 
 class Recipe(_Strict):
-    """How a model is trained; the same for every method of a pair.
+    """How a model is trained; the same for every method of a pair. In a suite file a recipe may `extends` another.
 
     Attributes:
         lr, min_lr, warmup_lr: as given to the optimizer, not scaled by anything.
@@ -107,6 +107,7 @@ class Data(_Strict):
 
     Attributes:
         source: name of a data set that `kdbench.data.sources` reads.
+        classes: how many the data set has; None where that is found when it is read.
         teacher_source: what the teachers are trained on, where that is more than the transfer set.
         image_size: side in pixels that every model sees.
         fit: how an image gets to that side: `pad` puts zeros around a smaller one, `resize` scales it.
@@ -118,6 +119,7 @@ class Data(_Strict):
     """
 
     source: str
+    classes: Annotated[int, Field(ge=2)] | None = None
     teacher_source: str | None = None
     image_size: Count
     fit: Literal["pad", "resize"] = "pad"
@@ -128,6 +130,11 @@ class Data(_Strict):
     reserve_holdout: bool = False
     limit: Count | None = None
     test_limit: Count | None = None
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(channels, side, side) of what a model sees."""
+        return len(self.mean), self.image_size, self.image_size
 
 
 class Timing(_Strict):
@@ -277,6 +284,7 @@ def load(name: str) -> Suite:
         raise unknown_name(f"variant of suite {base}", variant, variants)
     if variant:
         content = _merged(content, variants[variant]) | {"name": f"{content.get('name')}{VARIANT}{variant}"}
+    content["recipes"] = {name: _extended(content["recipes"], name) for name in content.get("recipes", {})}
     try:
         suite = Suite(**content, folder=path.resolve().parent)
     except ValidationError as error:
@@ -284,6 +292,17 @@ def load(name: str) -> Suite:
     if suite._problem:
         raise KdbenchError(f"suite {path}: {suite._problem}")
     return suite
+
+
+def _extended(recipes: dict[str, Any], name: str) -> dict[str, Any]:
+    """A recipe with what it takes over from the one that its key `extends` names."""
+    recipe = dict(recipes[name])
+    base = recipe.pop("extends", None)
+    if base is None:
+        return recipe
+    if base not in recipes or base == name:
+        raise unknown_name(f"recipe that {name} extends", str(base), set(recipes) - {name})
+    return _merged(_extended({other: recipes[other] for other in recipes if other != name}, base), recipe)
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

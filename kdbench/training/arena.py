@@ -1,20 +1,19 @@
 """The arena of a (pair, seed): data, teacher and task that every contender of it shares, and entering contenders."""
 
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
-from kdbench.data import sources
-from kdbench.data.resident import ResidentImages, ResidentStream
-from kdbench.data.sources import DataSet
 from kdbench.data.stream import EvaluationSet, TrainingStream
 from kdbench.method import Method, Pair, Task
 from kdbench.models.staged import StagedModel
 from kdbench.records import TeacherRecord
-from kdbench.suites.schema import PairSpec, Suite
+from kdbench.suites.schema import PairSpec, Recipe, Suite
+from kdbench.training import feed
 from kdbench.training.contender import Contender, build_contender
 from kdbench.training.device import Compute
 from kdbench.training.selfcheck import Check, self_check
@@ -24,6 +23,8 @@ Split = Literal["test", "val"]
 """What is evaluated: the test split after training on all training images, or a held-out share of those."""
 
 CHECK_BATCH = 8
+REHEARSED_CLASSES = 10
+"""Where a suite finds its classes in the data and there is none."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,12 @@ class Arena:
         """
         compute.apply()
         recipe, data = suite.recipe_of(pair.student), suite.data
-        dataset = load_data(data.source, data_root)
+        classes = len(feed.load(data, data_root).classes)
         held_out = data.holdout if data.reserve_holdout or split == "val" else 0.0
-        training, validation, test = resident_splits(
-            data.source, data_root, held_out, data.image_size, recipe.augment.shift, compute.device
-        )
-        classes = len(dataset.classes)
+        part = "test" if split == "test" else "validation"
         teacher, record = load_teacher(suite, pair.teacher, classes, compute, data_root)
-        shape = (len(data.mean), data.image_size, data.image_size)
+        compute.compiled(teacher)
+        stream = feed.open_training(data, data_root, held_out, recipe, seed, pair.name, compute)
         return cls(
             suite=suite,
             pair=pair,
@@ -64,10 +63,23 @@ class Arena:
             compute=compute,
             teacher=teacher,
             teacher_record=record,
-            stream=ResidentStream(training, recipe, classes, seed, pair.name),
-            evaluation=test if split == "test" else validation,
-            task=Task(classes, shape, len(training), recipe.epochs),
+            stream=stream,
+            evaluation=feed.open_evaluation(data, data_root, part, held_out, recipe.eval_crop, compute),
+            task=Task(classes, data.image_shape, len(stream), recipe.epochs),
         )
+
+    @classmethod
+    def rehearse(cls, suite: Suite, pair: PairSpec, compute: Compute) -> "Arena":
+        """An arena for self-checks where there is no data or no trained teacher: noise and fresh weights."""
+        compute.apply()
+        data, recipe = suite.data, suite.recipe_of(pair.student)
+        classes = data.classes or REHEARSED_CLASSES
+        noise = Noise(data.image_shape, recipe, classes, pair.name, compute.device)
+        teacher = new_model(suite, pair.teacher, classes, compute).requires_grad_(False).eval()
+        spec = suite.models[pair.teacher]
+        record = TeacherRecord(name=pair.teacher, timm=spec.timm, kind=spec.kind, sha256="", top1=0.0)
+        task = Task(classes, data.image_shape, len(noise), recipe.epochs)
+        return cls(suite, pair, 0, compute, teacher, record, noise, noise, task)
 
     def contender(self, name: str, method: type[Method], hyperparameters: dict[str, Any]) -> Contender:
         """A contender at its fair start.
@@ -90,30 +102,25 @@ class Arena:
         """Self-check `contender`, and use it up, on the first images of the training stream."""
         raw, batch = next(self.stream.epoch(0))
         few = slice(min(CHECK_BATCH, len(raw)))
-        batch = replace(
-            batch,
-            labels=batch.labels[few],
-            targets=None if batch.targets is None else batch.targets[few],
-            index=batch.index[few],
-        )
-        return self_check(contender, self.teacher, raw[few], batch, self.compute)
+        return self_check(contender, self.teacher, raw[few], batch.part(few), self.compute)
 
 
-@lru_cache(maxsize=4)
-def load_data(source: str, root: Path) -> DataSet:
-    """A data set, read once a process."""
-    return sources.load(source, root)
+class Noise(TrainingStream):
+    """A few images of uniform noise, to train and to evaluate on."""
 
+    def __init__(
+        self, shape: tuple[int, int, int], recipe: Recipe, num_classes: int, pair: str, device: torch.device
+    ) -> None:
+        labels = torch.arange(CHECK_BATCH, device=device) % num_classes
+        super().__init__(labels, recipe.model_copy(update={"batch_size": CHECK_BATCH}), num_classes, 0, pair)
+        self._shape = shape
 
-@lru_cache(maxsize=4)
-def resident_splits(
-    source: str, root: Path, holdout: float, image_size: int, shift: int, device: torch.device
-) -> tuple[ResidentImages, ResidentImages, ResidentImages]:
-    """Training images, those held out of them (the share `holdout` of each class) and test images, on the device."""
-    dataset = load_data(source, root)
-    kept, held = sources.split_holdout(dataset.train.labels, holdout)
-    return (
-        ResidentImages(dataset.train.take(kept), image_size, shift, device),
-        ResidentImages(dataset.train.take(held), image_size, 0, device),
-        ResidentImages(dataset.test, image_size, 0, device),
-    )
+    def images(self, epoch: int, batches: Sequence[Tensor]) -> Iterator[Tensor]:
+        generator = self.generator("noise", epoch)
+        for batch in batches:
+            yield 255 * torch.rand(len(batch), *self._shape, generator=generator).to(self.labels.device)
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The images as an evaluation set."""
+        (images,) = self.images(0, [torch.arange(len(self))])
+        yield from zip(images.split(size), self.labels.split(size), strict=True)

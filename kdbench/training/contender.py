@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from kdbench.data.batch import Batch
 from kdbench.data.seeds import derive_seed
+from kdbench.distributed import average, average_buffers, average_gradients
 from kdbench.errors import describe
 from kdbench.method import Method
 from kdbench.models.features import Outputs
@@ -95,16 +96,24 @@ class Contender:
         method.train()
 
     @property
+    def alone(self) -> bool:
+        """No other process trains a part of this contender."""
+        return self._compute.shard.world == 1
+
+    @property
     def extra_parameters(self) -> int:
         """Trainable parameters of the method."""
         return sum(p.numel() for p in self.method.parameters() if p.requires_grad)
 
-    def step(self, images: Tensor, teacher: Outputs | None, batch: Batch, mark: Mark = no_mark) -> None:
-        """One training step.
+    def learn(
+        self, images: Tensor, teacher: Outputs | None, batch: Batch, share: float = 1.0, mark: Mark = no_mark
+    ) -> None:
+        """Add the gradients of a batch, or of a part of one.
 
         Args:
             images: normalised for this student.
             teacher: what the teacher said of the same images; None for a method that uses none.
+            share: of this part in the batch.
         """
         with self._stream.active():
             with self._compute.autocast():
@@ -113,8 +122,23 @@ class Contender:
                 terms = self.method(outputs, teacher if self.method.teacher_needs is not None else None, batch)
                 loss = total(terms)
                 mark("method")
-            loss.backward()
+            (loss if share == 1 else share * loss).backward()
             mark("backward")
+        # Losses are summed on the device and read once an epoch: reading them here would wait for the device.
+        losses = torch.stack([term.detach().float() for term in terms.values()])
+        if share != 1:
+            losses *= share
+        if self._sums is None:
+            self._terms, self._sums = list(terms), losses
+        elif list(terms) == self._terms:
+            self._sums += losses
+        else:
+            raise ValueError(f"the loss terms changed within an epoch, from {self._terms} to {list(terms)}")
+
+    def update(self, mark: Mark = no_mark) -> None:
+        """One optimizer step with the gradients that were added up, then on along the schedule."""
+        if self._compute.shard.world > 1:
+            average_gradients(self._parameters)
         if self._recipe.clip_grad:
             nn.utils.clip_grad_norm_(self._parameters, self._recipe.clip_grad)
         self._optimizer.step()
@@ -122,19 +146,15 @@ class Contender:
         self._scheduler.step()
         if self._ema is not None:
             self._ema.update(self.student.model)
-        # Losses are summed on the device and read once an epoch: reading them here would wait for the device.
-        losses = torch.stack([term.detach().float() for term in terms.values()])
-        if self._sums is None:
-            self._terms, self._sums = list(terms), losses
-        elif list(terms) == self._terms:
-            self._sums += losses
-        else:
-            raise ValueError(f"the loss terms changed within an epoch, from {self._terms} to {list(terms)}")
         mark("optimizer")
 
     def end_epoch(self, epoch: int, steps: int) -> None:
         """Read the losses of an epoch (`epoch` epochs are finished); one that diverged is closed."""
         assert self._sums is not None
+        if self._compute.shard.world > 1:
+            average([self._sums])
+            for model in filter(None, (self.student.model, self._ema)):
+                average_buffers(model)
         for term, total in zip(self._terms, self._sums.tolist(), strict=True):
             self.losses.setdefault(term, []).append(total / steps)
         self.lr.append(self._optimizer.param_groups[0]["lr"])
@@ -172,7 +192,19 @@ def total(terms: Mapping[str, Tensor]) -> Tensor:
 
 @contextmanager
 def isolated(contender: Contender) -> Iterator[None]:
-    """What goes wrong inside closes the contender with the fitting status, and nobody else."""
+    """What goes wrong inside closes the contender with the fitting status, and nobody else.
+
+    Where several processes train a cell together it ends the run: the others would wait for this one for ever.
+    """
+    if contender.alone:
+        with _closing(contender):
+            yield
+    else:
+        yield
+
+
+@contextmanager
+def _closing(contender: Contender) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
@@ -203,5 +235,8 @@ def build_contender(
         student = make_student()
         torch.manual_seed(derive_seed(seed, "projectors", pair))
         method = make_method(student).to(compute.device)
-    stream = RandomStream(derive_seed(seed, "dropout", pair), compute.device)
+    # Processes that share a cell drop different units; the first, or only, one draws as a single process does.
+    rank = (compute.shard.rank,) if compute.shard.rank else ()
+    stream = RandomStream(derive_seed(seed, "dropout", pair, *rank), compute.device)
+    compute.compiled(student)
     return Contender(name, student, method, recipe, steps_per_epoch, stream, compute)

@@ -10,21 +10,40 @@ from typing import Any, Literal
 
 import timm
 import torch
+from torch import nn
 
 import kdbench
+from kdbench.data.stream import ALONE, Shard
+from kdbench.distributed import join
 from kdbench.errors import KdbenchError
 from kdbench.records import content_key
 
 Precision = Literal["fp32", "bf16"]
+Compile = Literal["off", "on", "graphs"]
+"""`graphs`: compiled, and launched as CUDA graphs."""
+
+MOST_LOADERS = 32
 
 
 @dataclass(frozen=True)
 class Compute:
-    """A device with a precision and a thread count."""
+    """A device, and how it is used.
+
+    Attributes:
+        threads: of each process, on the CPU.
+        compile: students and teacher go through `torch.compile`.
+        micro_batch: largest number of images in one pass; a larger batch is accumulated. None is the whole batch.
+        loaders: processes that read and augment images where a data set streams.
+        shard: which of several processes that train a cell together this one is.
+    """
 
     device: torch.device
     precision: Precision
     threads: int
+    compile: Compile = "off"
+    micro_batch: int | None = None
+    loaders: int = 0
+    shard: Shard = ALONE
 
     def autocast(self) -> AbstractContextManager[Any]:
         """bf16 autocast where the precision asks for it; a context that is switched off would cost a small step 3 %."""
@@ -37,14 +56,35 @@ class Compute:
             torch.backends.cuda.matmul.allow_tf32 = True
             torch.backends.cudnn.allow_tf32 = True
 
+    def compiled(self, model: nn.Module) -> None:
+        """Compile `model` in place where asked to; its state dict keeps its keys."""
+        if self.compile != "off":
+            model.compile(mode="reduce-overhead" if self.compile == "graphs" else "default")
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What of it determines results."""
+        found: dict[str, Any] = {"precision": self.precision}
+        if self.micro_batch is not None:
+            found["micro_batch"] = self.micro_batch
+        if self.shard.world > 1:
+            found["processes"] = self.shard.world
+        return found
+
     def synchronise(self) -> None:
         """Wait for the device."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
 
-def resolve(device: str, precision: str) -> Compute:
-    """The compute of `--device auto|cpu|cuda` and `--precision auto|fp32|bf16`.
+def resolve(
+    device: str,
+    precision: str,
+    compile: Compile = "off",
+    micro_batch: int | None = None,
+    loaders: int | None = None,
+) -> Compute:
+    """The compute of `--device auto|cpu|cuda`, `--precision auto|fp32|bf16` and so on; meets the other processes.
 
     On a CPU every run uses one thread: results are bit-identical for a fixed thread count only, and cores are better
     used by running several groups side by side. bf16 is refused on processors that emulate it: it is hundreds of
@@ -61,14 +101,27 @@ def resolve(device: str, precision: str) -> Compute:
         precision = "bf16" if device == "cuda" else "fp32"
     if precision == "bf16" and device == "cpu" and not _cpu_has_bf16():
         raise KdbenchError("this processor has no bf16 units (avx512_bf16 or amx); use --precision fp32")
-    return Compute(torch.device(device), "bf16" if precision == "bf16" else "fp32", threads=1)
+    if compile == "graphs" and device == "cpu":
+        raise KdbenchError("--compile graphs needs a CUDA device; use --compile on")
+    if micro_batch is not None and micro_batch < 1:
+        raise KdbenchError(f"--micro-batch {micro_batch} leaves no image; give 1 or more")
+    place = torch.device(device, int(os.environ.get("LOCAL_RANK", "0"))) if device == "cuda" else torch.device(device)
+    shard = join(place)
+    if loaders is None:
+        loaders = max(1, cores() // shard.world - 1) if device == "cuda" else 0
+    return Compute(
+        place, "bf16" if precision == "bf16" else "fp32", 1, compile, micro_batch, min(loaders, MOST_LOADERS), shard
+    )
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def default_workers(compute: Compute) -> int:
-    """Worker processes side by side: one on a GPU, else one for each core this process may use."""
-    if compute.device.type == "cuda":
-        return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Worker processes side by side: one on a GPU, else one for each core."""
+    return 1 if compute.device.type == "cuda" else cores()
 
 
 def _cpu_has_bf16() -> bool:
@@ -90,7 +143,8 @@ def environment(compute: Compute) -> tuple[str, dict[str, Any]]:
         "device": device,
         "cores": os.cpu_count(),
         "threads": compute.threads,
-        "precision": compute.precision,
+        "compile": compute.compile,
+        **compute.identity,
         "variables": {
             name: value
             for name, value in sorted(os.environ.items())

@@ -72,7 +72,30 @@ def lockstep(
     compute: Compute,
     mark: Mark = no_mark,
 ) -> None:
-    """One batch: normalised once for each distinct mean and std, seen by the teacher once, then by every contender."""
+    """One batch: seen by the teacher once, then by every contender; in parts where the whole does not fit."""
+    if compute.compile == "graphs":
+        torch.compiler.cudagraph_mark_step_begin()
+    size = len(raw)
+    most = compute.micro_batch or size
+    for start in range(0, size, most):
+        stop = min(start + most, size)
+        whole = stop - start == size
+        part = batch if whole else batch.part(slice(start, stop))
+        share, last = (stop - start) / size, stop == size
+        _learn(contenders, teacher, raw if whole else raw[start:stop], part, share, last, compute, mark)
+
+
+def _learn(
+    contenders: Sequence[Contender],
+    teacher: StagedModel | None,
+    raw: Tensor,
+    batch: Batch,
+    share: float,
+    last: bool,
+    compute: Compute,
+    mark: Mark,
+) -> None:
+    """Images are normalised once for each distinct mean and std; each contender is updated after the last part."""
     running = [contender for contender in contenders if contender.status is None]
     views: dict[Normalisation, Tensor] = {}
 
@@ -88,7 +111,9 @@ def lockstep(
     mark("teacher")
     for contender in running:
         with isolated(contender):
-            contender.step(view(contender.student.normalisation), answer, batch, mark)
+            contender.learn(view(contender.student.normalisation), answer, batch, share, mark)
+            if last:
+                contender.update(mark)
 
 
 @torch.no_grad()

@@ -3,9 +3,10 @@
 import math
 
 import torch
-from torch import Tensor, distributed, nn
-from torch.distributed.nn import functional as distributed_functional
+from torch import Tensor, nn
 from torch.nn import functional as F
+
+from kdbench.method import gather
 
 
 class InfoNCE(nn.Module):
@@ -33,9 +34,6 @@ class InfoNCE(nn.Module):
         return (loss + self._contrast(targets, anchors, scale)) / 2 if self.symmetric else loss
 
     def _contrast(self, anchors: Tensor, targets: Tensor, scale: Tensor) -> Tensor:
-        first = 0
-        if self.gather and distributed.is_available() and distributed.is_initialized():
-            first = distributed.get_rank() * len(anchors)
-            targets = torch.cat(distributed_functional.all_gather(targets))
-        labels = torch.arange(first, first + len(anchors), device=anchors.device)
-        return F.cross_entropy(scale * anchors @ targets.T, labels)
+        if self.gather:
+            anchors, targets = gather(anchors), gather(targets)
+        return F.cross_entropy(scale * anchors @ targets.T, torch.arange(len(anchors), device=anchors.device))

@@ -1,0 +1,31 @@
+"""Compiled networks are the same networks: keys, weights, results within rounding."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from kdbench.errors import KdbenchError
+from kdbench.training.device import Compute, resolve
+from tests.training.course import RECIPE, Course
+
+# Nothing random inside the network: the compiler draws dropout masks in another order.
+ONE_EPOCH = RECIPE.model_copy(update={"epochs": 1, "warmup_epochs": 0})
+
+
+def test_compiled_training_is_the_same_within_rounding(cpu: Compute) -> None:
+    eager = Course("plain", cpu, ONE_EPOCH).train("kd")["kd"]
+    compute = replace(cpu, compile="on")
+    course = Course("plain", compute, ONE_EPOCH)
+    compute.compiled(course.teacher)
+    compiled = course.train("kd")["kd"]
+    assert compiled.student._compiled_call_impl is not None
+    expected, found = eager.student.model.state_dict(), compiled.student.model.state_dict()
+    assert list(expected) == list(found)
+    for key, tensor in expected.items():
+        torch.testing.assert_close(found[key], tensor, rtol=1e-2, atol=1e-3, msg=key)
+
+
+def test_graphs_want_a_gpu() -> None:
+    with pytest.raises(KdbenchError, match="--compile graphs needs a CUDA device; use --compile on"):
+        resolve("cpu", "fp32", "graphs")
