@@ -17,8 +17,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class _Strict(BaseModel, frozen=True):
+    model_config = ConfigDict(extra="forbid")
 
 
 VARIANT = "@"
@@ -27,7 +27,7 @@ VARIANT = "@"
 Interval = tuple[Positive, Positive]
 
 
-class Augment(_Strict):
+class Augment(_Strict, frozen=True):
     """Training augmentation, in this order; timm's and torchvision's distributions.
 
     Attributes:
@@ -60,7 +60,7 @@ class Augment(_Strict):
     switch_probability: Share = 0.5
 
 
-class Recipe(_Strict):
+class Recipe(_Strict, frozen=True):
     """How a model is trained; the same for every method of a pair. In a suite file a recipe may `extends` another.
 
     Attributes:
@@ -102,7 +102,7 @@ class Recipe(_Strict):
         return self.model_copy(update=update)
 
 
-class Data(_Strict):
+class Data(_Strict, frozen=True):
     """The data of a suite.
 
     Attributes:
@@ -137,7 +137,7 @@ class Data(_Strict):
         return len(self.mean), self.image_size, self.image_size
 
 
-class Timing(_Strict):
+class Timing(_Strict, frozen=True):
     """Size of the throughput measurement (timing protocol t/1)."""
 
     blocks: Count = 30
@@ -146,7 +146,7 @@ class Timing(_Strict):
     warmup_seconds: NotNegative = 2.0
 
 
-class PairSpec(_Strict):
+class PairSpec(_Strict, frozen=True):
     """A teacher and a student by their names in the suite."""
 
     teacher: str
@@ -157,7 +157,7 @@ class PairSpec(_Strict):
         return f"{self.teacher}:{self.student}"
 
 
-class Suite(_Strict):
+class Suite(_Strict, frozen=True):
     """A benchmark: data, models, pairs, recipes.
 
     Attributes:

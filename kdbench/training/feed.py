@@ -1,4 +1,4 @@
-"""From the data of a suite to what is trained and evaluated on: on the device where images are arrays, else streamed."""
+"""From the data of a suite to what is trained and evaluated on: arrays live on the device, files are streamed."""
 
 from functools import lru_cache
 from pathlib import Path
