@@ -81,6 +81,7 @@ class Method(nn.Module):
 
     Attributes:
         aliases: further names it is known by.
+        published: what the tables of published numbers (`kdbench published`) call it.
         role: leave it; `control` and `baseline` are the two methods every other is compared with.
         presets: hyperparameters by protocol; a suite names the protocol whose values apply to all its methods.
         starved: trainable parameters (by prefix) that the loss does not reach, with the reason; may be set in `build`.
@@ -90,6 +91,7 @@ class Method(nn.Module):
     """
 
     aliases: ClassVar[tuple[str, ...]] = ()
+    published: ClassVar[tuple[str, ...]] = ()
     role: ClassVar[Role] = "method"
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
 

@@ -46,6 +46,14 @@ class PlannedMeasurement(TypedDict):
     method: str
 
 
+class PublishedNames(TypedDict):
+    """What the published tables call the things of a run; a model or method without a name there is left out."""
+
+    protocol: str | None
+    models: dict[str, str]
+    methods: dict[str, list[str]]
+
+
 class Manifest(TypedDict):
     """What a run set out to do; a cell that is planned here and has no record is missing."""
 
@@ -61,6 +69,7 @@ class Manifest(TypedDict):
     seeds: list[int]
     cells: list[PlannedCell]
     throughput: list[PlannedMeasurement]
+    published: NotRequired[PublishedNames]
 
 
 class ModelRecord(TypedDict):

@@ -1,6 +1,7 @@
 """Finding methods: entry points of installed packages, files, dotted names.
 
-Listing never imports a plug-in (and so not torch): names, summaries and aliases are read from its source.
+Listing never imports a plug-in (and so not torch): names, summaries, aliases and published names are read from its
+source.
 """
 
 import ast
@@ -93,6 +94,7 @@ class Source:
     class_name: str
     summary: str
     aliases: tuple[str, ...] = ()
+    published: tuple[str, ...] = ()
     role: str = "method"
 
 
@@ -233,6 +235,7 @@ def read_source(target: str) -> Source:
                 class_name=class_name,
                 summary=(ast.get_docstring(node) or "").partition("\n")[0],
                 aliases=tuple(constants.get("aliases", ())),
+                published=tuple(constants.get("published", ())),
                 role=constants.get("role", "method"),
             )
     raise KdbenchError(f"{path} defines no class {class_name}")

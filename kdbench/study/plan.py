@@ -9,7 +9,16 @@ from typing import Any
 
 from kdbench.errors import KdbenchError
 from kdbench.hyperparameters import validate
-from kdbench.records import SCHEMA, Manifest, PlannedCell, PlannedMeasurement, Results, Role, content_key
+from kdbench.records import (
+    SCHEMA,
+    Manifest,
+    PlannedCell,
+    PlannedMeasurement,
+    PublishedNames,
+    Results,
+    Role,
+    content_key,
+)
 from kdbench.registry import Plugin
 from kdbench.suites.schema import PairSpec, Suite
 from kdbench.training.arena import Split, load_data
@@ -100,6 +109,13 @@ class Plan:
                 for cell in self.cells()
             ],
             throughput=list(throughput),
+            published=PublishedNames(
+                protocol=self.suite.published,
+                models={name: model.published for name, model in self.suite.models.items() if model.published},
+                methods={
+                    method.name: list(names) for method in self.methods if (names := method.plugin.method.published)
+                },
+            ),
         )
 
 

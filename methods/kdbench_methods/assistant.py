@@ -54,6 +54,7 @@ class Assistant(Method):
     """
 
     aliases: ClassVar[tuple[str, ...]] = ("tas", "fbt")
+    published: ClassVar[tuple[str, ...]] = ("FBT", "TAS")
 
     order: Literal["auto", "student_first", "teacher_first"] = "auto"
     teacher_tail: Literal["frozen", "trained"] = "frozen"

@@ -26,6 +26,7 @@ class FitNet(Method):
         kd_weight: weight of vanilla KD beside it; 0 is plain FitNet, some published numbers have 1.
     """
 
+    published: ClassVar[tuple[str, ...]] = ("FitNet",)
     presets: ClassVar[dict[str, dict[str, Any]]] = {"crd": {"stages": (2,), "weight": 100.0}}
 
     stages: tuple[Annotated[int, Field(ge=1, le=4)], ...] = (1, 2, 3, 4)

@@ -22,6 +22,7 @@ class KD(Method):
         kd_weight: weight of the KL term.
     """
 
+    published: ClassVar[tuple[str, ...]] = ("KD", "KD(T=4)")
     role: ClassVar[Role] = "baseline"
     presets: ClassVar[dict[str, dict[str, Any]]] = {"crd": {"temperature": 4.0, "ce_weight": 0.1, "kd_weight": 0.9}}
 

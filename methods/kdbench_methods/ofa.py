@@ -29,6 +29,7 @@ class OFA(Method):
         ce_weight, kd_weight, ofa_weight: weights of the terms.
     """
 
+    published: ClassVar[tuple[str, ...]] = ("OFA",)
     presets: ClassVar[dict[str, dict[str, Any]]] = {"ofa-cifar100": {"ofa_weight": 0.1}}
 
     stages: tuple[Annotated[int, Field(ge=1, le=4)], ...] = (1, 2, 3, 4)

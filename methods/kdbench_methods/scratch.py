@@ -11,6 +11,7 @@ from kdbench.records import Role
 class Scratch(Method):
     """No teacher: the hard-label loss alone; gains are counted from here."""
 
+    published: ClassVar[tuple[str, ...]] = ("scratch",)
     role: ClassVar[Role] = "control"
     teacher_needs = None
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from kdbench.records import SCHEMA, TIMING_PROTOCOL, Results, Role, content_key, write_json
+from kdbench.analysis.published import find
+from kdbench.records import SCHEMA, TIMING_PROTOCOL, PublishedNames, Results, Role, content_key, write_json
 
 METHODS = ["scratch", "kd", "fitnet", "ofa", "assistant"]
 PAIRS = [
@@ -15,7 +16,23 @@ PAIRS = [
     *("resnet-m:deit-n", "convnext-t:mlp-s", "resnet-m:resnet-s", "resnet-m:mobilenet-s"),
     *("vit-t:mobilenet-s", "swin-t:deit-n", "mixer-t:mlp-s", "convnext-t:vit-n"),
 ]
-HETERO = {pair: pair not in ("resnet-m:resnet-s", "resnet-m:mobilenet-s", "mixer-t:mlp-s") for pair in PAIRS}
+HOMO = ("resnet-m:resnet-s", "resnet-m:mobilenet-s", "mixer-t:mlp-s")
+PUBLISHED = "ofa-300ep-224px"
+"""A protocol of the published table, and the names that its models and methods go by there."""
+PUBLISHED_MODELS = {"swin-t": "Swin-T", "vit-s": "ViT-S", "convnext-t": "ConvNeXt-T"} | {
+    "resnet18": "ResNet18",
+    "mobilenetv2": "MobileNetV2",
+    "deit-t": "DeiT-T",
+    "resmlp-s12": "ResMLP-S12",
+    "swin-p": "Swin-P",
+}
+PUBLISHED_METHODS = {"scratch": ["scratch"], "kd": ["KD", "KD(T=4)"], "fitnet": ["FitNet"], "ofa": ["OFA"]} | {
+    "assistant": ["FBT", "TAS"]
+}
+PUBLISHED_PAIRS = [
+    *("swin-t:resnet18", "vit-s:resnet18", "vit-s:mobilenetv2"),
+    *("convnext-t:deit-t", "convnext-t:resmlp-s12", "convnext-t:swin-p"),
+]
 ENVIRONMENT = "env0"
 
 Place = tuple[str, str]
@@ -34,6 +51,25 @@ class Plan:
     missing: Collection[tuple[str, str, int]] = ()
     broken: dict[tuple[str, str, int], tuple[str, str]] = field(default_factory=dict)
     random_seed: int = 0
+    protocol: str = "proxy/1"
+    split: str = "test"
+    published: PublishedNames | None = None
+    levels: dict[Place, float] = field(default_factory=dict)
+    """Top-1 to invent around, where not drawn."""
+
+
+def published_plan(protocol: str = "cifar100/1", pairs: int = 6, seeds: int = 3, epochs: int = 30) -> Plan:
+    """A study under a published protocol that comes near the published numbers, all but for one method."""
+    names = PublishedNames(protocol=PUBLISHED, models=PUBLISHED_MODELS, methods=PUBLISHED_METHODS)
+    chosen = PUBLISHED_PAIRS[:pairs]
+    levels = {}
+    for pair in chosen:
+        teacher, student = (PUBLISHED_MODELS[end] for end in pair.split(":"))
+        for method, labels in PUBLISHED_METHODS.items():
+            rows = find(protocol=PUBLISHED, pairs=[(teacher, student), ("", student)], methods=labels)
+            if rows:
+                levels[pair, method] = rows[0].top1 - (3.0 if method == "assistant" else 0.0)
+    return Plan(pairs=chosen, seeds=seeds, epochs=epochs, protocol=protocol, published=names, levels=levels)
 
 
 def many_methods(count: int) -> list[str]:
@@ -65,13 +101,13 @@ def write_results(folder: Path, plan: Plan) -> Results:
     manifest = {
         "schema": SCHEMA,
         "suite": "proxy",
-        "protocol": "proxy/1",
+        "protocol": plan.protocol,
         "command": "kdbench run --suite proxy --seeds 3",
         "methods": plan.methods,
         "pairs": plan.pairs,
         "seeds": list(range(plan.seeds)),
         "roles": {method: plan.roles.get(method, "method") for method in plan.methods},
-        "hetero": [pair for pair in plan.pairs if HETERO[pair]],
+        "hetero": [pair for pair in plan.pairs if pair not in HOMO],
         "cells": cells,
         "throughput": [
             {"key": timing_key(pair, method), "pair": pair, "method": method}
@@ -79,6 +115,8 @@ def write_results(folder: Path, plan: Plan) -> Results:
             for method in plan.methods
         ],
     }
+    if plan.published is not None:
+        manifest["published"] = plan.published
     write_json(results.manifest_path, manifest)
     strength = {method: random.normal(1.0, 1.2) for method in plan.methods}
     speed = {method: random.uniform(0.3, 0.95) for method in plan.methods}
@@ -88,8 +126,9 @@ def write_results(folder: Path, plan: Plan) -> Results:
             shared = random.normal(0, 0.5)
             for method in plan.methods:
                 control = plan.roles.get(method) == "control"
-                gain = 0.0 if control else strength[method] + random.normal(0, 0.5)
-                _write_cell(results, plan, (pair, method, seed), level + shared + gain, random)
+                noise = 0.0 if control else random.normal(0, 0.5)
+                centre = plan.levels.get((pair, method), level + (0.0 if control else strength[method]))
+                _write_cell(results, plan, (pair, method, seed), centre + shared + noise, random)
         if plan.throughput:
             _write_throughput(results, plan, pair, speed, random)
     return results
@@ -119,9 +158,9 @@ def cell_record(plan: Plan, cell: tuple[str, str, int]) -> dict[str, Any]:
         "schema": SCHEMA,
         "key": cell_key(pair, method, seed),
         "suite": "proxy",
-        "protocol": "proxy/1",
+        "protocol": plan.protocol,
         "pair": pair,
-        "hetero": HETERO[pair],
+        "hetero": pair not in HOMO,
         "teacher": {"name": teacher, **model, "parameters": 900_000, "sha256": "ab" * 32, "top1": 71.25},
         "student": {"name": student, **model, "parameters": 250_000},
         "method": method,
@@ -129,7 +168,7 @@ def cell_record(plan: Plan, cell: tuple[str, str, int]) -> dict[str, Any]:
         "hyperparameters": {},
         "preset": None,
         "seed": seed,
-        "split": "test",
+        "split": plan.split,
         "status": "done",
         "error": None,
         "environment": ENVIRONMENT,
