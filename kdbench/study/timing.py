@@ -22,7 +22,7 @@ from kdbench.suites.schema import PairSpec, Suite
 from kdbench.training.arena import Arena
 from kdbench.training.contender import Contender
 from kdbench.training.device import Compute, environment
-from kdbench.training.throughput import measure
+from kdbench.training.throughput import matmul_rate, measure
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,7 @@ class TimingTask:
         shape, classes = arena.task.image_shape, arena.task.num_classes
         student = forward_flops(self.suite.models[self.pair.student], classes, shape)
         teacher = forward_flops(self.suite.models[self.pair.teacher], classes, shape)
+        rate = matmul_rate(self.compute)
         blocks = {plan.role: found[plan.name].blocks for plan in self.methods if plan.name in found}
         for plan in self.methods:
             if plan.name not in found:
@@ -81,6 +82,7 @@ class TimingTask:
             record["phases"] = measured.phases
             record["peak_memory"] = measured.peak_memory
             record["extra_parameters"] = extra[plan.name]
+            record["matmul_flops"] = rate
             record["flops"] = {"student": student, "teacher": taught, "train": 3 * student + taught}
             self._write(record)
 
@@ -115,7 +117,7 @@ def planned_measurements(plan: Plan, compute: Compute) -> list[PlannedMeasuremen
     shared = {
         "protocol": TIMING_PROTOCOL,
         "timing": plan.suite.timing.model_dump(),
-        "machine": {name: machine[name] for name in ("device", "torch", "threads", "precision")},
+        "machine": {name: machine[name] for name in ("device", "torch", "threads", "compile", "precision")},
     }
     return [
         PlannedMeasurement(

@@ -59,6 +59,26 @@ def measure(
     return found
 
 
+def matmul_rate(compute: Compute) -> float:
+    """FLOP/s of a product of square matrices in the precision of the training: what this device reaches at best.
+
+    The best of a few, as a bound wants; the utilisation of a method is its own rate over this one.
+    """
+    side, repeats = (8192, 10) if compute.device.type == "cuda" else (1024, 3)
+    matrix = torch.randn(side, side, device=compute.device)
+    if compute.precision == "bf16":
+        matrix = matrix.bfloat16()
+    best = 0.0
+    for _ in range(3):
+        compute.synchronise()
+        started = time.perf_counter()
+        for _ in range(repeats):
+            matrix @ matrix
+        compute.synchronise()
+        best = max(best, repeats * 2 * side**3 / (time.perf_counter() - started))
+    return best
+
+
 class _Stepper:
     """Steps one contender through the training stream and reads the clock."""
 
