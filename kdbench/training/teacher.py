@@ -1,37 +1,120 @@
-"""Trained teachers: where they lie, loading them frozen, training them."""
+"""Teachers: their weights at the start of a training and on disk, and loading trained ones frozen."""
 
+import hashlib
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 import safetensors
+import timm
 import torch
+from timm.models import PretrainedCfg
+from torch import nn
 
 from kdbench.data.normalise import Normalisation
 from kdbench.errors import KdbenchError
-from kdbench.models.create import create_model
+from kdbench.models.create import create_arguments, create_model
+from kdbench.models.spec import ModelSpec
 from kdbench.models.staged import StagedModel
 from kdbench.records import TeacherRecord
 from kdbench.suites.schema import Suite
 from kdbench.training.device import Compute
+from kdbench.training.foreign import fit, read_checkpoint
 from kdbench.training.weights import load_weights, weights_sha256
 
 
 def normalisation_of(suite: Suite) -> Normalisation:
-    """What models trained by kdbench on a suite's data are normalised with."""
+    """What the images of a suite are normalised with, for every model that brings no normalisation of its own."""
     return suite.data.mean, suite.data.std
+
+
+def timm_normalisation(suite: Suite, name: str) -> Normalisation:
+    """What timm's pretrained weights of a model expect, where the images of the suite have as many channels."""
+    found = timm.get_pretrained_cfg(suite.models[name].timm)
+    if found is None or len(found.mean) != len(suite.data.mean):
+        return normalisation_of(suite)
+    return tuple(found.mean), tuple(found.std)
 
 
 def new_model(suite: Suite, name: str, num_classes: int, compute: Compute) -> StagedModel:
     """A fresh staged model of a suite, on the device (weights from the global random stream)."""
+    model = create_model(suite.models[name], num_classes, len(suite.data.mean), suite.data.image_size)
+    return staged(suite, name, model, normalisation_of(suite), compute)
+
+
+def staged(suite: Suite, name: str, model: nn.Module, normalisation: Normalisation, compute: Compute) -> StagedModel:
+    """The staged form of a timm model of a suite, on the device."""
     data = suite.data
-    channels = len(data.mean)
-    spec = suite.models[name]
-    model = create_model(spec, num_classes, channels, data.image_size)
     # Convolutional networks run faster with channels last, on CPUs too; token networks do not care.
-    memory_format = torch.channels_last if spec.kind == "cnn" else torch.contiguous_format
+    memory_format = torch.channels_last if suite.models[name].kind == "cnn" else torch.contiguous_format
     model = model.to(compute.device, memory_format=memory_format)  # type: ignore[call-overload]
-    return StagedModel(model, (channels, data.image_size, data.image_size), normalisation_of(suite))
+    return StagedModel(model, (len(data.mean), data.image_size, data.image_size), normalisation)
+
+
+def pretrained_model(
+    suite: Suite, name: str, num_classes: int, source: Path | None = None, as_they_are: bool = False
+) -> tuple[nn.Module, dict[str, str]]:
+    """A timm model of a suite on the host, with pretrained weights: timm's own, or those of the file `source`.
+
+    A classifier for another number of classes stays behind; the model's is fresh then (global random stream).
+
+    Args:
+        as_they_are: the classifier must come along.
+
+    Returns:
+        The model, and for its metadata where the weights are from.
+
+    Raises:
+        KdbenchError: the weights cannot be had, do not fit or are for other classes.
+    """
+    spec, channels, size = suite.models[name], len(suite.data.mean), suite.data.image_size
+    if source is None:
+        found = _timm_weights(spec)
+        _check_classes(f"timm's {spec.timm}", found.num_classes, suite, name, num_classes, as_they_are)
+        arguments = create_arguments(spec, num_classes, channels, size)
+        return _timm_pretrained(spec, found, arguments), {"timm": str(found.hf_hub_id or found.url)}
+    model = create_model(spec, num_classes, channels, size)
+    fitted = fit(read_checkpoint(source), model, headless=not as_they_are)
+    _check_classes(str(source), fitted.num_classes, suite, name, num_classes, as_they_are)
+    own = model.state_dict()
+    model.load_state_dict({n: t for n, t in fitted.state.items() if t.shape == own[n].shape}, strict=False)
+    with source.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return model, {"file": source.name, "sha256": sha256, "matched": fitted.matched}
+
+
+def _check_classes(what: str, theirs: int | None, suite: Suite, name: str, num_classes: int, as_they_are: bool) -> None:
+    if as_they_are and theirs != num_classes:
+        raise KdbenchError(
+            f"{what} has {theirs} classes, suite {suite.name} has {num_classes}; to fine-tune these weights run "
+            f"`kdbench teachers train --suite {suite.name} --only {name} --from FILE`"
+        )
+
+
+def _timm_weights(spec: ModelSpec) -> PretrainedCfg:
+    """Where timm's pretrained weights of a model are, and what they expect."""
+    found = timm.get_pretrained_cfg(spec.timm)
+    if found is None or not found.has_weights:
+        raise KdbenchError(f"timm has no pretrained weights of {spec.timm}; name a tag that has some, or a local FILE")
+    return found
+
+
+def _timm_pretrained(spec: ModelSpec, weights: PretrainedCfg, arguments: dict[str, Any]) -> nn.Module:
+    """`timm.create_model(pretrained=True)`: weights from the cache, else from the network."""
+    hub = logging.getLogger("huggingface_hub")
+    level = hub.level
+    hub.setLevel(logging.ERROR)  # It tells every attempt; one line at the end says it all.
+    try:
+        return timm.create_model(spec.timm, pretrained=True, **arguments)
+    except Exception as error:  # Every way of fetching has exceptions of its own, its HTTP library's among them.
+        reason = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
+        raise KdbenchError(
+            f"cannot get timm's pretrained weights {weights.hf_hub_id or weights.url}: {reason}; give them as a local "
+            "FILE (`teachers train --from FILE`, `teachers import NAME FILE`), or set HF_HOME to a cache that has them"
+        ) from error
+    finally:
+        hub.setLevel(level)
 
 
 def teacher_metadata(path: Path) -> dict[str, Any]:
@@ -40,16 +123,20 @@ def teacher_metadata(path: Path) -> dict[str, Any]:
     Raises:
         KdbenchError: the teacher is not there or was not written by kdbench.
     """
-    name = path.stem
     if not path.is_file():
-        raise KdbenchError(f"teacher {name} has no weights at {path}; run `kdbench teachers train` first")
+        # A missing teacher's place is DATA/teachers/SUITE/NAME.safetensors (`Suite.teacher_path`).
+        name, suite = path.stem, path.parent.name
+        raise KdbenchError(
+            f"teacher {name} is not at {path}; run `kdbench teachers train --suite {suite} --only {name}` "
+            f"or `kdbench teachers import {name} FILE --suite {suite}`"
+        )
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = {name: json.loads(text) for name, text in (file.metadata() or {}).items()}
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise KdbenchError(f"{path} is not a whole safetensors file: {error}") from error
     if not {"sha256", "top1"} <= set(metadata):
-        raise KdbenchError(f"{path} was not written by `kdbench teachers train`: it tells no accuracy")
+        raise KdbenchError(f"{path} was not written by `kdbench teachers`: it tells no accuracy; import it")
     return metadata
 
 
@@ -58,20 +145,24 @@ def load_teacher(
 ) -> tuple[StagedModel, TeacherRecord]:
     """The trained teacher, frozen and in eval mode, with what the records say of it.
 
+    Its input is normalised as its file tells; where that is silent, as the suite's images are.
+
     Raises:
         KdbenchError: no weights, weights of another model, or weights that are not those their metadata tells of.
     """
     path = suite.teacher_path(name, root)
     metadata = teacher_metadata(path)
+    spec = suite.models[name]
     with torch.random.fork_rng(devices=[]):
-        teacher = new_model(suite, name, num_classes, compute)
-    load_weights(path, teacher.model)
+        model = create_model(spec, num_classes, len(suite.data.mean), suite.data.image_size)
+    load_weights(path, model)
+    mean, std = metadata.get("normalisation", normalisation_of(suite))
+    teacher = staged(suite, name, model, (tuple(mean), tuple(std)), compute)
     sha256 = weights_sha256(teacher.model)
     if sha256 != metadata["sha256"]:
-        raise KdbenchError(f"{path}: its weights are not those it was written with; fetch or train the teacher again")
+        raise KdbenchError(f"{path}: its weights are not those it was written with; train or import the teacher again")
     teacher.requires_grad_(False)
     teacher.eval()
-    spec = suite.models[name]
     record = TeacherRecord(
         name=name,
         timm=spec.timm,

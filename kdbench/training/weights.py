@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,27 +29,45 @@ def save_weights(path: Path, model: nn.Module, metadata: dict[str, Any]) -> None
     write_bytes(path, safetensors.torch.save(state, texts))
 
 
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file by name, on the host.
+
+    Raises:
+        KdbenchError: no such file, or not a whole safetensors file.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except OSError as error:
+        raise KdbenchError(f"cannot read weights {path}: {error.strerror or error}") from error
+    except (safetensors.SafetensorError, ValueError) as error:
+        raise KdbenchError(f"{path} is not a whole safetensors file: {error}") from error
+
+
 def load_weights(path: Path, model: nn.Module) -> None:
     """Load a state dict into `model`, every key of it.
 
     Raises:
         KdbenchError: no such file, not a safetensors file, weights of another model, or values that are not finite.
     """
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except OSError as error:
-        raise KdbenchError(f"cannot read weights {path}: {error.strerror or error}") from error
-    except (safetensors.SafetensorError, ValueError) as error:
-        raise KdbenchError(f"{path} is not a whole safetensors file: {error}") from error
+    state = read_safetensors(path)
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
         reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise KdbenchError(f"{path} holds weights of another model than {type(model).__name__}: {reason}") from error
-    broken = [name for name, tensor in state.items() if not torch.isfinite(tensor.float()).all()]
-    if broken:
-        raise KdbenchError(f"{path} holds weights that are not finite ({broken[0]})")
+    refuse_not_finite(path, state)
+
+
+def refuse_not_finite(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Refuse weights with values that are not finite.
+
+    Raises:
+        KdbenchError: there are some; the message names the first tensor.
+    """
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise KdbenchError(f"{path} holds weights that are not finite ({name})")
 
 
 def weights_sha256(model: nn.Module) -> str:
