@@ -1,0 +1,23 @@
+"""Finding files in the data folder, and the line that says how to get what is not there."""
+
+from pathlib import Path
+
+from kdbench.errors import KdbenchError
+
+
+def find(root: Path, name: str) -> Path | None:
+    """The first file or folder called `name` in `root` or up to two folders below.
+
+    No deeper: the data folder may also hold millions of images, which are never listed here.
+    """
+    for pattern in (name, f"*/{name}", f"*/*/{name}"):
+        for path in sorted(root.glob(pattern)):
+            return path
+    return None
+
+
+def missing(what: str, source: str, root: Path, otherwise: str) -> KdbenchError:
+    """The error for a data set that can be downloaded and is not there; `otherwise` is another way to get it."""
+    return KdbenchError(
+        f"no {what} under {root}; get it with `kdbench data download {source} --data {root}`, or {otherwise}"
+    )
