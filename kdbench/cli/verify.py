@@ -69,11 +69,11 @@ def _summary(verdicts: "list[Verdict]") -> "Table":
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     methods = list(dict.fromkeys(verdict.method for verdict in verdicts))
-    table.add_column("pair")
+    table.add_column("pair", no_wrap=True)
     for title in ("teacher M", "student M"):
         table.add_column(title, justify="right")
     for method in methods:
-        table.add_column(method)
+        table.add_column(method, overflow="fold")
     for pair in dict.fromkeys(verdict.pair for verdict in verdicts):
         found = {verdict.method: verdict for verdict in verdicts if verdict.pair == pair}
         sizes = next((verdict.parameters for verdict in found.values() if verdict.parameters), None)

@@ -14,6 +14,7 @@ from torch import Tensor
 from kdbench.data.batch import Batch
 from kdbench.training.arena import Arena
 from kdbench.training.contender import Contender
+from kdbench.training.device import Compute
 from kdbench.training.lockstep import lockstep
 
 PHASES = ("data", "teacher", "student", "method", "backward", "optimizer")

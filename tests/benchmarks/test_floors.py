@@ -1,4 +1,4 @@
-"""The 224-px pairs on a GPU against the floors that memory traffic sets; on a CPU the same at toy size, to see it run."""
+"""The 224-px pairs on a GPU against the floors that memory traffic sets; at toy size on a CPU, to see it run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
