@@ -167,7 +167,7 @@ class Suite(_Strict, frozen=True):
         eval_every: epochs between two evaluations of the learning curve.
         published: the protocol's name in the published numbers; None where nothing comparable is published.
         variants: other settings of the same suite, by name: keys of this file with other values.
-        folder: where the suite file lies; teachers that come with it are in its folder `teachers`.
+        folder: where the suite file lies; teachers may come with it, laid out as in a data folder.
     """
 
     name: str
@@ -201,11 +201,11 @@ class Suite(_Strict, frozen=True):
     def teacher_path(self, teacher: str, root: Path) -> Path:
         """Where the trained weights of `teacher` lie: in the data folder `root`, else beside the suite file."""
         own = self.own_teachers(root) / f"{teacher}.safetensors"
-        shipped = self.folder / "teachers" / f"{teacher}.safetensors"
+        shipped = self.own_teachers(self.folder) / f"{teacher}.safetensors"
         return shipped if shipped.is_file() and not own.is_file() else own
 
     def own_teachers(self, root: Path) -> Path:
-        """The folder in the data folder `root` that teachers of this suite, and of all its variants, are written to."""
+        """The folder in the data folder `root` where the teachers of this suite, and of all its variants, are."""
         return root / "teachers" / self.name.partition(VARIANT)[0]
 
     def reduced(self, epochs: int | None, limit: int | None, test_limit: int | None) -> "Suite":

@@ -259,7 +259,7 @@ def test_teachers_can_be_trained(short_suite: Short, tmp_path: Path, cpu: Comput
 
 def test_a_damaged_teacher_is_refused(proxy: Suite, short_suite: Short, tmp_path: Path) -> None:
     teachers = tmp_path / "teachers" / "proxy"
-    shutil.copytree(proxy.folder / "teachers", teachers)
+    shutil.copytree(proxy.own_teachers(proxy.folder), teachers)
     content = bytearray((teachers / "vit-t.safetensors").read_bytes())
     content[-1000] ^= 1
     (teachers / "vit-t.safetensors").write_bytes(content)
