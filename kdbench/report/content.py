@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from kdbench.analysis.comparison import Comparison, compare
 from kdbench.analysis.cost import GroupCost, PairCost, group_costs, pair_costs
 from kdbench.analysis.frames import Group, Study
 from kdbench.analysis.gains import GroupGain, PairGain, group_gains, pair_gains
@@ -9,13 +10,23 @@ from kdbench.analysis.gains import GroupGain, PairGain, group_gains, pair_gains
 
 @dataclass(frozen=True)
 class Content:
-    """A study with its gains and costs; the mappings are in the order of pairs (or groups), then methods."""
+    """A study with its gains and costs; the mappings are in the order of pairs (or groups), then methods.
+
+    Attributes:
+        published: the numbers of the literature for the pairs and methods of the study, comparable or not.
+    """
 
     study: Study
     gains: dict[tuple[str, str], PairGain]
     group_gains: dict[tuple[Group, str], GroupGain]
     costs: dict[tuple[str, str], PairCost]
     group_costs: dict[tuple[Group, str], GroupCost]
+    published: list[Comparison]
+
+    @property
+    def own_published(self) -> list[Comparison]:
+        """Those of `published` that belong to the protocol which the study follows."""
+        return [row for row in self.published if row.own_protocol]
 
     @property
     def has_throughput(self) -> bool:
@@ -36,4 +47,5 @@ def collect(study: Study) -> Content:
         group_gains={(row.group, row.method): row for row in group_gains(study)},
         costs={(row.pair, row.method): row for row in costs},
         group_costs={(row.group, row.method): row for row in group_costs(study, costs)},
+        published=compare(study),
     )

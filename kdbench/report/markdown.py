@@ -1,11 +1,20 @@
 """report.md: the tables, figures and notes as one Markdown page."""
 
+import math
 from collections.abc import Sequence
 
 from kdbench.report import text
 from kdbench.report.content import Content
 from kdbench.report.notes import completeness, notes
-from kdbench.report.tables import accuracy_table, cost_table, gain_matrix, headline, markdown
+from kdbench.report.tables import (
+    accuracy_table,
+    cost_table,
+    gain_matrix,
+    headline,
+    markdown,
+    published_matrix,
+    published_table,
+)
 
 FIELDS = (
     "kdbench",
@@ -42,8 +51,11 @@ def page(content: Content, figures: Sequence[tuple[str, str]]) -> str:
             markdown(headline(content, group, full=True)),
             f"n = {text.plural(len(pairs), 'pair')} x {text.plural(len(manifest['seeds']), 'seed')}.",
             markdown(gain_matrix(content, pairs, ends=True)),
+            *_published(content, pairs),
         ]
     blocks += [text.LEGEND.replace("*", "\\*"), text.SCOPE]
+    if content.own_published:
+        blocks.append(text.PUBLISHED_LEGEND)
     for path, title in figures:
         blocks += [f"## {title}", f"![{title}]({path})"]
     blocks.append("## Pair by pair")
@@ -56,14 +68,29 @@ def page(content: Content, figures: Sequence[tuple[str, str]]) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
+def _published(content: Content, pairs: list[str]) -> list[str]:
+    blocks = []
+    for of_gain in (False, True):
+        table = published_matrix(content, pairs, of_gain)
+        if len(table):
+            title = text.published_title(content.own_published, of_gain)
+            blocks += [f"{title[0].upper()}{title[1:]}:", markdown(table)]
+    return blocks
+
+
 def _pair(content: Content, pair: str) -> list[str]:
     cells = content.study.cells
     own = cells[cells["pair"] == pair]
     teacher, parameters = own["teacher_top1"].dropna(), own["student_parameters"].dropna()
-    facts = [f"Teacher top-1 {teacher.iloc[0]:.2f}"] if len(teacher) else []
+    told = {row.teacher_top1 for row in content.own_published if row.pair == pair and not math.isnan(row.teacher_top1)}
+    published = f" (published: {', '.join(f'{top1:.2f}' for top1 in sorted(told))})" if told else ""
+    facts = [f"Teacher top-1 {teacher.iloc[0]:.2f}{published}"] if len(teacher) else []
     facts += [f"student of {text.count(int(parameters.iloc[0]))} parameters"] if len(parameters) else []
     blocks = [f"### {pair}", *([", ".join(facts) + "."] if facts else [])]
     blocks.append(markdown(accuracy_table(content, pair)))
+    table = published_table(content, pair)
+    if len(table):
+        blocks.append(markdown(table))
     if content.has_throughput:
         blocks.append(markdown(cost_table(content, pair)))
     return blocks

@@ -34,6 +34,8 @@ def notes(content: Content) -> list[str]:
         lines.append("Throughput was not measured, so its tables and figures are left out.")
     if "," in (names := devices(study, study.cells)):
         lines.append(f"The cells were trained on several devices: {names}.")
+    if others := sorted({row.protocol for row in content.published if not row.own_protocol}):
+        lines.append(f"Also published, under protocols that are not comparable: {', '.join(others)} (pair by pair).")
     if study.ignored:
         lines.append(f"{plural(study.ignored, 'record')} of other settings or machines left aside.")
     return lines

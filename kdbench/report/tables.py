@@ -1,10 +1,11 @@
 """The tables of a report: display tables for the console and Markdown (all text), numeric ones for CSV."""
 
-from dataclasses import asdict
+import math
 from typing import Any
 
 import pandas as pd
 
+from kdbench.analysis.comparison import Match
 from kdbench.analysis.frames import Group
 from kdbench.analysis.stats import Interval
 from kdbench.report import text
@@ -49,6 +50,49 @@ def gain_matrix(content: Content, pairs: list[str], ends: bool) -> pd.DataFrame:
         else:
             rows.append({"method": method} | {pair: text.gain(content.gains[pair, method], ends) for pair in pairs})
     return pd.DataFrame(rows)
+
+
+def published_matrix(content: Content, pairs: list[str], of_gain: bool) -> pd.DataFrame:
+    """Top-1 or gain as published under the study's protocol, by method and source (rows) and pair; may be empty."""
+    cells: dict[tuple[str, str], dict[str, str]] = {}
+    for row in content.own_published:
+        match = row.gain if of_gain else row.top1
+        if row.pair in pairs and not math.isnan(match.published):
+            line = cells.setdefault((row.method, row.sources[0]), {})
+            line[row.pair] = text.published(match, sign=of_gain)
+    shown = [pair for pair in pairs if any(pair in line for line in cells.values())]
+    return pd.DataFrame(
+        [
+            {"method": f"{method} ({source})"} | {pair: line.get(pair, text.NONE) for pair in shown}
+            for (method, source), line in sorted(
+                cells.items(), key=lambda item: content.study.methods.index(item[0][0])
+            )
+        ]
+    )
+
+
+def published_table(content: Content, pair: str) -> pd.DataFrame:
+    """One row a published number for the pair, ours beside it; may be empty."""
+    return pd.DataFrame(
+        [
+            {
+                "method": row.method,
+                "as": row.label,
+                "published": text.fixed(row.top1.published),
+                "ours": text.fixed(row.top1.ours.value),
+                "difference": text.deviation(row.top1),
+                "verdict": text.verdict(row, row.top1),
+                "published gain": text.signed(row.gain.published),
+                "our gain": text.signed(row.gain.ours.value),
+                "gain difference": text.deviation(row.gain),
+                "gain verdict": text.NONE if row.reason else text.verdict(row, row.gain),
+                "epoch": row.epoch,
+                "source": ", ".join(row.sources),
+            }
+            for row in content.published
+            if row.pair == pair
+        ]
+    )
 
 
 def accuracy_table(content: Content, pair: str) -> pd.DataFrame:
@@ -128,24 +172,28 @@ def csv_tables(content: Content) -> dict[str, pd.DataFrame]:
     if content.has_throughput:
         tables["throughput"] = _numeric(list(content.costs.values()))
         tables["throughput_by_group"] = _numeric(list(content.group_costs.values()))
+    if content.published:
+        tables["published"] = _numeric(content.published)
     return tables
 
 
 def _numeric(rows: list[Any]) -> pd.DataFrame:
     """A frame of dataclass rows: an `Interval` gives name, name_low, name_high, a dict one name_key a key."""
-    flat = []
-    for row in rows:
-        cells: dict[str, Any] = {}
-        for name, value in vars(row).items():
-            if isinstance(value, Interval):
-                ends = asdict(value)
-                cells |= {name: ends["value"], f"{name}_low": ends["low"], f"{name}_high": ends["high"]}
-            elif isinstance(value, dict):
-                cells |= {f"{name}_{key}": part for key, part in value.items()}
-            else:
-                cells[name] = value
-        flat.append(cells)
-    return pd.DataFrame(flat)
+    return pd.DataFrame([_flat(vars(row)) for row in rows])
+
+
+def _flat(fields: dict[str, Any]) -> dict[str, Any]:
+    cells: dict[str, Any] = {}
+    for name, value in fields.items():
+        if isinstance(value, Interval):
+            cells |= {name: value.value, f"{name}_low": value.low, f"{name}_high": value.high}
+        elif isinstance(value, Match):
+            cells |= {f"{name}_{key}": part for key, part in _flat(vars(value)).items()}
+        elif isinstance(value, dict):
+            cells |= {f"{name}_{key}": part for key, part in value.items()}
+        else:
+            cells[name] = "; ".join(value) if name == "sources" else value
+    return cells
 
 
 def markdown(table: pd.DataFrame) -> str:

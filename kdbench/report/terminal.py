@@ -10,11 +10,11 @@ from kdbench.analysis.frames import Study
 from kdbench.report import text
 from kdbench.report.content import collect
 from kdbench.report.notes import completeness, notes
-from kdbench.report.tables import gain_matrix, headline
+from kdbench.report.tables import gain_matrix, headline, published_matrix
 
 OVERHEAD = 3
 """Columns that a cell takes beside its text."""
-MARKS = "*▲▼"
+MARKS = "*▲▼="
 
 
 def print_report(study: Study, console: Console) -> None:
@@ -36,8 +36,13 @@ def print_report(study: Study, console: Console) -> None:
             rows if wide else headline(content, group, full=False),
         )
         _print(console, f"gain on each of {scope}", gain_matrix(content, pairs, ends=wide))
+        for of_gain in (False, True):
+            published = published_matrix(content, pairs, of_gain)
+            if len(published):
+                _print(console, text.published_title(content.own_published, of_gain), published)
     console.print(completeness(content), style="bold", highlight=False, markup=False)
-    for line in [*notes(content), text.LEGEND, text.SCOPE]:
+    legends = [text.LEGEND, text.SCOPE, *([text.PUBLISHED_LEGEND] if content.own_published else [])]
+    for line in [*notes(content), *legends]:
         console.print(line, style="dim", highlight=False, markup=False)
 
 

@@ -1,9 +1,11 @@
 """How numbers are written, everywhere in a report."""
 
 import math
+from collections.abc import Sequence
 
 import pandas as pd
 
+from kdbench.analysis.comparison import ALLOWANCE, Comparison, Match
 from kdbench.analysis.cost import PairCost
 from kdbench.analysis.frames import MISSING, Study
 from kdbench.analysis.gains import GroupGain, PairGain
@@ -18,6 +20,11 @@ LEGEND = (
     "and ▼ worse than the baseline (paired t-test, p < 0.05 after Holm over the methods, from 3 seeds on). "
     "X (2/3): only 2 of 3 runs are there, so there is no average. n/a: the method does not support the pair. "
     "speed/m: training images/s relative to method m, higher is faster."
+)
+PUBLISHED_LEGEND = (
+    "Published: ours minus the published number; = within the tolerance, ▲ above and ▼ below it (our 95 % interval "
+    f"together with {ALLOWANCE} points for a published top-1, sqrt(2) times that for a gain; two seeds at least). "
+    "Best epoch is held against our best epoch, last and unknown against our last. Each row names its first source."
 )
 SCOPE = "Intervals over several pairs speak of the noise between seeds on these pairs, not of other pairs."
 
@@ -116,6 +123,51 @@ def images(cost: PairCost) -> str:
     if cost.status != "done":
         return "X" if cost.status == MISSING else f"X ({cost.status})"
     return f"{cost.images:,.0f} ({cost.images_p10:,.0f} to {cost.images_p90:,.0f})"
+
+
+def published(match: Match, sign: bool) -> str:
+    """`80.54 -0.23=`: a published value and, where ours is comparable, how far ours is from it, with the mark."""
+    value = signed(match.published) if sign else fixed(match.published)
+    if math.isnan(match.difference):
+        return value
+    mark = {"reproduced": "=", "above": "▲", "below": "▼", None: ""}[match.verdict]
+    return f"{value} {signed(match.difference)}{mark}"
+
+
+def published_title(rows: Sequence[Comparison], of_gain: bool) -> str:
+    """What stands over the published numbers of the study's own protocol (`rows`, one at least)."""
+    row = rows[0]
+    what = "gain" if of_gain else "top-1"
+    ending = f", not comparable: {row.reason}" if row.reason else " and ours minus it"
+    return f"published {what} ({row.protocol}, {_epochs(rows)}){ending}"
+
+
+def published_note(rows: Sequence[Comparison]) -> str:
+    """What the hollow markers of a figure are: protocol, sources, and why they are not comparable."""
+    sources = dict.fromkeys(row.sources[0] for row in rows)
+    reason = f", not comparable: {rows[0].reason}" if rows[0].reason else ""
+    return f"hollow: published ({rows[0].protocol}, {_epochs(rows)}; {', '.join(sources)}){reason}"
+
+
+def _epochs(rows: Sequence[Comparison]) -> str:
+    return " and ".join(dict.fromkeys(row.epoch for row in rows)) + " epoch"
+
+
+def verdict(row: Comparison, match: Match) -> str:
+    """The verdict on one of the two matches of `row`, or why there is none; a dash where nothing is published."""
+    if math.isnan(match.published):
+        return NONE
+    if row.reason:
+        return f"not comparable: {row.reason}"
+    if math.isnan(match.difference):
+        return "ours incomplete"
+    return match.verdict or "one seed"
+
+
+def deviation(match: Match) -> str:
+    """`-0.23 ± 0.61`: ours minus published, with the tolerance."""
+    difference = signed(match.difference)
+    return difference if math.isnan(match.tolerance) else f"{difference} ± {match.tolerance:.2f}"
 
 
 def plural(number: int, noun: str) -> str:

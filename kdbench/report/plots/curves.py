@@ -4,13 +4,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from kdbench.analysis.comparison import Comparison
 from kdbench.report import text
 from kdbench.report.content import Content
 from kdbench.report.plots.layout import ROW, label_width, legend_right, panel_width, panels
-from kdbench.report.plots.style import GREY, Look, looks, styled
+from kdbench.report.plots.style import GREY, Look, hollow, looks, styled
 
 SHOWN_FROM = 0.3
 """The vertical axis starts at the lowest value after this share of the epochs, without the first rise."""
+
+PUBLISHED_AT = 1.05
+"""Where published numbers stand, as a share of the epochs: behind the end of the curves."""
 
 
 def draw_curves(content: Content) -> Figure:
@@ -20,12 +24,14 @@ def draw_curves(content: Content) -> Figure:
     right = label_width(study.methods) + 0.5
     legend_rows = ROW * len(study.methods)
     rows = max(1, -(-len(study.pairs) // 4))
+    published = [row for row in content.own_published if not row.reason and row.seeds]
+    noise = "means over seeds" + (f" · {text.published_note(published)}" if published else "")
     with styled():
         figure, axes = panels(
             len(study.pairs),
             (panel_width(len(study.pairs)), max(1.9, (legend_rows - 0.5) / rows)),
             title="Top-1 by epoch",
-            caption=text.caption(study, study.cells, "means over seeds"),
+            caption=text.caption(study, study.cells, noise),
             left=0.5,
             right=right,
             x_labels=True,
@@ -34,13 +40,13 @@ def draw_curves(content: Content) -> Figure:
         for axis, pair in zip(axes, study.pairs, strict=True):
             axis.set_title(pair)
             axis.set_xlabel("epoch")
-            _panel(axis, content, pair, styles)
+            _panel(axis, content, pair, styles, [row for row in published if row.pair == pair])
         handles = [Line2D([], [], color=styles[name].colour, linestyle=styles[name].line) for name in study.methods]
         legend_right(figure, handles, study.methods, right)
     return figure
 
 
-def _panel(axis: Axes, content: Content, pair: str, styles: dict[str, Look]) -> None:
+def _panel(axis: Axes, content: Content, pair: str, styles: dict[str, Look], published: list[Comparison]) -> None:
     curves = content.study.curves
     own = curves[curves["pair"] == pair]
     floor: list[float] = []
@@ -54,6 +60,11 @@ def _panel(axis: Axes, content: Content, pair: str, styles: dict[str, Look]) -> 
         epochs, top1 = mean.index.to_numpy(dtype=float), mean.to_numpy(dtype=float)
         axis.plot(epochs, top1, color=styles[method].colour, linestyle=styles[method].line)
         floor += top1[epochs >= SHOWN_FROM * epochs.max()].tolist() if len(epochs) else []
+    for row in published:
+        look = styles[row.method]
+        end = PUBLISHED_AT * float(own["epoch"].max())
+        axis.plot([end], [row.top1.published], **hollow(look.marker, look.colour))
+        floor.append(row.top1.published)
     if floor:
         axis.set_ylim(bottom=min(floor) - 0.03 * (max(floor) - min(floor)) - 0.1)
     if absent:

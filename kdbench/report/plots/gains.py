@@ -1,17 +1,29 @@
-"""Gain of every method on every pair, with its interval and the individual seeds."""
+"""Gain of every method on every pair, with its interval, the individual seeds and what was published."""
 
 import math
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
+from kdbench.analysis.comparison import Comparison
 from kdbench.report import text
 from kdbench.report.content import Content
-from kdbench.report.plots.layout import ROW, first_in_row, label_width, panel_width, panels, rows_of
-from kdbench.report.plots.style import GREY, Look, looks, styled
+from kdbench.report.plots.layout import (
+    ROW,
+    first_in_row,
+    label_width,
+    legend_above,
+    panel_width,
+    panels,
+    rows_of,
+)
+from kdbench.report.plots.style import GREY, Look, hollow, looks, styled
 
 SEEDS = 0.27
 """How far below the interval the seeds lie, in rows."""
+PUBLISHED = 0.33
+"""How far above it the published gains lie."""
 
 
 def draw_gains(content: Content) -> Figure:
@@ -19,6 +31,9 @@ def draw_gains(content: Content) -> Figure:
     study = content.study
     methods = [method for method in study.methods if method != study.control]
     noise = "95 % interval (paired t), dots are seeds"
+    published = [row for row in content.own_published if not math.isnan(row.gain.published)]
+    if published:
+        noise += f" · {text.published_note(published)}"
     with styled():
         figure, axes = panels(
             len(study.pairs),
@@ -35,6 +50,12 @@ def draw_gains(content: Content) -> Figure:
             axis.axvline(0, color=GREY, linewidth=0.9)
             for y, method in enumerate(methods):
                 _row(axis, y, content, (pair, method), styles[method])
+                _published(
+                    axis, y, [row for row in published if (row.pair, row.method) == (pair, method)], styles[method]
+                )
+        if published:
+            handles = [Line2D([], [], **hollow("o", GREY)), Line2D([], [], color=GREY, marker="o", markersize=5)]
+            legend_above(figure, handles, ["published", "ours"])
     return figure
 
 
@@ -48,3 +69,9 @@ def _row(axis: Axes, y: int, content: Content, place: tuple[str, str], look: Loo
     if not math.isnan(row.gain.low):
         axis.plot([row.gain.low, row.gain.high], [y, y], color=look.colour)
     axis.plot([row.gain.value], [y], look.marker, color=look.colour, markersize=5)
+
+
+def _published(axis: Axes, y: int, rows: list[Comparison], look: Look) -> None:
+    for row in rows:
+        colour = GREY if row.reason else look.colour
+        axis.plot([row.gain.published], [y - PUBLISHED], **hollow(look.marker, colour))

@@ -83,6 +83,13 @@ def legend_right(figure: Figure, handles: Sequence[Artist], labels: Sequence[str
     figure.legend(handles, labels, loc="upper left", bbox_to_anchor=anchor, borderaxespad=0, handlelength=2.4)
 
 
+def legend_above(figure: Figure, handles: Sequence[Artist], labels: Sequence[str]) -> None:
+    """The legend at the right of the title, in one line."""
+    width, height = figure.get_size_inches()
+    anchor = (1 - 0.1 / width, 1 - 0.07 / height)
+    figure.legend(handles, labels, loc="upper right", bbox_to_anchor=anchor, borderaxespad=0, ncols=len(labels))
+
+
 def rows_of(axis: Axes, labels: Sequence[str], labelled: bool) -> None:
     """Give the panel one row a label, the first at the top."""
     axis.set_ylim(len(labels) - 0.4, -0.6)

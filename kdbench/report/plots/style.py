@@ -77,6 +77,12 @@ def looks(methods: list[str], control: str | None) -> dict[str, Look]:
     return found
 
 
+def hollow(marker: str, colour: str) -> dict[str, Any]:
+    """How the marker of a published value is plotted."""
+    face = {"markersize": 4, "markerfacecolor": "white", "markeredgecolor": colour}
+    return {"marker": marker, "linestyle": "", "zorder": 3, **face}
+
+
 @contextmanager
 def styled() -> Iterator[None]:
     """Matplotlib's settings for a figure; drawing and rendering both happen inside."""
