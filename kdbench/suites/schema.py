@@ -65,6 +65,7 @@ class Recipe(_Strict, frozen=True):
 
     Attributes:
         lr, min_lr, warmup_lr: as given to the optimizer, not scaled by anything.
+        decay_vectors: weight decay touches biases and norms, too.
         schedule: over the whole training; `step` multiplies by `decay` at each of `milestones` (epochs).
         schedule_by: the learning rate changes with every step or every epoch.
         clip_grad: largest gradient norm over student and projectors together, 0 is off.
@@ -78,6 +79,7 @@ class Recipe(_Strict, frozen=True):
     lr: Positive
     min_lr: NotNegative = 0.0
     weight_decay: NotNegative = 0.0
+    decay_vectors: bool = False
     momentum: NotNegative = 0.9
     schedule: Literal["cosine", "step", "constant"] = "cosine"
     schedule_by: Literal["step", "epoch"] = "step"

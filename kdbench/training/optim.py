@@ -1,6 +1,7 @@
 """Optimizer and schedule of a recipe, over a student and its method's projectors."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,18 +13,30 @@ from kdbench.suites.schema import Recipe
 
 
 def build_optimizer(recipe: Recipe, student: nn.Module, method: nn.Module | None) -> torch.optim.Optimizer:
-    """The recipe's optimizer; biases, norms and what a model or method names are free of weight decay."""
+    """The recipe's optimizer; what a model or method names is free of weight decay, as are usually biases and norms."""
     groups: list[dict[str, Any]] = []
     for module in filter(None, (student, method)):
         if not any(parameter.requires_grad for parameter in module.parameters()):
             continue
-        free = module.no_weight_decay() if hasattr(module, "no_weight_decay") else ()  # type: ignore[operator]
-        groups += param_groups_weight_decay(module, recipe.weight_decay, no_weight_decay_list=tuple(free))
+        free = tuple(module.no_weight_decay()) if hasattr(module, "no_weight_decay") else ()  # type: ignore[operator]
+        if recipe.decay_vectors:
+            groups += _groups(module, recipe.weight_decay, free)
+        else:
+            groups += param_groups_weight_decay(module, recipe.weight_decay, no_weight_decay_list=free)
     # timm's "sgd" is Nesterov momentum, "momentum" the plain one.
     arguments: dict[str, Any] = {"fused": True} if recipe.optimizer != "lamb" else {}
     if recipe.optimizer in ("sgd", "momentum"):
         arguments["momentum"] = recipe.momentum
     return create_optimizer_v2(groups, opt=recipe.optimizer, lr=recipe.lr, **arguments)
+
+
+def _groups(module: nn.Module, weight_decay: float, free: Sequence[str]) -> list[dict[str, Any]]:
+    """All trainable parameters with weight decay, but those named in `free`."""
+    trainable = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+    spared = [parameter for name, parameter in trainable.items() if name in free]
+    decayed = [parameter for name, parameter in trainable.items() if name not in free]
+    groups = ({"params": decayed, "weight_decay": weight_decay}, {"params": spared, "weight_decay": 0.0})
+    return [group for group in groups if group["params"]]
 
 
 def build_scheduler(recipe: Recipe, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> LambdaLR:

@@ -34,6 +34,16 @@ def _rates(recipe: Recipe, steps: int) -> list[float]:
     return rates
 
 
+def test_weight_decay_on_everything_but_what_is_named() -> None:
+    student, method = _Student(), nn.Linear(2, 2)
+    recipe = Recipe(**BASE, weight_decay=0.05, decay_vectors=True)  # type: ignore[arg-type]
+    groups = build_optimizer(recipe, student, method).param_groups
+    decayed = {id(p) for group in groups if group["weight_decay"] == 0.05 for p in group["params"]}
+    spared = {id(p) for group in groups if group["weight_decay"] == 0 for p in group["params"]}
+    assert decayed == {id(p) for p in (*student.linear.parameters(), *method.parameters())}
+    assert spared == {id(student.pos_embed)}
+
+
 def test_weight_decay_spares_biases_and_what_the_model_names() -> None:
     student, method = _Student(), nn.Linear(2, 2)
     optimizer = build_optimizer(Recipe(**BASE, weight_decay=0.05), student, method)  # type: ignore[arg-type]
