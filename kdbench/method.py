@@ -32,6 +32,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from kdbench.data.batch import Batch
+from kdbench.distributed import gather
 from kdbench.errors import UnsupportedPair
 from kdbench.models.features import Feature, Layout, Needs, Outputs, StageInfo
 from kdbench.models.resume import Tail
@@ -51,6 +52,7 @@ __all__ = [
     "Tail",
     "Task",
     "UnsupportedPair",
+    "gather",
 ]
 
 

@@ -158,6 +158,8 @@ class ThroughputRecord(TypedDict):
     extra_parameters: NotRequired[int]
     flops: NotRequired[dict[str, float]]
     """Per image: student (forward), teacher (forward, 0 when unused), train (3 x student + teacher)."""
+    matmul_flops: NotRequired[float]
+    """FLOP/s of a large matrix product on the same device in the same precision."""
 
 
 def canonical_json(value: Any) -> str:

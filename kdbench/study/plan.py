@@ -21,8 +21,9 @@ from kdbench.records import (
 )
 from kdbench.registry import Plugin
 from kdbench.suites.schema import PairSpec, Suite
-from kdbench.training.arena import Split, load_data
-from kdbench.training.device import Precision
+from kdbench.training import feed
+from kdbench.training.arena import Split
+from kdbench.training.device import Compute
 from kdbench.training.teacher import teacher_metadata
 
 
@@ -73,7 +74,7 @@ class Plan:
 
     suite: Suite
     split: Split
-    precision: Precision
+    compute: Compute
     methods: tuple[MethodPlan, ...]
     pairs: tuple[PairSpec, ...]
     seeds: tuple[int, ...]
@@ -87,7 +88,7 @@ class Plan:
                 "method": method.identity,
                 "seed": seed,
                 "split": self.split,
-                "precision": self.precision,
+                **self.compute.identity,
                 "schema": SCHEMA,
             }
             yield Cell(content_key(identity), pair, method, seed)
@@ -119,20 +120,11 @@ class Plan:
         )
 
 
-def make_plan(
-    suite: Suite,
-    plugins: Sequence[Plugin],
-    pairs: Sequence[PairSpec],
-    seeds: Sequence[int],
-    settings: dict[str, dict[str, Any]],
-    split: Split,
-    precision: Precision,
-    data_root: Path,
-) -> Plan:
-    """Settle hyperparameters (defaults, the suite's preset, `settings`) and what the keys depend on.
+def settle(suite: Suite, plugins: Sequence[Plugin], settings: dict[str, dict[str, Any]]) -> list[MethodPlan]:
+    """Methods with their hyperparameters: defaults, then the suite's preset, then `settings`.
 
     Raises:
-        KdbenchError: an unknown method or hyperparameter in `settings`, a broken plug-in, a missing teacher or data.
+        KdbenchError: an unknown method or hyperparameter in `settings`, or two methods with one of the special roles.
     """
     methods = []
     unused = set(settings) - {plugin.name for plugin in plugins}
@@ -149,7 +141,26 @@ def make_plan(
             raise KdbenchError(
                 f"{' and '.join(holders)} both have the role '{role}'; leave `role` alone in your own methods"
             )
-    data = load_data(suite.data.source, data_root)
+    return methods
+
+
+def make_plan(
+    suite: Suite,
+    plugins: Sequence[Plugin],
+    pairs: Sequence[PairSpec],
+    seeds: Sequence[int],
+    settings: dict[str, dict[str, Any]],
+    split: Split,
+    compute: Compute,
+    data_root: Path,
+) -> Plan:
+    """Settle hyperparameters and what the keys depend on.
+
+    Raises:
+        KdbenchError: an unknown method or hyperparameter in `settings`, a broken plug-in, a missing teacher or data.
+    """
+    methods = settle(suite, plugins, settings)
+    data = feed.load(suite.data, data_root)
     identities = {}
     for pair in pairs:
         identities[pair.name] = {
@@ -164,7 +175,7 @@ def make_plan(
             "protocol": suite.protocol,
             "pair": pair.name,
         }
-    return Plan(suite, split, precision, tuple(methods), tuple(pairs), tuple(seeds), identities)
+    return Plan(suite, split, compute, tuple(methods), tuple(pairs), tuple(seeds), identities)
 
 
 def finished_keys(results: Results) -> set[str]:
