@@ -174,7 +174,7 @@ class ResidentStream(TrainingStream):
         for step, images in enumerate(self._cut(epoch, index.to(order.device).split(order.batch))):
             for change in steps:
                 images = change(images, step)
-            yield images
+            yield images.contiguous(memory_format=torch.channels_last)
 
     def _cut(self, epoch: int, indices: Sequence[Tensor]) -> Iterator[Tensor]:
         """Crop, resize and flip."""

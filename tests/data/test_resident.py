@@ -197,6 +197,22 @@ def test_every_recipe_is_a_function_of_seed_and_epoch(augment: dict[str, Any], f
     assert 0 < noise.float().mean() < 0.5
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("augment", [EVERYTHING, {"shift": 1, "flip": 0.5, "colour_jitter": 0.4}], ids=["all", "shift"])
+def test_no_step_waits_for_the_device(augment: dict[str, Any]) -> None:
+    split = ImageSet(pictures(64, 12), np.arange(64))
+    data = Data(source="-", image_size=16, mean=(0.4,) * 3, std=(0.2,) * 3)
+    stream = ResidentStream(ResidentImages(split, data, 1, torch.device("cuda")), _recipe(**augment), 64, 0, "a:b")
+    images = stream.images(0, torch.arange(64).split(8))
+    next(images)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        assert sum(len(batch) for batch in images) == 56
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 def test_shards_see_the_images_of_one_process() -> None:
     resident = _resident(ImageSet(pictures(24, 12), np.arange(24)), 16, fit="resize")
     recipe = _recipe(12, **EVERYTHING | {"erasing": 0.0})

@@ -3,6 +3,7 @@
 from itertools import permutations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -15,7 +16,7 @@ def grey(images: Tensor) -> Tensor:
     if images.shape[1] == 1:
         return images
     red, green, blue = images.split(1, dim=1)
-    return ((red * 19595 + green * 38470 + blue * 7471 + 32768) / 65536).floor_()
+    return (red * 19595).add_(green, alpha=38470).add_(blue, alpha=7471).add_(32768).div_(65536).floor_()
 
 
 def blend(base: Tensor, images: Tensor, factor: Tensor) -> Tensor:
@@ -25,7 +26,7 @@ def blend(base: Tensor, images: Tensor, factor: Tensor) -> Tensor:
         base: broadcasts to `images` (B, C, H, W).
         factor: (B,).
     """
-    return (base + factor.view(-1, 1, 1, 1) * (images - base)).clamp_(0, 255).floor_()
+    return torch.lerp(base, images, factor.view(-1, 1, 1, 1)).clamp_(0, 255).floor_()
 
 
 def enhance(images: Tensor, kind: Tensor, factor: Tensor) -> Tensor:

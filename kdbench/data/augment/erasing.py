@@ -45,16 +45,14 @@ def erase(images: Tensor, rows: Tensor, boxes: Tensor, pixels: int, noise: Noise
     """Replace a box of some of the images by noise, in place.
 
     Args:
-        images: (B, C, H, W) float, channels last in memory, not normalised.
+        images: (B, C, H, W) float, not normalised.
         rows: (K,) int64, the images that lose something, each at most once.
         boxes: (K, 4) int64: top, left, height, width.
         pixels: sum of the boxes' areas, known on the host, so that nobody waits for the device.
     """
-    height, width = images.shape[2:]
     top, left, box_height, box_width = boxes.unbind(1)
     areas = box_height * box_width
     of = torch.repeat_interleave(areas, output_size=pixels)
     number = torch.arange(pixels, device=images.device) - (areas.cumsum(0) - areas)[of]
     y, x = top[of] + number // box_width[of], left[of] + number % box_width[of]
-    flat = images.permute(0, 2, 3, 1).view(-1, images.shape[1])
-    flat.index_copy_(0, (rows[of] * height + y) * width + x, noise.draw(pixels))
+    images[rows[of], :, y, x] = noise.draw(pixels)

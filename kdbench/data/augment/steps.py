@@ -17,7 +17,7 @@ from kdbench.data.augment.warp import warp
 
 Interpolation = Literal["random", "bilinear", "bicubic"]
 Step = Callable[[Tensor, int], Tensor]
-"""Changes a batch (B, C, S, S), float in [0, 255] and channels last in memory, given its number; it may overwrite it.
+"""Changes a batch (B, C, S, S), float in [0, 255], given its number; it may overwrite it, and lay it out in memory anew.
 
 Parameters are drawn for every image of the training set, so that what an image gets does not depend on the order.
 """
@@ -35,7 +35,8 @@ class Jitter:
         )
 
     def __call__(self, images: Tensor, step: int) -> Tensor:
-        return colour.jitter(images, self._orders[step], self._factors[step])
+        # Sums and means over channels are slow where those lie side by side.
+        return colour.jitter(images.contiguous(), self._orders[step], self._factors[step])
 
 
 class RandAugment:
@@ -63,14 +64,12 @@ class RandAugment:
         self._layers = [self._layer(layer.take(order.index), order) for layer in draws]
 
     def __call__(self, images: Tensor, step: int) -> Tensor:
-        # Rows of this view are whole images, one after the other in memory.
-        pixels = images.permute(0, 2, 3, 1)
+        images = images.contiguous()
         for layer in self._layers:
             for operation, members in layer:
                 rows, *columns = members.of(step)
                 if len(rows):
-                    changed = operation(pixels.index_select(0, rows).permute(0, 3, 1, 2), *columns)
-                    pixels.index_copy_(0, rows, changed.permute(0, 2, 3, 1))
+                    images.index_copy_(0, rows, operation(images.index_select(0, rows), *columns))
         return images
 
     def _layer(self, draws: Draws, order: Order) -> list[tuple[Operation, Members]]:
@@ -79,7 +78,6 @@ class RandAugment:
         cubic = (
             draws.cubic if self._interpolation == "random" else np.full(len(draws), self._interpolation == "bicubic")
         )
-        warped = draws.where("Rotate", "ShearX", "ShearY", "TranslateXRel", "TranslateYRel")
         curved = draws.where("Invert", "Posterize", "Solarize", "SolarizeAdd", "Brightness")
 
         def nothing(_: Draws) -> Columns:
@@ -104,9 +102,17 @@ class RandAugment:
             (tone.look_up, curved, curves),
             (tone.sharpen, draws.where("Sharpness"), factors),
             (colour.enhance, draws.where("Color", "Contrast"), kinds_and_factors),
-            (partial(warp, fill=self._fill, cubic=False), warped & ~cubic, maps),
-            (partial(warp, fill=self._fill, cubic=True), warped & cubic, maps),
         ]
+        moves = {
+            ("Rotate",): (True, True),
+            ("ShearX", "TranslateXRel"): (True, False),
+            ("ShearY", "TranslateYRel"): (False, True),
+        }
+        for names, (across, down) in moves.items():
+            moved = partial(warp, fill=self._fill, across=across, down=down)
+            warped = draws.where(*names)
+            operations.append((partial(moved, cubic=False), warped & ~cubic, maps))
+            operations.append((partial(moved, cubic=True), warped & cubic, maps))
         return [
             (operation, Members(places, columns(draws.take(places)), order))
             for operation, chosen, columns in operations

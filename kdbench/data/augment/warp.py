@@ -4,13 +4,17 @@ import torch
 from torch import Tensor
 
 
-def warp(images: Tensor, matrices: Tensor, fill: Tensor, *, cubic: bool) -> Tensor:
+def warp(
+    images: Tensor, matrices: Tensor, fill: Tensor, *, cubic: bool, across: bool = True, down: bool = True
+) -> Tensor:
     """Read every pixel of the result where its matrix says.
 
     Args:
         images: (B, C, H, W), whole numbers in [0, 255].
         matrices: (B, 6) float64: x' = a x + b y + c, y' = d x + e y + f, in pixels, pixel centres at halves.
         fill: (C,) value of what lies outside the image.
+        across, down: whether any matrix moves pixels that way; what stays in its row or column is not interpolated
+            there.
     """
     count, channels, height, width = images.shape
     a, b, c, d, e, f = matrices.view(count, 6, 1, 1).unbind(1)
@@ -19,34 +23,34 @@ def warp(images: Tensor, matrices: Tensor, fill: Tensor, *, cubic: bool) -> Tens
     # Float64, as it decides about the inside; what is left of the pixel is small and needs no more than float32.
     source_x, source_y = a * x + b * y + c, d * x + e * y + f
     inside = (source_x >= 0) & (source_x < width) & (source_y >= 0) & (source_y < height)
-    left, top = (source_x - 0.5).floor(), (source_y - 0.5).floor()
-    right_share, low_share = (
-        share.float().view(count, 1, -1) for share in (source_x - 0.5 - left, source_y - 0.5 - top)
-    )
-    left, top = left.long().view(count, 1, -1), top.long().view(count, 1, -1)
-    pixels = images.flatten(2)
-    taps = range(-1, 3) if cubic else range(2)
-    between = _cubic if cubic else _linear
-    lines = []
-    for row in taps:
-        start = (top + row).clamp(0, height - 1) * width
-        values = [
-            pixels.gather(2, ((left + column).clamp(0, width - 1) + start).expand(count, channels, -1))
-            for column in taps
-        ]
-        lines.append(between(values, right_share))
-    warped = between(lines, low_share).clamp_(0, 255).floor_().view(images.shape)
-    return torch.where(inside[:, None], warped, fill.view(-1, 1, 1))
+    columns, right_share = _taps(source_x, width, cubic, across)
+    rows, low_share = _taps(source_y, height, cubic, down)
+    pixels, between = images.flatten(2), _cubic if cubic else _linear
+
+    def read(row: Tensor) -> list[Tensor]:
+        start = row * width
+        return [pixels.gather(2, (start + column).expand(count, channels, -1)) for column in columns]
+
+    lines = [between(right_share, *read(row)) if across else read(row)[0] for row in rows]
+    warped = (between(low_share, *lines) if down else lines[0]).clamp_(0, 255).floor_()
+    return torch.where(inside[:, None], warped.view(images.shape), fill.view(-1, 1, 1))
 
 
-def _linear(values: list[Tensor], share: Tensor) -> Tensor:
-    first, second = values
-    return first + (second - first) * share
+def _taps(source: Tensor, size: int, cubic: bool, moves: bool) -> tuple[list[Tensor], Tensor]:
+    """Pixels around `source` (B, H, W), each (B, 1, H * W) int64, and how far it is from the nearest one before it."""
+    place = (source - 0.5).flatten(1)[:, None]
+    first = place.floor()
+    share, first = (place - first).float(), first.long()
+    steps = (range(-1, 3) if cubic else range(2)) if moves else range(1)
+    return [(first + step).clamp_(0, size - 1) for step in steps], share
 
 
-def _cubic(values: list[Tensor], share: Tensor) -> Tensor:
-    before, first, second, after = values
-    slope = second - before
-    bend = 2 * (before - first) + second - after
-    rest = first - before - second + after
-    return first + share * (slope + share * (bend + share * rest))
+def _linear(share: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    return torch.lerp(first, second, share)
+
+
+def _cubic(share: Tensor, before: Tensor, first: Tensor, second: Tensor, after: Tensor) -> Tensor:
+    """The cubic through `first` and `second` whose slope at each is the difference of its neighbours (Keys, a = -1)."""
+    rising, falling = before - first, second - after
+    bend = torch.add(falling, rising, alpha=2).addcmul_(share, rising.add_(falling), value=-1)
+    return torch.addcmul(first, share, torch.addcmul(second - before, share, bend))
