@@ -150,7 +150,7 @@ def published_note(rows: Sequence[Comparison]) -> str:
 
 
 def _epochs(rows: Sequence[Comparison]) -> str:
-    return " and ".join(dict.fromkeys(row.epoch for row in rows)) + " epoch"
+    return "/".join(sorted({row.epoch for row in rows})) + " epoch"
 
 
 def verdict(row: Comparison, match: Match) -> str:

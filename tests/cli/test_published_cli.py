@@ -3,9 +3,12 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from kdbench.records import Results
 from tests.cli.test_cli import kdbench
 
 
@@ -72,6 +75,25 @@ def test_mistakes_are_one_line_and_exit_3(arguments: str, message: str) -> None:
     done = kdbench("published", *arguments.split())
     assert done.returncode == 3, done.stdout + done.stderr
     assert message in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_run_records_the_names_and_the_report_uses_them(short_suite: Callable[..., Path], tmp_path: Path) -> None:
+    def labelled(text: str) -> str:
+        text = text.replace("seeds = 3", 'seeds = 3\npublished = "ofa-300ep-224px"', 1)
+        for name, label in (("swin-t", "Swin-T"), ("resnet-s", "ResNet18")):
+            text = text.replace(f"[models.{name}]", f'[models.{name}]\npublished = "{label}"')
+        return text + '\n[[pairs]]\nteacher = "swin-t"\nstudent = "resnet-s"\n'
+
+    arguments = ["--suite", str(short_suite(text=labelled)), "--pairs", "swin-t:resnet-s", "--methods", "kd"]
+    done = kdbench("run", *arguments, "--seeds", "1", "--no-throughput", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert Results(tmp_path).manifest().get("published") == {
+        "protocol": "ofa-300ep-224px",
+        "models": {"swin-t": "Swin-T", "resnet-s": "ResNet18"},
+        "methods": {"scratch": ["scratch"], "kd": ["KD", "KD(T=4)"]},
+    }
+    assert "published top-1 (ofa-300ep-224px, best epoch) and ours minus it" in done.stdout
+    assert "kd (FBT)" in done.stdout and "78.74" in done.stdout
 
 
 def test_nothing_heavy_is_loaded() -> None:
