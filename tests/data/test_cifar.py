@@ -1,6 +1,5 @@
 """CIFAR in all its forms: pickles of Python 2 and 3, the archive, packs, kdbench's own file."""
 
-import io
 import os
 import pickle
 import struct
@@ -10,39 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from kdbench.data import sources
 from kdbench.data.sources import packs, unpickle
 from kdbench.data.sources.cifar import CIFAR10, CIFAR100
 from kdbench.data.sources.sets import ImageSet
 from kdbench.errors import KdbenchError
-
-CLASSES = tuple(f"class {number}" for number in range(100))
-
-
-def _images(count: int, seed: int) -> ImageSet:
-    generator = np.random.default_rng(seed)
-    images = generator.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
-    return ImageSet(images, generator.integers(0, 100, count).astype(np.int64))
-
-
-def _planes(images: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(images.transpose(0, 3, 1, 2)).reshape(len(images), -1)
-
-
-def _write_python(folder: Path, train: ImageSet, test: ImageSet, protocol: int, as_bytes: bool = False) -> None:
-    """The layout of cifar-100-python, pickled by this Python."""
-    folder.mkdir(parents=True)
-
-    def key(text: str) -> str | bytes:
-        return text.encode() if as_bytes else text
-
-    contents: dict[str, dict[Any, Any]] = {"meta": {key("fine_label_names"): [key(name) for name in CLASSES]}}
-    for name, split in (("train", train), ("test", test)):
-        contents[name] = {key("data"): _planes(split.images), key("fine_labels"): split.labels.tolist()}
-    for name, content in contents.items():
-        (folder / name).write_bytes(pickle.dumps(content, protocol))
+from tests.data.files import CIFAR_CLASSES, cifar_images, cifar_planes, write_cifar_pack, write_cifar_python
 
 
 def _python2_pickle(content: dict[str, Any]) -> bytes:
@@ -70,7 +43,7 @@ def _python2_pickle(content: dict[str, Any]) -> bytes:
 
 def _same(data: sources.DataSet, train: ImageSet, test: ImageSet) -> bool:
     pairs = (data.train, train), (data.test, test)
-    return data.classes == CLASSES and all(
+    return data.classes == CIFAR_CLASSES and all(
         np.array_equal(a.images, b.images) and np.array_equal(a.labels, b.labels) for a, b in pairs
     )
 
@@ -78,18 +51,18 @@ def _same(data: sources.DataSet, train: ImageSet, test: ImageSet) -> bool:
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 @pytest.mark.parametrize("as_bytes", [False, True])
 def test_pickles_of_python_3(tmp_path: Path, protocol: int, as_bytes: bool) -> None:
-    train, test = _images(5, 0), _images(3, 1)
-    _write_python(tmp_path / "cifar-100-python", train, test, protocol, as_bytes)
+    train, test = cifar_images(5, 0), cifar_images(3, 1)
+    write_cifar_python(tmp_path / "cifar-100-python", train, test, protocol, as_bytes)
     assert _same(sources.load("cifar100", tmp_path), train, test)
 
 
 def test_pickles_of_python_2(tmp_path: Path) -> None:
-    train, test = _images(5, 0), _images(3, 1)
+    train, test = cifar_images(5, 0), cifar_images(3, 1)
     folder = tmp_path / "somewhere" / "cifar-100-python"
     folder.mkdir(parents=True)
-    (folder / "meta").write_bytes(_python2_pickle({"fine_label_names": list(CLASSES)}))
+    (folder / "meta").write_bytes(_python2_pickle({"fine_label_names": list(CIFAR_CLASSES)}))
     for name, split in (("train", train), ("test", test)):
-        content = {"fine_labels": split.labels.tolist(), "data": _planes(split.images)}
+        content = {"fine_labels": split.labels.tolist(), "data": cifar_planes(split.images)}
         (folder / name).write_bytes(_python2_pickle(content))
         # numpy's own reader agrees that this is such a pickle.
         expected = pickle.loads((folder / name).read_bytes(), encoding="latin1")
@@ -100,9 +73,11 @@ def test_pickles_of_python_2(tmp_path: Path) -> None:
 def test_cifar10_joins_its_batches(tmp_path: Path) -> None:
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
-    batches = [ImageSet(part.images, part.labels % 10) for part in (_images(2, seed) for seed in range(6))]
+    batches = [ImageSet(part.images, part.labels % 10) for part in (cifar_images(2, seed) for seed in range(6))]
     for name, split in zip((*CIFAR10.train, *CIFAR10.test), batches, strict=True):
-        (folder / name).write_bytes(pickle.dumps({"data": _planes(split.images), "labels": split.labels.tolist()}, 2))
+        (folder / name).write_bytes(
+            pickle.dumps({"data": cifar_planes(split.images), "labels": split.labels.tolist()}, 2)
+        )
     (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": list("abcdefghij")}, 2))
     data = sources.load("cifar10", tmp_path)
     assert data.classes == tuple("abcdefghij")
@@ -111,16 +86,16 @@ def test_cifar10_joins_its_batches(tmp_path: Path) -> None:
 
 
 def test_archive_and_the_order_of_the_forms(tmp_path: Path) -> None:
-    splits = [_images(4, seed) for seed in range(6)]
-    _write_python(tmp_path / "made" / "cifar-100-python", splits[0], splits[1], 2)
+    splits = [cifar_images(4, seed) for seed in range(6)]
+    write_cifar_python(tmp_path / "made" / "cifar-100-python", splits[0], splits[1], 2)
     root = tmp_path / "root"
     root.mkdir()
     with tarfile.open(root / "cifar-100-python.tar.gz", "w:gz") as archive:
         archive.add(tmp_path / "made" / "cifar-100-python", "cifar-100-python")
     assert _same(sources.load("cifar100", root), splits[0], splits[1])
-    _write_python(root / "cifar-100-python", splits[2], splits[3], 2)
+    write_cifar_python(root / "cifar-100-python", splits[2], splits[3], 2)
     assert _same(sources.load("cifar100", root), splits[2], splits[3])
-    packs.write_npz(root / "cifar100.npz", sources.DataSet(CLASSES, splits[4], splits[5]))
+    packs.write_npz(root / "cifar100.npz", sources.DataSet(CIFAR_CLASSES, splits[4], splits[5]))
     assert _same(sources.load("cifar100", root), splits[4], splits[5])
 
 
@@ -139,8 +114,8 @@ class _Command:
     "function", [os.mkdir, eval, getattr, np.load, np.array, pickle.loads], ids=lambda f: f.__name__
 )
 def test_no_pickle_runs_anything(tmp_path: Path, function: Any, protocol: int) -> None:
-    train, test = _images(2, 0), _images(2, 1)
-    _write_python(tmp_path / "cifar-100-python", train, test, 2)
+    train, test = cifar_images(2, 0), cifar_images(2, 1)
+    write_cifar_python(tmp_path / "cifar-100-python", train, test, 2)
     trap = tmp_path / "trap"
     content = pickle.dumps({"data": _Command(function, str(trap))}, protocol)
     (tmp_path / "cifar-100-python" / "test").write_bytes(content)
@@ -159,7 +134,7 @@ def test_arrays_of_objects_are_refused() -> None:
 
 def test_damage_is_one_line(tmp_path: Path) -> None:
     folder = tmp_path / "cifar-100-python"
-    _write_python(folder, _images(5, 0), _images(3, 1), 2)
+    write_cifar_python(folder, cifar_images(5, 0), cifar_images(3, 1), 2)
     whole = (folder / "train").read_bytes()
     short = pickle.dumps({"data": np.zeros((5, 7), np.uint8), "fine_labels": [0] * 5}, 2)
     other = pickle.dumps({"data": np.zeros((1, 3072), np.uint8), "fine_labels": [100]}, 2)
@@ -189,26 +164,10 @@ def test_damage_is_one_line(tmp_path: Path) -> None:
         sources.load("cifar100", empty)
 
 
-def write_pack(path: Path, classes: tuple[str, ...] = CLASSES, strip: int = 2, **splits: ImageSet) -> Path:
-    """A pack as `packs` documents it, with `strip` images a strip."""
-    arrays: dict[str, Any] = {"size": np.array(32), "classes": np.array(classes)}
-    for name, split in splits.items():
-        strips = []
-        for start in range(0, len(split), strip):
-            buffer = io.BytesIO()
-            Image.fromarray(split.images[start : start + strip].reshape(-1, 32, 3)).save(buffer, "WEBP", lossless=True)
-            strips.append(buffer.getvalue())
-        arrays[f"webp_{name}"] = np.frombuffer(b"".join(strips), np.uint8)
-        arrays[f"off_{name}"] = np.cumsum([0, *map(len, strips)])
-        arrays[f"y_{name}"] = split.labels.astype(np.uint8)
-    np.savez(path, **arrays)
-    return path
-
-
 def test_packs_merge_into_what_they_were_made_of(tmp_path: Path) -> None:
-    train, test = _images(7, 0), _images(3, 1)
-    first = write_pack(tmp_path / "a.npz", train=train.take(np.arange(4)), test=test)
-    second = write_pack(tmp_path / "b.npz", train=train.take(np.arange(4, 7)))
+    train, test = cifar_images(7, 0), cifar_images(3, 1)
+    first = write_cifar_pack(tmp_path / "a.npz", train=train.take(np.arange(4)), test=test)
+    second = write_cifar_pack(tmp_path / "b.npz", train=train.take(np.arange(4, 7)))
     data = packs.merge([CIFAR100.read_part(path) for path in (first, second)])
     assert _same(data, train, test)
     packs.write_npz(tmp_path / "data" / "cifar100.npz", data)
@@ -217,10 +176,12 @@ def test_packs_merge_into_what_they_were_made_of(tmp_path: Path) -> None:
 
 
 def test_packs_that_do_not_fit_together(tmp_path: Path) -> None:
-    train, test = _images(6, 0), _images(3, 1)
-    first = CIFAR100.read_part(write_pack(tmp_path / "a.npz", train=train, test=test))
-    again = CIFAR100.read_part(write_pack(tmp_path / "b.npz", train=train.take(np.arange(2, 4))))
-    others = CIFAR100.read_part(write_pack(tmp_path / "c.npz", classes=CLASSES[::-1], train=_images(2, 5)))
+    train, test = cifar_images(6, 0), cifar_images(3, 1)
+    first = CIFAR100.read_part(write_cifar_pack(tmp_path / "a.npz", train=train, test=test))
+    again = CIFAR100.read_part(write_cifar_pack(tmp_path / "b.npz", train=train.take(np.arange(2, 4))))
+    others = CIFAR100.read_part(
+        write_cifar_pack(tmp_path / "c.npz", classes=CIFAR_CLASSES[::-1], train=cifar_images(2, 5))
+    )
     with pytest.raises(KdbenchError, match=r"2 train images of .*b\.npz are in another file too"):
         packs.merge([first, again])
     with pytest.raises(KdbenchError, match="other classes than"):
