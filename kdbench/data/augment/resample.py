@@ -39,6 +39,9 @@ def resize_weights(start: Tensor, length: Tensor, scaled: int, target: Tensor, s
 def resample(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Resize images by weights, columns first and rounded in between, as PIL does.
 
+    Results part from PIL's by a level where a sum lies at a half; in TF32, whose products are coarser, in some 3 % of
+    the pixels.
+
     Args:
         images: (B, H, W, C) uint8.
         rows: (B or 1, out, H) weights down the image.

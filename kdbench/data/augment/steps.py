@@ -17,7 +17,7 @@ from kdbench.data.augment.warp import warp
 
 Interpolation = Literal["random", "bilinear", "bicubic"]
 Step = Callable[[Tensor, int], Tensor]
-"""Changes a batch (B, C, S, S), float in [0, 255], given its number; it may overwrite it, and lay it out in memory anew.
+"""Changes a batch (B, C, S, S), float in [0, 255], given its number; it may overwrite it and lay it out anew in memory.
 
 Parameters are drawn for every image of the training set, so that what an image gets does not depend on the order.
 """
