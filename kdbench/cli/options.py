@@ -36,7 +36,10 @@ def add_grid(parser: argparse.ArgumentParser) -> None:
         default="all",
         help="names, files and dotted names: `all,./mine.py,pkg.mod:Class` (default: all)",
     )
-    parser.add_argument("--pairs", default="hetero", help="hetero, homo, all, or teacher:student,... (default: hetero)")
+    parser.add_argument(
+        "--pairs",
+        help="hetero, homo, all, or teacher:student,... (default: hetero; all in a suite that has none of those)",
+    )
     parser.add_argument(
         "--set", action="append", default=[], metavar="METHOD.NAME=VALUE", help="a hyperparameter, repeatable"
     )
@@ -118,7 +121,11 @@ def read_grid(args: argparse.Namespace) -> Grid:
 
     suite, registry = load(args.suite), Registry.installed()
     return Grid(
-        suite, registry, registry.select(args.methods), suite.select_pairs(args.pairs), parse_settings(args.set)
+        suite,
+        registry,
+        registry.select(args.methods),
+        suite.select_pairs(args.pairs or suite.usual_pairs),
+        parse_settings(args.set),
     )
 
 

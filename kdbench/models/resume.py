@@ -40,7 +40,7 @@ class Tail:
             state: an example of what enters.
         """
         self._model = model
-        self.head = head
+        self._head = head
         self._trunk = trunk
         self.prefix = info.prefix
         self.layout: RawLayout
@@ -56,9 +56,9 @@ class Tail:
             self.layout = "NCHW"
             self.channels = state.shape[1]
             self.grid = (state.shape[2], state.shape[3])
-        modules = list(trunk.modules())
-        self._norms = [m for m in modules if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-        heads = [n for m in modules if isinstance(n := getattr(m, "num_heads", None), int)]
+        # Those of the head, too, which is no part of the trunk.
+        self._norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        heads = [n for m in trunk.modules() if isinstance(n := getattr(m, "num_heads", None), int)]
         self.num_heads: int | None = heads[-1] if heads else None
         """Attention heads of the tail's last block, None for a network without attention."""
 
@@ -78,6 +78,11 @@ class Tail:
         """
         with _frozen_statistics(self._norms):
             return self._trunk(self.pack(feature, prefix))
+
+    def head(self, final: Tensor) -> Outputs:
+        """Pooled feature and logits of the trunk's final features; batch-norm layers as in `final`."""
+        with _frozen_statistics(self._norms):
+            return self._head(final)
 
     def parameters(self) -> list[nn.Parameter]:
         """The network's parameters that work on a state entering here."""

@@ -167,7 +167,7 @@ class Suite(_Strict, frozen=True):
         preset: name under which methods look up their hyperparameters for this protocol.
         seeds: default number of seeds.
         eval_every: epochs between two evaluations of the learning curve.
-        published: the protocol's name in the published numbers; none (or empty, in a variant) where nothing is comparable.
+        published: the protocol's name in the published numbers; none (in a variant: empty) where nothing is comparable.
         variants: other settings of the same suite, by name: keys of this file with other values.
         folder: where the suite file lies; teachers may come with it, laid out as in a data folder.
     """
@@ -191,6 +191,11 @@ class Suite(_Strict, frozen=True):
     @property
     def pair_names(self) -> list[str]:
         return [pair.name for pair in self.pairs]
+
+    @property
+    def usual_pairs(self) -> str:
+        """What is run where nobody asks for certain pairs."""
+        return "hetero" if any(self.is_hetero(pair) for pair in self.pairs) else "all"
 
     def is_hetero(self, pair: PairSpec) -> bool:
         """A pair is heterogeneous when its two networks are of different kinds."""

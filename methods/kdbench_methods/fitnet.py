@@ -27,7 +27,7 @@ class FitNet(Method):
     """
 
     published: ClassVar[tuple[str, ...]] = ("FitNet",)
-    presets: ClassVar[dict[str, dict[str, Any]]] = {"crd": {"stages": (2,), "weight": 100.0}}
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"crd": {"stages": (3,), "weight": 100.0}}
 
     stages: tuple[Annotated[int, Field(ge=1, le=4)], ...] = (1, 2, 3, 4)
     weight: float = 1.0

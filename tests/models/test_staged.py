@@ -106,12 +106,15 @@ def test_entering_behind_the_down_sampling() -> None:
     assert resnet.tail(3, "downsampled").grid == resnet.stages[3].grid
 
 
-def test_resuming_leaves_batch_norm_statistics_alone() -> None:
-    resnet = staged("resnet18", size=64).train()
-    tail = resnet.tail(3)
-    before = {name: value.clone() for name, value in resnet.model.state_dict().items()}
+@pytest.mark.parametrize(
+    ("name", "size"), [("resnet18", 64), ("mobilenetv4_conv_small", 64), ("cifar_mobilenetv2", 32)]
+)
+def test_resuming_leaves_batch_norm_statistics_alone(name: str, size: int) -> None:
+    model = staged(name, size=size).train()
+    tail = model.tail(3)
+    before = {name: value.clone() for name, value in model.model.state_dict().items()}
     tail(torch.randn(4, tail.channels, *tail.grid))
-    for name, value in resnet.model.state_dict().items():
+    for name, value in model.model.state_dict().items():
         assert torch.equal(value, before[name]), name
 
 
