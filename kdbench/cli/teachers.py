@@ -50,6 +50,7 @@ def add_parser(commands: Any) -> None:
     training.add_argument("--seed", type=int, default=0)
     training.add_argument("--out", type=Path, metavar="DIR", help="folder to write to (default: DATA/teachers/SUITE)")
     training.add_argument("--workers", type=int, help="processes side by side (default: one a core, one on a GPU)")
+    options.add_reduction(training)
     for sub in (listing, training, importing, verifying):
         options.add_compute(sub)
         options.add_json(sub)
@@ -91,6 +92,7 @@ def _train(args: argparse.Namespace) -> int:
     from kdbench.training.teacher import pretrained_model
 
     suite, names = _chosen(args, args.only)
+    suite = options.reduce(suite, args)
     if args.source is not None and (args.only is None or len(names) != 1):
         raise KdbenchError("--from FILE holds the weights of one model; say which with --only NAME")
     compute = options.resolve_compute(args)

@@ -126,6 +126,7 @@ class TeacherTask:
         train([contender], None, stream, self.compute, on_step, on_epoch)
         facts = {
             "trained_on": self.data.source,
+            "images": len(stream),
             **({"started_from": origin} if origin else {}),
             "recipe": recipe.model_dump(),
             "seed": self.seed,

@@ -95,14 +95,16 @@ def fit(checkpoint: Checkpoint, model: nn.Module, headless: bool = False) -> Fit
         KdbenchError: it does not fit; the message names the first tensor that does not.
     """
     classifier = _classifier_names(model)
-    own = _weights(model.state_dict())
+    everything = model.state_dict()
+    own = _weights(everything)
+    counters = {name: t for name, t in checkpoint.state.items() if name in everything and name not in own}
     given, converted = _weights(checkpoint.state), _weights(_converted(checkpoint.state, model))
     problem = None
     for state in (given, converted):
         if state.keys() == own.keys() or (headless and state.keys() == own.keys() - classifier):
             problem = _first_difference(own, {name: name for name in state}, state, classifier)
             if problem is None:
-                return Fitted(state, "by name", _num_classes(state, classifier))
+                return Fitted(state | counters, "by name", _num_classes(state, classifier))
     problem = problem or _first_stranger(own, max(given, converted, key=lambda state: len(state.keys() & own.keys())))
     if checkpoint.ordered and len(given) == len(own):
         names = dict(zip(own, given, strict=True))

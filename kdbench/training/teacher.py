@@ -94,7 +94,10 @@ def _check_classes(what: str, theirs: int | None, suite: Suite, name: str, num_c
 
 def _timm_weights(spec: ModelSpec) -> PretrainedCfg:
     """Where timm's pretrained weights of a model are, and what they expect."""
-    found = timm.get_pretrained_cfg(spec.timm)
+    try:
+        found = timm.get_pretrained_cfg(spec.timm)
+    except RuntimeError as error:
+        raise KdbenchError(f"no weights {spec.timm} in timm: {error}") from error
     if found is None or not found.has_weights:
         raise KdbenchError(f"timm has no pretrained weights of {spec.timm}; name a tag that has some, or a local FILE")
     return found
