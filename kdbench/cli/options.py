@@ -120,13 +120,8 @@ def read_grid(args: argparse.Namespace) -> Grid:
     from kdbench.suites.schema import load
 
     suite, registry = load(args.suite), Registry.installed()
-    return Grid(
-        suite,
-        registry,
-        registry.select(args.methods),
-        suite.select_pairs(args.pairs or suite.usual_pairs),
-        parse_settings(args.set),
-    )
+    pairs = suite.select_pairs(args.pairs or suite.usual_pairs)
+    return Grid(suite, registry, registry.select(args.methods), pairs, parse_settings(args.set))
 
 
 def reduce(suite: "Suite", args: argparse.Namespace) -> "Suite":

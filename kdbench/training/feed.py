@@ -62,7 +62,9 @@ def open_training(
     images, classes = split(data, root, "train", held_out), len(load(data, root).classes)
     if isinstance(images, FileSet):
         return StreamedStream(images, data, recipe, classes, seed, pair, compute.device, compute.loaders, compute.shard)
-    resident = _resident(data, root, "train", held_out, recipe.augment.shift, compute.device)
+    # Room for the shift is padded; images that are resized are shifted by their crop.
+    room = recipe.augment.shift if data.fit == "pad" else 0
+    resident = _resident(data, root, "train", held_out, room, compute.device)
     return ResidentStream(resident, recipe, classes, seed, pair, compute.shard)
 
 
