@@ -61,7 +61,7 @@ def training_transform(data: Data, augment: Augment) -> transforms.Compose:
 
 def _randaugment(data: Data, augment: Augment) -> RandAugment:
     fill = tuple(min(255, round(255 * mean)) for mean in data.mean)
-    settings: dict[str, Any] = {"translate_const": int(data.image_size * 0.45), "img_mean": fill}
+    settings: dict[str, Any] = {"img_mean": fill}
     if augment.interpolation != "random":
         settings["interpolation"] = str_to_pil_interp(augment.interpolation)
     try:

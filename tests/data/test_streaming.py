@@ -68,17 +68,17 @@ def test_batches_do_not_depend_on_the_workers(files: FileSet, augment: Augment) 
 
 def test_batches_are_a_function_of_seed_pair_and_epoch(files: FileSet) -> None:
     index = [torch.arange(16)]
+    weak = Augment(resized_crop=(0.08, 1), flip=0.5)
 
     def draw(epoch: int = 0, **places: Any) -> Tensor:
-        return next(_stream(files, STRONG, **places).images(epoch, index))
+        return next(_stream(files, weak, **places).images(epoch, index))
 
     first = draw()
     assert torch.equal(first, draw())
     for other in (draw(seed=1), draw(pair="a:c"), draw(epoch=1)):
         assert not torch.equal(first, other)
     # An image's own draws: the same image twice in a batch is the same, in other company too.
-    weak = _stream(files, Augment(resized_crop=(0.08, 1), flip=0.5))
-    first, second = weak.images(0, [torch.tensor([5, 7, 5]), torch.tensor([7, 11])])
+    first, second = _stream(files, weak).images(0, [torch.tensor([5, 7, 5]), torch.tensor([7, 11])])
     assert torch.equal(first[0], first[2]) and torch.equal(first[1], second[0])
 
 
