@@ -1,7 +1,6 @@
 """`kdbench data list|download|import|check`: the data sets of the data folder."""
 
 import argparse
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,13 +28,7 @@ def add_parser(commands: Any) -> None:
     check = options.add_command(actions, "check", _check, "read a data set whole and tell what is in it")
     check.add_argument("source", help="as a suite names it: cifar100, folder:imagenet1k, reader:wds/shards, ...")
     for action in actions.choices.values():
-        action.add_argument(
-            "--data",
-            type=Path,
-            metavar="DIR",
-            default=Path(os.environ.get("KDBENCH_DATA", "data")),
-            help="folder of data sets (default: $KDBENCH_DATA, else ./data)",
-        )
+        options.add_data(action)
         options.add_json(action)
 
 

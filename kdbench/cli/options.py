@@ -45,8 +45,8 @@ def add_grid(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_compute(parser: argparse.ArgumentParser) -> None:
-    """On what, and with which data."""
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """Where data is."""
     parser.add_argument(
         "--data",
         type=Path,
@@ -54,6 +54,11 @@ def add_compute(parser: argparse.ArgumentParser) -> None:
         default=Path(os.environ.get("KDBENCH_DATA", "data")),
         help="folder of data sets and teachers that do not come with kdbench (default: $KDBENCH_DATA, else ./data)",
     )
+
+
+def add_compute(parser: argparse.ArgumentParser) -> None:
+    """On what, and with which data."""
+    add_data(parser)
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16"])
     parser.add_argument(

@@ -51,8 +51,10 @@ def add_parser(commands: Any) -> None:
     training.add_argument("--out", type=Path, metavar="DIR", help="folder to write to (default: DATA/teachers/SUITE)")
     training.add_argument("--workers", type=int, help="processes side by side (default: one a core, one on a GPU)")
     options.add_reduction(training)
-    for sub in (listing, training, importing, verifying):
+    options.add_data(listing)
+    for sub in (training, importing, verifying):
         options.add_compute(sub)
+    for sub in (listing, training, importing, verifying):
         options.add_json(sub)
 
 

@@ -10,12 +10,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdbench.data.augment.boxes import resized_crop_boxes
-from kdbench.data.augment.erasing import Noise
 from kdbench.data.augment.members import Order
 from kdbench.data.augment.randaugment import Policy
 from kdbench.data.augment.resample import resample, resize_weights
-from kdbench.data.augment.steps import Erasing, Jitter, RandAugment, Step
-from kdbench.data.seeds import derive_seed
+from kdbench.data.augment.steps import Jitter, RandAugment, Step
 from kdbench.data.sources import ImageSet
 from kdbench.data.stream import EvaluationSet, Shard, TrainingStream
 from kdbench.errors import KdbenchError
@@ -211,9 +209,5 @@ class ResidentStream(TrainingStream):
             steps.append(RandAugment(self._policy, augment.interpolation, data.mean, side, rng, order))
         elif augment.colour_jitter:
             steps.append(Jitter(augment.colour_jitter, self.rng("colour", epoch), order))
-        if augment.erasing:
-            seed = derive_seed(self.seed, "noise", self.pair, epoch, self.shard.rank)
-            generator = torch.Generator(order.device).manual_seed(seed)
-            mean, std = torch.tensor([data.mean, data.std], device=order.device)
-            steps.append(Erasing(augment.erasing, Noise(mean, std, generator), side, self.rng("erasing", epoch), order))
-        return steps
+        erasing = self.erasing(epoch, data, order)
+        return [*steps, erasing] if erasing else steps

@@ -9,10 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kdbench.data.augment.erasing import Noise
+from kdbench.data.augment.members import Order
+from kdbench.data.augment.steps import Erasing
 from kdbench.data.batch import Batch
 from kdbench.data.mixing import Mixer
 from kdbench.data.seeds import derive_seed
-from kdbench.suites.schema import Recipe
+from kdbench.suites.schema import Data, Recipe
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,15 @@ class TrainingStream(ABC):
                     progress=(epoch + step / steps) / self.recipe.epochs,
                 ),
             )
+
+    def erasing(self, epoch: int, data: Data, order: Order) -> Erasing | None:
+        """The recipe's random erasing of an epoch, on the device; None where it has none."""
+        if not self.recipe.augment.erasing:
+            return None
+        seed = derive_seed(self.seed, "noise", self.pair, epoch, self.shard.rank)
+        mean, std = torch.tensor([data.mean, data.std], device=order.device)
+        noise = Noise(mean, std, torch.Generator(order.device).manual_seed(seed))
+        return Erasing(self.recipe.augment.erasing, noise, data.image_size, self.rng("erasing", epoch), order)
 
     def generator(self, axis: str, epoch: int) -> torch.Generator:
         """The host's random stream of an axis."""

@@ -13,9 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import Compose
 
-from kdbench.data.augment.erasing import Noise
 from kdbench.data.augment.members import Order
-from kdbench.data.augment.steps import Erasing
 from kdbench.data.seeds import derive_seed
 from kdbench.data.sources import FileSet, ImageSet
 from kdbench.data.stream import ALONE, Shard, TrainingStream
@@ -58,20 +56,10 @@ class StreamedStream(TrainingStream):
     def images(self, epoch: int, batches: Sequence[Tensor]) -> Iterator[Tensor]:
         seed_of = partial(derive_seed, self.seed, "augment", self.pair, epoch)
         pieces = _Pieces(self._split, _mode(self._data), self._transform, seed_of)
-        erasing = self._erasing(epoch, batches)
+        order = Order(torch.cat(list(batches)).numpy(), len(batches[0]), len(self), self.labels.device)
+        erasing = self.erasing(epoch, self._data, order)
         for step, images in enumerate(_loaded(pieces, batches, self.labels.device, self._workers)):
             yield erasing(images, step) if erasing else images
-
-    def _erasing(self, epoch: int, batches: Sequence[Tensor]) -> Erasing | None:
-        """Random erasing, on the device as for images that live there, and with the same draws."""
-        probability, data, device = self.recipe.augment.erasing, self._data, self.labels.device
-        if not probability:
-            return None
-        order = Order(torch.cat(list(batches)).numpy(), len(batches[0]), len(self), device)
-        seed = derive_seed(self.seed, "noise", self.pair, epoch, self.shard.rank)
-        mean, std = torch.tensor([data.mean, data.std], device=device)
-        noise = Noise(mean, std, torch.Generator(device).manual_seed(seed))
-        return Erasing(probability, noise, data.image_size, self.rng("erasing", epoch), order)
 
 
 class StreamedEvaluation:

@@ -163,11 +163,13 @@ def make_plan(
     data = feed.load(suite.data, data_root)
     identities = {}
     for pair in pairs:
+        teacher = teacher_metadata(suite.teacher_path(pair.teacher, data_root))
         identities[pair.name] = {
             "data": {**suite.data.model_dump(exclude={"source", "teacher_source"}), "sha256": data.sha256},
             "teacher": {
                 "model": suite.models[pair.teacher].identity,
-                "sha256": teacher_metadata(suite.teacher_path(pair.teacher, data_root))["sha256"],
+                "sha256": teacher["sha256"],
+                "normalisation": teacher.get("normalisation"),
             },
             "student": suite.models[pair.student].identity,
             "recipe": suite.recipe_of(pair.student).model_dump(),

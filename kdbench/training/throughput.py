@@ -74,7 +74,7 @@ def matmul_rate(compute: Compute) -> float:
         compute.synchronise()
         started = time.perf_counter()
         for _ in range(repeats):
-            matrix @ matrix
+            torch.mm(matrix, matrix)
         compute.synchronise()
         best = max(best, repeats * 2 * side**3 / (time.perf_counter() - started))
     return best

@@ -60,7 +60,7 @@ def test_list_json() -> None:
         ("run --precision bf16 --device cpu", "no bf16 units"),
         ("report no-such-folder", "no results in no-such-folder"),
         ("verify nothing", "unknown method 'nothing'"),
-        ("teachers train", "give --data DIR"),
+        ("teachers train", "no train-images-idx3-ubyte"),
         ("teachers train --data no-such-folder", "no train-images-idx3-ubyte"),
         ("teachers list --only vit", "unknown teacher of suite proxy 'vit'"),
         ("new-method 1st", "is no class name"),

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kdbench.data.sources import load
+from kdbench.data.sources import ImageSet, load
 
 PER_CLASS = {"train": 500, "test": 200}
 
@@ -21,6 +21,7 @@ def subset(folder: Path) -> dict[str, NDArray]:
     generator = np.random.RandomState(0)
     arrays: dict[str, NDArray] = {}
     for name, split in (("train", data.train), ("test", data.test)):
+        assert isinstance(split, ImageSet)
         chosen = [
             generator.choice(np.flatnonzero(split.labels == label), PER_CLASS[name], replace=False)
             for label in range(len(data.classes))
