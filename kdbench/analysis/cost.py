@@ -29,6 +29,8 @@ class PairCost:
         extra_parameters: trainable parameters beside the student's.
         peak_memory: bytes.
         flops: per image, by part.
+        utilisation: share in [0, 1] of the device's matrix rate that the networks' operations reach; a method's own
+            operations are not counted.
     """
 
     pair: str
@@ -46,6 +48,7 @@ class PairCost:
     extra_parameters: int | None
     peak_memory: int | None
     flops: dict[str, float]
+    utilisation: float
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,7 @@ def _pair_cost(study: Study, pair: str, method: str, record: dict[str, Any]) -> 
     measured = record if done else {}
     blocks: list[float] = measured.get("blocks") or []
     p10, p50, p90 = np.percentile(blocks, [10, 50, 90]).tolist() if blocks else [math.nan] * 3
+    flops, rate = measured.get("flops") or {}, measured.get("matmul_flops")
     where = f"the throughput of {method} on {pair}"
     return PairCost(
         pair=pair,
@@ -102,7 +106,8 @@ def _pair_cost(study: Study, pair: str, method: str, record: dict[str, Any]) -> 
         phases={phase: 1e3 * seconds for phase, seconds in (measured.get("phases") or {}).items()},
         extra_parameters=_whole(measured.get("extra_parameters")),
         peak_memory=_whole(measured.get("peak_memory")),
-        flops=measured.get("flops") or {},
+        flops=flops,
+        utilisation=math.nan if rate is None or pd.isna(rate) else p50 * flops["train"] / rate,
     )
 
 

@@ -32,6 +32,11 @@ def notes(content: Content) -> list[str]:
         lines += [f"Throughput, {line}" for line in _not_done(content, _throughput_places(content))]
     else:
         lines.append("Throughput was not measured, so its tables and figures are left out.")
+    if any(cost.utilisation > 0 for cost in content.costs.values()):
+        lines.append(
+            "Utilisation: operations of the two networks (three times the student's forward pass, the teacher's once) a "
+            "second, over those of a large matrix product on the same device; a method's own are not counted."
+        )
     if "," in (names := devices(study, study.cells)):
         lines.append(f"The cells were trained on several devices: {names}.")
     if others := sorted({row.protocol for row in content.published if not row.own_protocol}):

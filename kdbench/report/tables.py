@@ -143,6 +143,8 @@ def cost_table(content: Content, pair: str) -> pd.DataFrame:
         cells["peak memory"] = text.size(cost.peak_memory)
         flops = cost.flops.get("train")
         cells["MFLOP/image"] = text.NONE if flops is None else f"{flops / 1e6:,.1f}"
+        if not math.isnan(cost.utilisation):
+            cells["utilisation %"] = text.fixed(100 * cost.utilisation, 1)
         rows.append(cells)
     return pd.DataFrame(rows).fillna(text.NONE)
 

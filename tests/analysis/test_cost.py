@@ -58,3 +58,14 @@ def test_blocks_of_other_rounds_are_refused(tmp_path: Path):
     write_json(path, record | {"control_blocks": record["control_blocks"][:-1]})
     with pytest.raises(KdbenchError, match="30 blocks against 29"):
         pair_costs(load(results))
+
+
+def test_utilisation_is_the_share_of_the_devices_matrix_rate(tmp_path: Path):
+    results = write_results(tmp_path, Plan())
+    path = next((tmp_path / "throughput").glob("*/kd-*.json"))
+    record = read_json(path) | {"matmul_flops": 2e12}
+    write_json(path, record)
+    costs = {(cost.pair, cost.method): cost for cost in pair_costs(load(results))}
+    expected = np.median(record["blocks"]) * record["flops"]["train"] / 2e12
+    assert costs[record["pair"], "kd"].utilisation == pytest.approx(expected)
+    assert math.isnan(costs[record["pair"], "scratch"].utilisation)
