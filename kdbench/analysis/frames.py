@@ -40,7 +40,8 @@ CELL_COLUMNS = [
 ]
 THROUGHPUT_COLUMNS = [
     *("pair", "method", "role", "status", "error", "environment", "batch_size"),
-    *("blocks", "control_blocks", "baseline_blocks", "phases", "peak_memory", "extra_parameters", "flops", "matmul_flops"),
+    *("blocks", "control_blocks", "baseline_blocks", "phases", "peak_memory", "extra_parameters"),
+    *("flops", "matmul_flops"),
 ]
 
 

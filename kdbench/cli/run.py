@@ -63,6 +63,8 @@ def execute(args: argparse.Namespace) -> int:
     elif not outcome.complete:
         left = ", ".join(f"{count} {status}" for status, count in sorted(outcome.statuses.items()))
         console.print(f"[red]not every cell is done:[/red] {left}; the same command tries the rest again")
+        for error, count in outcome.errors.items():
+            console.print(f"  {count} x {error}", highlight=False, markup=False, soft_wrap=True)
     return EXIT_OK if outcome.complete else EXIT_INCOMPLETE
 
 

@@ -34,8 +34,8 @@ def notes(content: Content) -> list[str]:
         lines.append("Throughput was not measured, so its tables and figures are left out.")
     if any(cost.utilisation > 0 for cost in content.costs.values()):
         lines.append(
-            "Utilisation: operations of the two networks (three times the student's forward pass, the teacher's once) a "
-            "second, over those of a large matrix product on the same device; a method's own are not counted."
+            "Utilisation: operations a second of the two networks (three times the student's forward pass, the "
+            "teacher's once) over those of a large matrix product on the same device; a method's own are not counted."
         )
     if "," in (names := devices(study, study.cells)):
         lines.append(f"The cells were trained on several devices: {names}.")

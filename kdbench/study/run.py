@@ -1,5 +1,6 @@
 """A run: plan, accuracy phase, throughput phase; finished cells are kept, so repeating the command resumes it."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -19,9 +20,15 @@ from kdbench.training.device import default_workers
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: cells by status, over all planned ones."""
+    """How a run ended, over all planned cells.
+
+    Attributes:
+        statuses: number of cells by status.
+        errors: number of cells by the first line of what went wrong.
+    """
 
     statuses: dict[str, int]
+    errors: dict[str, int]
 
     @property
     def complete(self) -> bool:
@@ -84,12 +91,15 @@ def run(
 
 def outcome(plan: Plan, results: Results) -> Outcome:
     """Planned cells by status; a cell without a record is `missing`."""
-    known = {cell["key"]: cell["status"] for cell in results.cells()}
-    statuses: dict[str, int] = {}
-    for cell in plan.cells():
-        status = known.get(cell.key, "missing")
-        statuses[status] = statuses.get(status, 0) + 1
-    return Outcome(statuses)
+    known = {cell["key"]: cell for cell in results.cells()}
+    records = [known.get(cell.key) for cell in plan.cells()]
+    statuses = Counter("missing" if record is None else record["status"] for record in records)
+    errors = Counter(
+        record["error"].partition("\n")[0]
+        for record in records
+        if record is not None and record["error"] and record["status"] != "unsupported"
+    )
+    return Outcome(dict(statuses), dict(errors))
 
 
 def _phase(title: str, tasks: Sequence[Task], workers: int, console: Console) -> None:

@@ -1,6 +1,6 @@
 """Getting the teachers of a suite: training or fine-tuning them, importing weights trained elsewhere, verifying them.
 
-Whatever way its weights came, a teacher is stored only after its accuracy was measured on the suite's test split.
+Whatever way its weights came, a teacher is stored with its accuracy on the suite's test split.
 """
 
 import time
@@ -87,7 +87,7 @@ class TeacherTask:
         """Train on all images of the teacher data, evaluate on the test split of the suite, save.
 
         Raises:
-            KdbenchError: the training failed, or what came of it is no better than guessing.
+            KdbenchError: the training failed.
         """
         self.compute.apply()
         suite, recipe = self.suite, self.suite.recipe_of(self.name)
@@ -176,7 +176,7 @@ def import_teacher(
     test = _test_split(suite, name, data_root, compute)
     target = suite.own_teachers(data_root) / f"{name}.safetensors"
     facts = {"imported_from": origin, "command": command}
-    save_teacher(target, suite, name, teacher, test, compute, facts, spare_better=True)
+    save_teacher(target, suite, name, teacher, test, compute, facts, imported=True)
     return target
 
 
@@ -188,23 +188,24 @@ def save_teacher(
     test: EvaluationSet,
     compute: Compute,
     facts: dict[str, Any],
-    spare_better: bool = False,
+    imported: bool = False,
 ) -> None:
     """Measure a teacher and write it with its accuracy, hash and `facts`.
 
     Args:
-        spare_better: a file at `target` that holds a clearly better teacher is not replaced.
+        imported: weights of unknown origin are stored only if they know the task, and replace no better teacher; what
+            was trained here is what was asked for.
 
     Raises:
-        KdbenchError: it is no better than guessing, or worse than the one it would replace; nothing is written then.
+        KdbenchError: imported weights are no better than guessing, or worse than those they would replace.
     """
     result = evaluate(model, test, suite.eval_batch_size, compute)
-    if result.top1 <= guessing(len(test), model.num_classes):
+    if imported and result.top1 <= guessing(len(test), model.num_classes):
         raise KdbenchError(
             f"{name} reaches only {result.top1:.2f} % on the test split of {suite.data.source}, where guessing gives "
             f"{100 / model.num_classes:.3g} %: weights of another task, another normalisation or another class order?"
         )
-    if spare_better and (better := _stored_top1(target)) > result.top1 + TOLERANCE:
+    if imported and (better := _stored_top1(target)) > result.top1 + TOLERANCE:
         raise KdbenchError(
             f"{name} reaches {result.top1:.2f} %, but {target} already holds a teacher of {better:.2f} %; "
             "remove that file first if it is to be replaced"
