@@ -50,7 +50,7 @@ def execute(args: argparse.Namespace) -> int:
     return EXIT_INCOMPLETE if any(verdict.status == "failed" for verdict in verdicts) else EXIT_OK
 
 
-MARKS = {"passed": "[green]passed[/green]", "failed": "[red]FAILED[/red]", "unsupported": "[yellow]n/a[/yellow]"}
+MARKS = {"passed": "[green]ok[/green]", "failed": "[red]FAIL[/red]", "unsupported": "[yellow]n/a[/yellow]"}
 
 
 def _print(verdict: "Verdict", console: "Console") -> None:
@@ -58,7 +58,7 @@ def _print(verdict: "Verdict", console: "Console") -> None:
     if verdict.reason:
         console.print(f"    {verdict.reason}", highlight=False)
     for check in verdict.checks:
-        sign = "[green]ok[/green]  " if check.passed else "[red]FAIL[/red]"
+        sign = MARKS["passed" if check.passed else "failed"]
         console.print(f"  {sign} {check.name}: {check.detail}", highlight=False, soft_wrap=True)
 
 
@@ -71,7 +71,7 @@ def _summary(verdicts: "list[Verdict]") -> "Table":
     methods = list(dict.fromkeys(verdict.method for verdict in verdicts))
     table.add_column("pair", no_wrap=True)
     for title in ("teacher M", "student M"):
-        table.add_column(title, justify="right")
+        table.add_column(title, justify="right", no_wrap=True)
     for method in methods:
         table.add_column(method, overflow="fold")
     for pair in dict.fromkeys(verdict.pair for verdict in verdicts):

@@ -24,7 +24,7 @@ def create_model(spec: ModelSpec, num_classes: int, in_chans: int, image_size: i
     """
     try:
         return _create(spec.timm, create_arguments(spec, num_classes, in_chans, image_size))
-    except (TypeError, AssertionError, ValueError, RuntimeError) as error:
+    except (TypeError, KeyError, AssertionError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise KdbenchError(f"timm cannot build {spec.timm} with {spec.kwargs}: {reason}") from error
 
@@ -51,8 +51,9 @@ def _create(name: str, arguments: dict[str, Any]) -> nn.Module:
     """
     try:
         return timm.create_model(name, **arguments)
-    except TypeError as error:
-        if "multiple values for keyword" not in str(error):
+    except (TypeError, KeyError) as error:
+        # Python reports the doubled keyword as a KeyError while another exception is being handled.
+        if "multiple values for keyword" not in str(error) and error.args[:1] not in [(name,) for name in arguments]:
             raise
     module = sys.modules[model_entrypoint(name).__module__]
     build = module.build_model_with_cfg  # type: ignore[attr-defined]

@@ -144,3 +144,14 @@ def test_bad_specs(name: str, kwargs: dict[str, Any], message: str) -> None:
 def test_illegal_image_size() -> None:
     with pytest.raises(KdbenchError, match="does not run at 3 px"):
         staged("convnext_atto", size=3)
+
+
+def test_overrides_reach_the_model_while_another_error_is_handled() -> None:
+    """Python then reports a doubled keyword as another kind of error."""
+    spec = ModelSpec(timm="mixer_s32_224", kind="mlp", recipe="-", kwargs={"patch_size": 8, "num_blocks": 2})
+    try:
+        raise ValueError("data is missing")
+    except ValueError:
+        model = create_model(spec, 10, 3, 32)
+    assert len(model.blocks) == 2  # type: ignore[arg-type]
+    assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 10)

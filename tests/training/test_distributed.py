@@ -108,7 +108,7 @@ def test_a_run_under_torchrun(short_suite: Callable[..., Path], tmp_path: Path) 
     """The first process writes the records, none writes twice, the same command then has nothing to do."""
     suite = short_suite(text=lambda text: text.replace("batch_size = 25", "batch_size = 20"))
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={_free_port()}"]
-    command += ["-m", "kdbench.cli.main", "run", "--suite", str(suite), "--pairs", "vit-t:vit-s", "--seeds", "1"]
+    command += ["-m", "kdbench", "run", "--suite", str(suite), "--pairs", "vit-t:vit-s", "--seeds", "1"]
     command += ["--methods", "kd,assistant", "--device", "cpu", "--out", str(tmp_path)]
     for expected in ("0 finished, 3 to run", "3 finished, 0 to run"):
         done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
