@@ -14,7 +14,8 @@ import torch
 from kdbench.models.create import create_model
 from kdbench.models.spec import ModelSpec
 from kdbench.models.staged import StagedModel
-from kdbench.suites.schema import Suite, load
+from kdbench.suites.loading import load
+from kdbench.suites.schema import Suite
 from kdbench.training.device import Compute
 
 torch.set_num_threads(1)

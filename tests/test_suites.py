@@ -7,7 +7,8 @@ import torch
 
 from kdbench.errors import KdbenchError
 from kdbench.models.create import create_model
-from kdbench.suites.schema import Suite, available, load
+from kdbench.suites.loading import available, load
+from kdbench.suites.schema import Suite
 from kdbench.training.teacher import teacher_metadata
 from tests.conftest import NO_DATA
 

@@ -37,7 +37,7 @@ def _methods(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _pairs(args: argparse.Namespace) -> list[dict[str, Any]]:
-    from kdbench.suites.schema import load
+    from kdbench.suites.loading import load
 
     suite = load(args.suite)
     return [
@@ -52,7 +52,7 @@ def _pairs(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _suites(args: argparse.Namespace) -> list[dict[str, Any]]:
-    from kdbench.suites.schema import available, load
+    from kdbench.suites.loading import available, load
 
     rows = []
     for name in available():

@@ -122,7 +122,7 @@ def read_grid(args: argparse.Namespace) -> Grid:
     """
     from kdbench.hyperparameters import parse_settings
     from kdbench.registry import Registry
-    from kdbench.suites.schema import load
+    from kdbench.suites.loading import load
 
     suite, registry = load(args.suite), Registry.installed()
     pairs = suite.select_pairs(args.pairs or suite.usual_pairs)

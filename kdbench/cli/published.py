@@ -46,7 +46,7 @@ def execute(args: argparse.Namespace) -> int:
 
 
 def _suite(name: str) -> "Suite":
-    from kdbench.suites.schema import load
+    from kdbench.suites.loading import load
 
     return load(name)
 

@@ -64,7 +64,7 @@ def _chosen(args: argparse.Namespace, only: str | None) -> tuple["Suite", list[s
     Raises:
         KdbenchError: no such suite, or no such teacher of it.
     """
-    from kdbench.suites.schema import load
+    from kdbench.suites.loading import load
 
     suite = load(args.suite)
     known = list(dict.fromkeys(pair.teacher for pair in suite.pairs))

@@ -113,7 +113,7 @@ def test_the_suite_and_the_study_agree_on_what_is_reduced(tmp_path: Path, proxy_
 
 @pytest.fixture
 def proxy_protocol() -> str:
-    from kdbench.suites.schema import load
+    from kdbench.suites.loading import load
 
     return load("proxy").reduced(2, 50, None).protocol
 

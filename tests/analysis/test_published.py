@@ -17,7 +17,7 @@ from kdbench.analysis.comparison import ALLOWANCE
 from kdbench.analysis.published import Number, baselines_folder, find, numbers, protocols, published_name
 from kdbench.errors import KdbenchError
 from kdbench.registry import Registry
-from kdbench.suites.schema import available, load
+from kdbench.suites.loading import available, load
 
 ROOT = Path(__file__).parents[2]
 

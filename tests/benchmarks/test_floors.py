@@ -13,7 +13,8 @@ import torch
 from kdbench.data.resident import ResidentImages, ResidentStream
 from kdbench.data.sources import ImageSet
 from kdbench.registry import Registry
-from kdbench.suites.schema import Suite, load
+from kdbench.suites.loading import load
+from kdbench.suites.schema import Suite
 from kdbench.training.arena import Arena
 from kdbench.training.contender import Contender
 from kdbench.training.device import Compute, resolve

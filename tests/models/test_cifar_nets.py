@@ -12,7 +12,7 @@ import kdbench.models.cifar  # noqa: F401  (registers the networks)
 from kdbench.models.cifar.net import CifarNet
 from kdbench.models.features import Needs
 from kdbench.models.staged import StagedModel
-from kdbench.suites.schema import load
+from kdbench.suites.loading import load
 from kdbench.training.optim import learning_rate
 from tests.conftest import NO_DATA, staged
 

@@ -19,7 +19,8 @@ from timm.models.mlp_mixer import MlpMixer
 
 from kdbench.data.normalise import normalise
 from kdbench.records import CellRecord, Results
-from kdbench.suites.schema import Suite, load
+from kdbench.suites.loading import load
+from kdbench.suites.schema import Suite
 from kdbench.training.arena import Arena
 from kdbench.training.device import Compute
 from kdbench.training.teacher import new_model

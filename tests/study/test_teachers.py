@@ -11,7 +11,8 @@ from torch import Tensor
 from kdbench.errors import KdbenchError
 from kdbench.registry import Registry
 from kdbench.study.teachers import Expects, TeacherTask, guessing, import_teacher, verify_teacher
-from kdbench.suites.schema import Suite, load
+from kdbench.suites.loading import load
+from kdbench.suites.schema import Suite
 from kdbench.training.device import Compute
 from kdbench.training.teacher import load_teacher, new_model, normalisation_of, teacher_metadata
 from kdbench.training.weights import read_safetensors, save_weights
