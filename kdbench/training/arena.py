@@ -54,7 +54,6 @@ class Arena:
         held_out = data.holdout if data.reserve_holdout or split == "val" else 0.0
         part = "test" if split == "test" else "validation"
         teacher, record = load_teacher(suite, pair.teacher, classes, compute, data_root)
-        compute.compiled(teacher)
         stream = feed.open_training(data, data_root, held_out, recipe, seed, pair.name, compute)
         return cls(
             suite=suite,

@@ -238,5 +238,4 @@ def build_contender(
     # Processes that share a cell drop different units; the first, or only, one draws as a single process does.
     rank = (compute.shard.rank,) if compute.shard.rank else ()
     stream = RandomStream(derive_seed(seed, "dropout", pair, *rank), compute.device)
-    compute.compiled(student)
     return Contender(name, student, method, recipe, steps_per_epoch, stream, compute)

@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,10 +57,18 @@ class Compute:
             torch.backends.cuda.matmul.allow_tf32 = True
             torch.backends.cudnn.allow_tf32 = True
 
-    def compiled(self, model: nn.Module) -> None:
-        """Compile `model` in place where asked to; its state dict keeps its keys."""
-        if self.compile != "off":
-            model.compile(mode="reduce-overhead" if self.compile == "graphs" else "default")
+    def compile_models(self, models: Iterable[nn.Module]) -> None:
+        """Compile models in place where that is asked for; their state dicts keep their keys.
+
+        Shapes are fixed: a training has one size of batch. What calls `forward` itself goes past the compiled code, as
+        evaluation and self-check do, whose batches have other sizes.
+        """
+        if self.compile == "off":
+            return
+        # All staged models share the code of one forward pass, and each method asks it for other features.
+        torch._dynamo.config.recompile_limit = 64
+        for model in models:
+            model.compile(mode="reduce-overhead" if self.compile == "graphs" else "default", dynamic=False)
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -29,7 +29,8 @@ def evaluate(model: StagedModel, split: EvaluationSet, batch_size: int, compute:
     first, fifth = [], []
     for raw, labels in split.batches(batch_size):
         with compute.autocast():
-            logits = model(normalise(raw, model.normalisation)).logits.float()
+            # Not through `__call__`: a compiled model is compiled for the batches of the training.
+            logits = model.forward(normalise(raw, model.normalisation)).logits.float()
         hits = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
         first.append(hits[:, 0])
         fifth.append(hits.any(dim=1))

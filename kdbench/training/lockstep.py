@@ -50,6 +50,7 @@ def train(
         on_step: called after every step, must return fast.
         on_epoch: called after every epoch, with the epochs finished.
     """
+    compile_all(contenders, teacher, compute)
     epochs, steps = stream.recipe.epochs, stream.steps_per_epoch
     for epoch in range(epochs):
         for step, (raw, batch) in enumerate(stream.epoch(epoch), start=1):
@@ -62,6 +63,12 @@ def train(
         on_epoch(Position(epoch + 1, 0, epochs, steps))
         if all(contender.status is not None for contender in contenders):
             return
+
+
+def compile_all(contenders: Sequence[Contender], teacher: StagedModel | None, compute: Compute) -> None:
+    """Compile the networks of a training where that is asked for."""
+    students = [contender.student for contender in contenders]
+    compute.compile_models([*students, teacher] if teacher is not None else students)
 
 
 def lockstep(

@@ -44,7 +44,7 @@ def self_check(contender: Contender, teacher: StagedModel, raw: Tensor, batch: B
         for _ in range(STEPS):
             answer = teacher_outputs(teacher, [contender], lambda norm: normalise(raw, norm), compute)
             with compute.autocast():
-                outputs = student(normalise(raw, student.normalisation), method.student_needs)
+                outputs = student.forward(normalise(raw, student.normalisation), method.student_needs)
                 terms = method(outputs, answer if method.teacher_needs is not None else None, batch)
             problem = _terms_problem(terms)
             if problem:

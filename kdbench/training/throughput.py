@@ -15,7 +15,7 @@ from kdbench.data.batch import Batch
 from kdbench.training.arena import Arena
 from kdbench.training.contender import Contender
 from kdbench.training.device import Compute
-from kdbench.training.lockstep import lockstep
+from kdbench.training.lockstep import compile_all, lockstep
 
 PHASES = ("data", "teacher", "student", "method", "backward", "optimizer")
 PHASE_STEPS = 10
@@ -45,6 +45,7 @@ def measure(
         on_round: called with the share done.
     """
     timing = arena.suite.timing
+    compile_all(contenders, arena.teacher, arena.compute)
     found = {contender.name: Measurement() for contender in contenders}
     steppers = {contender.name: _Stepper(arena, contender) for contender in contenders}
     for number, (name, stepper) in enumerate(steppers.items()):

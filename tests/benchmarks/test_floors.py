@@ -18,7 +18,7 @@ from kdbench.suites.schema import Suite
 from kdbench.training.arena import Arena
 from kdbench.training.contender import Contender
 from kdbench.training.device import Compute, resolve
-from kdbench.training.lockstep import lockstep
+from kdbench.training.lockstep import compile_all, lockstep
 
 pytestmark = pytest.mark.bench
 
@@ -57,7 +57,6 @@ def _arena(suite: Suite, pair: str, compute: Compute, size: Size) -> Arena:
     """Random images at 32 px on the device, augmented as the suite says; networks with random weights."""
     spec = suite.select_pairs(pair)[0]
     arena = Arena.rehearse(suite, spec, compute)
-    compute.compiled(arena.teacher)
     random = np.random.default_rng(0)
     images = ImageSet(
         random.integers(0, 256, (size.images, 32, 32, 3), dtype=np.uint8), random.integers(0, 100, size.images)
@@ -91,6 +90,7 @@ def test_pairs_at_224_px(pair: str, compute: Compute) -> None:
     together = [_contender(arena, name) for name in METHODS]
     alone = [[_contender(arena, name)] for name in METHODS]
     for contenders in (together, *alone):
+        compile_all(contenders, arena.teacher, compute)
         _seconds(arena, contenders, size.steps)
     rounds = [
         (_seconds(arena, together, size.steps), [_seconds(arena, solo, size.steps) for solo in alone])

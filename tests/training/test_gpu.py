@@ -35,7 +35,6 @@ def test_no_step_waits_for_the_device(student: str) -> None:
 def test_training_on_a_gpu(compile: str) -> None:
     compute = resolve("cuda", "bf16", compile)  # type: ignore[arg-type]
     course = Course("resnet", compute)
-    compute.compiled(course.teacher)
     for contender in course.train(*METHODS).values():
         assert all(torch.isfinite(torch.tensor(values)).all() for values in contender.losses.values())
 
