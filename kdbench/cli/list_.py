@@ -53,19 +53,14 @@ def _pairs(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def _suites(args: argparse.Namespace) -> list[dict[str, Any]]:
     from kdbench.suites.loading import available, load
+    from kdbench.suites.schema import VARIANT
 
-    rows = []
-    for name in available():
-        suite = load(name)
-        rows.append(
-            {
-                "suite": name,
-                "pairs": len(suite.pairs),
-                "protocol": suite.protocol,
-                "description": suite.description,
-            }
-        )
-    return rows
+    names = [name for base in available() for name in (base, *(f"{base}{VARIANT}{v}" for v in load(base).variants))]
+    return [
+        {"suite": name, "pairs": len(suite.pairs), "protocol": suite.protocol, "description": suite.description}
+        for name in names
+        for suite in [load(name)]
+    ]
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
