@@ -51,10 +51,11 @@ def execute(args: argparse.Namespace) -> int:
 
 
 MARKS = {"passed": "[green]ok[/green]", "failed": "[red]FAIL[/red]", "unsupported": "[yellow]n/a[/yellow]"}
+VERDICTS = MARKS | {"passed": "[green]passed[/green]", "failed": "[red]FAILED[/red]"}
 
 
 def _print(verdict: "Verdict", console: "Console") -> None:
-    console.print(f"{MARKS[verdict.status]} {verdict.method} on {verdict.pair}", highlight=False)
+    console.print(f"{VERDICTS[verdict.status]} {verdict.method} on {verdict.pair}", highlight=False)
     if verdict.reason:
         console.print(f"    {verdict.reason}", highlight=False)
     for check in verdict.checks:

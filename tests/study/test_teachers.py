@@ -160,9 +160,10 @@ def test_a_training_starts_from_the_file(task: TeacherTask, weights: State, tmp_
     assert facts["top1"] == pytest.approx(90.8, abs=1.5), "but for the batch statistics nothing has changed"
 
 
-def test_a_training_that_learned_nothing_replaces_nothing(task: TeacherTask) -> None:
+def test_a_training_that_fails_replaces_nothing(task: TeacherTask) -> None:
     task.target.parent.mkdir(parents=True)
     task.target.write_bytes(b"what was there")
-    with pytest.raises(KdbenchError, match="reaches only"):
-        task.execute(lambda progress: None)
+    recipes = {name: recipe.model_copy(update={"lr": 1e30}) for name, recipe in task.suite.recipes.items()}
+    with pytest.raises(KdbenchError, match="non-finite"):
+        replace(task, suite=task.suite.model_copy(update={"recipes": recipes})).execute(lambda progress: None)
     assert task.target.read_bytes() == b"what was there"
