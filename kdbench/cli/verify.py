@@ -71,7 +71,7 @@ def _summary(verdicts: "list[Verdict]") -> "Table":
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     methods = list(dict.fromkeys(verdict.method for verdict in verdicts))
     table.add_column("pair", no_wrap=True)
-    for title in ("teacher M", "student M"):
+    for title in ("teacher\nM", "student\nM"):
         table.add_column(title, justify="right", no_wrap=True)
     for method in methods:
         table.add_column(method, overflow="fold")
