@@ -27,7 +27,7 @@ def headline(content: Content, group: Group, full: bool) -> pd.DataFrame:
         if baseline:
             if full:
                 cells[f"p {baseline}"] = text.p_value(row.p_baseline)
-            cells[f"beats {baseline}"] = text.fixed(row.improvement)
+            cells[f"beats {baseline}"] = text.spread(row.improvement, 2) if full else text.fixed(row.improvement.value)
         cells["rank"] = text.spread(row.rank) if full else text.fixed(row.rank.value, 1)
         if content.has_throughput:
             measured = cost.measured == cost.pairs
@@ -49,6 +49,16 @@ def gain_matrix(content: Content, pairs: list[str], ends: bool) -> pd.DataFrame:
             rows.append({"method": f"{method} top-1", **cells})
         else:
             rows.append({"method": method} | {pair: text.gain(content.gains[pair, method], ends) for pair in pairs})
+    return pd.DataFrame(rows)
+
+
+def speed_matrix(content: Content, pairs: list[str]) -> pd.DataFrame:
+    """Throughput of every method (rows) on each of the `pairs` (columns), relative to the control."""
+    study = content.study
+    rows = []
+    for method in study.methods:
+        costs = {pair: content.costs[pair, method] for pair in pairs}
+        rows.append({"method": method} | {pair: text.speed(cost) for pair, cost in costs.items()})
     return pd.DataFrame(rows)
 
 
@@ -160,15 +170,7 @@ def csv_tables(content: Content) -> dict[str, pd.DataFrame]:
         "cells": content.study.cells,
         "curves": content.study.curves,
         "gains": _numeric(list(content.gains.values())).drop(columns="seed_gains"),
-        "gains_by_seed": pd.DataFrame(
-            [
-                (row.pair, row.method, seed, gain)
-                for row in content.gains.values()
-                if row.role != "control"
-                for seed, gain in row.seed_gains
-            ],
-            columns=["pair", "method", "seed", "gain"],
-        ),
+        "gains_by_seed": _gains_by_seed(content),
         "gains_by_group": _numeric(list(content.group_gains.values())),
     }
     if content.has_throughput:
@@ -177,6 +179,15 @@ def csv_tables(content: Content) -> dict[str, pd.DataFrame]:
     if content.published:
         tables["published"] = _numeric(content.published)
     return tables
+
+
+def _gains_by_seed(content: Content) -> pd.DataFrame:
+    """One row a planned cell of every method but the control; no gain where it or its control is not done."""
+    cells = content.study.cells
+    cells = cells.loc[cells["role"] != "control", ["pair", "method", "seed", "status"]]
+    gains = [(row.pair, row.method, *both) for row in content.gains.values() for both in row.seed_gains]
+    known = pd.DataFrame(gains, columns=["pair", "method", "seed", "gain"])
+    return cells.merge(known, how="left", on=["pair", "method", "seed"])
 
 
 def _numeric(rows: list[Any]) -> pd.DataFrame:

@@ -9,9 +9,8 @@ from kdbench.analysis.comparison import ALLOWANCE, Comparison, Match
 from kdbench.analysis.cost import PairCost
 from kdbench.analysis.frames import MISSING, Study
 from kdbench.analysis.gains import GroupGain, PairGain
-from kdbench.analysis.stats import Interval
+from kdbench.analysis.stats import ALPHA, Interval
 
-ALPHA = 0.05
 NONE = "-"
 """Where there is nothing to say: a method against itself, a figure the device does not tell."""
 
@@ -19,8 +18,10 @@ LEGEND = (
     "Gains are points of top-1 over the control, mean [95 % interval]. * differs from the control, ▲ better "
     "and ▼ worse than the baseline (paired t-test, p < 0.05 after Holm over the methods, from 3 seeds on). "
     "X (2/3): only 2 of 3 runs are there, so there is no average. n/a: the method does not support the pair. "
-    "speed/m: training images/s relative to method m, higher is faster."
+    "beats m: probability that a run beats one of method m. "
 )
+SPEED_LEGEND = "speed/m: training images/s relative to method m, higher is faster."
+LEGEND += SPEED_LEGEND
 PUBLISHED_LEGEND = (
     "Published: ours minus the published number; = within the tolerance, ▲ above and ▼ below it (our 95 % interval "
     f"together with {ALLOWANCE} points for a published top-1, sqrt(2) times that for a gain; two seeds at least). "
@@ -114,6 +115,11 @@ def accuracy(row: PairGain) -> str:
     if row.done < row.planned or math.isnan(row.top1):
         return runs(row.done, row.planned)
     return fixed(row.top1) if math.isnan(row.top1_std) else f"{row.top1:.2f} ± {row.top1_std:.2f}"
+
+
+def speed(cost: PairCost) -> str:
+    """Images/s relative to the control with its interval, or what stands in its place."""
+    return ratio_spread(cost.to_control) if cost.status == "done" else images(cost)
 
 
 def images(cost: PairCost) -> str:
