@@ -132,6 +132,24 @@ class CellRecord(TypedDict):
     checkpoint: NotRequired[str | None]
 
 
+class MachineState(TypedDict):
+    """A machine at one moment; None where it does not tell, GPU fields on NVIDIA only."""
+
+    load: float | None
+    """Average over a minute of processes that run or wait, ours among them."""
+    others: float | None
+    """Share of all cores that other processes take, in [0, 1]."""
+    mhz: float | None
+    governor: str | None
+    gpu_mhz: NotRequired[int]
+    gpu_celsius: NotRequired[int]
+    gpu_watts: NotRequired[float]
+    gpu_throttled: NotRequired[list[str]]
+    """Why the clock is held down."""
+    gpu_others: NotRequired[int]
+    """Processes beside ours."""
+
+
 class ThroughputRecord(TypedDict):
     """The cost of one method on one pair, measured alone on the machine (timing protocol t/1)."""
 
@@ -153,6 +171,16 @@ class ThroughputRecord(TypedDict):
     """Images/s of the control and of the baseline in the same rounds: the ratios are taken round by round."""
     phases: NotRequired[dict[str, float]]
     """Seconds a step by phase: data, teacher, student, method, backward, optimizer (a separate pass)."""
+    phases_to_step: NotRequired[float]
+    """Sum of the phases of a step over the time of one beside it that is not taken apart, median."""
+    before: NotRequired[MachineState]
+    after: NotRequired[MachineState]
+    clean: NotRequired[bool | None]
+    """Whether the machine was ours alone and not throttled in every round; None where it cannot tell."""
+    unclean: NotRequired[list[str]]
+    """Why not."""
+    repeated: NotRequired[int]
+    """Rounds measured again because they were not clean."""
     peak_memory: NotRequired[int | None]
     """Bytes; None where the device does not tell."""
     extra_parameters: NotRequired[int]
