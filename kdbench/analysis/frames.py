@@ -41,7 +41,7 @@ CELL_COLUMNS = [
 THROUGHPUT_COLUMNS = [
     *("pair", "method", "role", "status", "error", "environment", "batch_size"),
     *("blocks", "control_blocks", "baseline_blocks", "phases", "peak_memory", "extra_parameters"),
-    *("flops", "matmul_flops"),
+    *("flops", "matmul_flops", "phases_to_step", "clean", "unclean", "repeated"),
 ]
 
 

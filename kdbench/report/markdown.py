@@ -36,12 +36,15 @@ def page(content: Content, figures: Sequence[tuple[str, str]]) -> str:
     scale = [text.plural(len(content.study.pairs), "pair")]
     if content.has_accuracy:
         scale.append(f"{text.plural(len(manifest['seeds']), 'seed')}; {completeness(content)}")
-    blocks = [f"# {manifest['suite']}: gain and cost", f"Protocol `{manifest['protocol']}`, {', '.join(scale)}."]
+    blocks = [
+        f"# {manifest['suite']}: {'gain and cost' if content.has_accuracy else 'cost'}",
+        f"Protocol `{manifest['protocol']}`, {', '.join(scale)}.",
+    ]
     for group, pairs in content.study.groups.items():
         blocks.append(f"## Over the {text.plural(len(pairs), f'{group} pair')}")
         for section in group_sections(content, group):
             blocks += _table(section, titled=True)
-    blocks += [text.LEGEND.replace("*", "\\*"), text.SCOPE] if content.has_accuracy else []
+    blocks += [text.LEGEND.replace("*", "\\*"), text.SCOPE] if content.has_accuracy else [text.SPEED_LEGEND]
     if content.own_published:
         blocks.append(text.PUBLISHED_LEGEND)
     for path, title in figures:

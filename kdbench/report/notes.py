@@ -11,6 +11,9 @@ from kdbench.report.text import devices, plural
 
 ORDER = (MISSING, "failed", "oom", "diverged", "timeout", "interrupted", "unsupported")
 
+PHASE_TOLERANCE = 0.05
+"""How far the phases of a step may be from the whole before it is told."""
+
 
 def completeness(content: Content) -> str:
     """`42 of 45 cells done, 2 missing, 1 failed`."""
@@ -31,7 +34,14 @@ def cost_scope(content: Content, pairs: Sequence[str]) -> str:
     blocks = sorted({cost.blocks for cost in content.costs.values() if cost.pair in pairs and cost.blocks})
     places = _throughput_places(content)
     count = " or ".join(map(str, blocks)) or "0"
-    return _scope(f"n = {count} blocks a method and pair", content, places[places["pair"].isin(pairs)], pairs)
+    scope = _scope(f"n = {count} blocks a method and pair", content, places[places["pair"].isin(pairs)], pairs)
+    unclean = [cost for cost in content.costs.values() if cost.pair in pairs and cost.clean is False]
+    if not unclean:
+        return scope
+    # What one pair's methods met they met together, in the same rounds; of several pairs it would be a list.
+    reasons = dict.fromkeys(reason for cost in unclean for reason in cost.unclean)
+    where = ", ".join(reasons) if len(pairs) == 1 else ", ".join(dict.fromkeys(cost.pair for cost in unclean))
+    return f"{scope} Machine not clean: {where}."
 
 
 def _scope(count: str, content: Content, records: pd.DataFrame, pairs: Sequence[str]) -> str:
@@ -57,6 +67,7 @@ def notes(content: Content) -> list[str]:
             )
     if content.has_throughput:
         lines += [f"Throughput, {line}" for line in _not_done(content, _throughput_places(content), study.pairs)]
+        lines += _doubtful(content)
     else:
         lines.append("Throughput was not measured, so its tables and figures are left out.")
     if any(cost.utilisation > 0 for cost in content.costs.values()):
@@ -70,6 +81,24 @@ def notes(content: Content) -> list[str]:
         lines.append(f"Also published, under protocols that are not comparable: {', '.join(others)} (pair by pair).")
     if study.ignored:
         lines.append(f"{plural(study.ignored, 'record')} of other settings or machines left aside.")
+    return lines
+
+
+def _doubtful(content: Content) -> list[str]:
+    """Throughput that was measured beside other load or on a throttled machine, phases that do not add up."""
+    costs = [cost for cost in content.costs.values() if cost.status == "done"]
+    pairs = list(dict.fromkeys(cost.pair for cost in costs if cost.clean is False))
+    lines = []
+    if pairs:
+        lines.append(
+            f"Throughput, the machine was not clean on {', '.join(pairs)} (other load or throttling, see the pair): "
+            "ratios, taken within rounds, suffer less than images/s."
+        )
+    lines += [
+        f"Throughput, the phases of {cost.method} on {cost.pair} add up to {cost.phases_to_step:.2f} of the step."
+        for cost in costs
+        if abs(cost.phases_to_step - 1) > PHASE_TOLERANCE
+    ]
     return lines
 
 

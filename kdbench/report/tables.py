@@ -155,6 +155,7 @@ def cost_table(content: Content, pair: str) -> pd.DataFrame:
         cells["MFLOP/image"] = text.NONE if flops is None else f"{flops / 1e6:,.1f}"
         if not math.isnan(cost.utilisation):
             cells["utilisation %"] = text.fixed(100 * cost.utilisation, 1)
+        cells["clean"] = text.answer(cost.clean)
         rows.append(cells)
     return pd.DataFrame(rows).fillna(text.NONE)
 
@@ -166,13 +167,13 @@ def phases(content: Content) -> list[str]:
 
 def csv_tables(content: Content) -> dict[str, pd.DataFrame]:
     """Numbers behind the report, by file name without its suffix; an interval is three columns."""
-    tables = {
-        "cells": content.study.cells,
-        "curves": content.study.curves,
-        "gains": _numeric(list(content.gains.values())).drop(columns="seed_gains"),
-        "gains_by_seed": _gains_by_seed(content),
-        "gains_by_group": _numeric(list(content.group_gains.values())),
-    }
+    tables: dict[str, pd.DataFrame] = {}
+    if content.has_accuracy:
+        tables["cells"] = content.study.cells
+        tables["curves"] = content.study.curves
+        tables["gains"] = _numeric(list(content.gains.values())).drop(columns="seed_gains")
+        tables["gains_by_seed"] = _gains_by_seed(content)
+        tables["gains_by_group"] = _numeric(list(content.group_gains.values()))
     if content.has_throughput:
         tables["throughput"] = _numeric(list(content.costs.values()))
         tables["throughput_by_group"] = _numeric(list(content.group_costs.values()))
@@ -205,7 +206,7 @@ def _flat(fields: dict[str, Any]) -> dict[str, Any]:
         elif isinstance(value, dict):
             cells |= {f"{name}_{key}": part for key, part in value.items()}
         else:
-            cells[name] = "; ".join(value) if name == "sources" else value
+            cells[name] = "; ".join(value) if name in ("sources", "unclean") else value
     return cells
 
 

@@ -72,6 +72,11 @@ def ratio_spread(interval: Interval) -> str:
     return f"{ratio(interval.value)} [{interval.low:.2f}, {interval.high:.2f}]"
 
 
+def answer(value: bool | None) -> str:
+    """`yes`, `no`, or a dash where it is not known."""
+    return NONE if value is None else "yes" if value else "no"
+
+
 def count(value: int | None) -> str:
     """`940`, `12.3k` or `4.56M`."""
     if value is None:
@@ -192,5 +197,6 @@ def caption(study: Study, records: pd.DataFrame, noise: str) -> str:
     """The line under a figure: suite, protocol, seeds, device, and what the `noise` drawn is."""
     manifest = study.manifest
     split = "" if "val" not in study.cells["split"].tolist() else "validation split"
-    parts = [manifest["suite"], manifest["protocol"], split, plural(len(manifest["seeds"]), "seed")]
+    seeds = plural(len(manifest["seeds"]), "seed") if manifest["seeds"] else ""
+    parts = [manifest["suite"], manifest["protocol"], split, seeds]
     return " · ".join(part for part in [*parts, devices(study, records), noise] if part)

@@ -169,3 +169,13 @@ def test_critical_differences_are_drawn_from_ten_pairs_on(tmp_path: Path):
     assert many["figures/critical_difference.png"].startswith(b"\x89PNG")
     assert "No critical-difference diagram over the 10 heterogeneous" not in page
     assert "over the 1 homogeneous pair" in page
+
+
+def test_a_machine_that_was_not_clean_is_told(tmp_path: Path):
+    reasons = ["other processes on the processor in 12 of 12 rounds", "others had 51% of all cores"]
+    _, page = built(tmp_path, Plan(pairs=PAIRS[:2], unclean={PAIRS[1]: reasons}))
+    assert page.count("| no |") == page.count("| yes |") == 5
+    assert f"none missing. Machine not clean: {', '.join(reasons)}.\n" in page
+    assert f"* Throughput, the machine was not clean on {PAIRS[1]} (" in page
+    csv = pd.read_csv(tmp_path / "report/csv/throughput.csv")
+    assert csv.set_index("pair")["unclean"].dropna().unique().tolist() == ["; ".join(reasons)]
