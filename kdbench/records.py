@@ -234,7 +234,7 @@ def read_json(path: Path) -> Any:
         KdbenchError: the file is unreadable or not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise KdbenchError(f"cannot read {path}: {error}; move it away and run again") from error
 
@@ -273,13 +273,11 @@ class Results:
 
     def cells(self) -> Iterator[CellRecord]:
         """Every cell record, sorted by path."""
-        for path in sorted((self.folder / "cells").glob("*/*/*.json")):
-            yield _checked(path)
+        return map(_checked, _files(self.folder / "cells", depth=2))
 
     def throughput(self) -> Iterator[ThroughputRecord]:
         """Every throughput record, sorted by path."""
-        for path in sorted((self.folder / "throughput").glob("*/*.json")):
-            yield _checked(path)
+        return map(_checked, _files(self.folder / "throughput", depth=1))
 
     def environments(self) -> dict[str, dict[str, Any]]:
         """Environment descriptions by id."""
@@ -289,6 +287,19 @@ class Results:
 def slug(pair: str) -> str:
     """The folder name of a pair: `teacher:student` with the colon (illegal on some systems) replaced."""
     return pair.replace(":", "--").replace("/", "_")
+
+
+def _files(folder: Path, depth: int) -> Iterator[Path]:
+    """The JSON files that lie `depth` folders down, in the order of their paths; a glob takes twice as long."""
+    try:
+        paths = sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for path in paths:
+        if depth:
+            yield from _files(path, depth - 1)
+        elif path.suffix == ".json":
+            yield path
 
 
 def _checked(path: Path) -> Any:

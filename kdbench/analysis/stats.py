@@ -30,6 +30,7 @@ mean rank of 5 methods, 6 pairs       95.5    94.6    94.9
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import cast
 
 import numpy as np
@@ -244,16 +245,22 @@ def median_interval(values: Values) -> Interval:
         return UNKNOWN
     ordered = np.sort(np.asarray(values, dtype=np.float64))
     median = float(np.median(ordered))
-    # [x_(k), x_(n+1-k)] misses the median with probability 2 P(Bin(n, 1/2) < k); k is the largest that holds the level.
-    k = int(binom.ppf((1 - LEVEL) / 2, n, 0.5))
+    k, weight = _median_ranks(n)
     if k < 1:
         return Interval(median, math.nan, math.nan)
-    outer, inner = (1 - 2 * float(binom.cdf(rank - 1, n, 0.5)) for rank in (k, k + 1))
-    part = (outer - LEVEL) / (outer - inner)
-    weight = (n - k) * part / (k + (n - 2 * k) * part)
     low = (1 - weight) * ordered[k - 1] + weight * ordered[k]
     high = (1 - weight) * ordered[n - k] + weight * ordered[n - k - 1]
     return Interval(median, float(low), float(high))
+
+
+@cache
+def _median_ranks(n: int) -> tuple[int, float]:
+    """The rank k that still holds the level, 0 for none, and how much of the way to the next is gone inwards."""
+    # [x_(k), x_(n+1-k)] misses the median with probability 2 P(Bin(n, 1/2) < k).
+    k = int(binom.ppf((1 - LEVEL) / 2, n, 0.5))
+    outer, inner = (1 - 2 * float(binom.cdf(rank - 1, n, 0.5)) for rank in (k, k + 1))
+    part = (outer - LEVEL) / (outer - inner)
+    return k, (n - k) * part / (k + (n - 2 * k) * part) if k else 0.0
 
 
 def geometric_mean(ratios: Values) -> float:

@@ -131,6 +131,7 @@ def accuracy_table(content: Content, pair: str) -> pd.DataFrame:
 def cost_table(content: Content, pair: str) -> pd.DataFrame:
     """One row a method on the pair: throughput, ratios, memory, parameters and floating-point operations."""
     study = content.study
+    names = phases(content)
     rows = []
     for method in study.methods:
         cost = content.costs[pair, method]
@@ -146,7 +147,7 @@ def cost_table(content: Content, pair: str) -> pd.DataFrame:
         cells["step ms"] = text.fixed(step, 1) if cost.phases else text.NONE
         cells |= {
             f"{phase} %": text.fixed(100 * cost.phases[phase] / step, 0) if step else text.NONE
-            for phase in phases(content)
+            for phase in names
             if phase in cost.phases or not cost.phases
         }
         cells["extra parameters"] = text.count(cost.extra_parameters)
