@@ -215,8 +215,8 @@ class _Reading:
         repeated = np.repeat(places[order], [len(epochs) for epochs, _ in curves], axis=0)
         return pd.DataFrame(
             {
-                "pair": pd.Categorical.from_codes(repeated[:, 0], categories=list(pairs)),
-                "method": pd.Categorical.from_codes(repeated[:, 1], categories=list(methods)),
+                "pair": pd.Categorical.from_codes(repeated[:, 0], categories=pd.Index(pairs)),
+                "method": pd.Categorical.from_codes(repeated[:, 1], categories=pd.Index(methods)),
                 "seed": repeated[:, 2],
                 "epoch": np.fromiter(chain.from_iterable(epochs for epochs, _ in curves), np.int64),
                 "top1": np.fromiter(chain.from_iterable(top1 for _, top1 in curves), np.float64),

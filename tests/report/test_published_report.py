@@ -74,11 +74,11 @@ def test_the_terminal(tmp_path: Path, plan: Plan, width: int) -> None:
         assert value in output
     whole = " ".join(output.split())
     assert ("not comparable: reduced run (epochs=5, limit=1000)" in whole) == (plan.protocol == REDUCED)
-    assert ("▼" in output.partition("published top-1")[2].partition("cells done")[0]) == (plan.protocol != REDUCED)
+    assert ("▼" in output.partition("Published top-1")[2].partition("cells done")[0]) == (plan.protocol != REDUCED)
 
 
 def test_methods_keep_their_order(tmp_path: Path) -> None:
-    lines = printed(tmp_path, published_plan(pairs=6), 160).partition("published top-1")[2].splitlines()
+    lines = printed(tmp_path, published_plan(pairs=6), 160).partition("Published top-1")[2].splitlines()
     methods = [line.split()[0] for line in lines[5:14]]
     assert methods == [*("scratch", "kd", "kd", "fitnet", "fitnet", "ofa", "ofa", "ofa", "assistant")]
 

@@ -46,7 +46,8 @@ def _panel(axis: Axes, content: Content, ranking: Ranking) -> None:
     axis.set_xlabel("mean rank (1 is best)")
     rows_of(axis, list(ranking.methods), labelled=True)
     # Room at the right for the bars, beyond the last rank.
-    axis.set_xlim(0.8, count + 0.2 + BAR * (count - 1) * (len(ranking.cliques) + 1))
+    axis.set_xlim(0.8, 0.8 + (count - 0.4) / (1 - BAR * (len(ranking.cliques) + 0.5)))
+    axis.set_xticks(range(1, count + 1, 1 + count // 8))
     for y, (method, rank) in enumerate(zip(ranking.methods, ranking.mean_ranks, strict=True)):
         axis.plot([rank], [y], styles[method].marker, color=styles[method].colour, markersize=5)
     for number, (first, last) in enumerate(reversed(ranking.cliques), start=1):

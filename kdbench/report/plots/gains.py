@@ -23,6 +23,8 @@ from kdbench.report.plots.style import GREY, Look, hollow, looks, styled
 
 SEEDS = 0.27
 """How far below the interval the seeds lie, in rows."""
+MOST_DOTS = 500
+"""More seeds in a panel are an image in an SVG, which would else be megabytes of dots."""
 PUBLISHED = 0.33
 """How far above it the published gains lie."""
 
@@ -65,7 +67,7 @@ def _panel(axis: Axes, content: Content, pair: str, methods: list[str], styles: 
     dots = [(gain, y + SEEDS, styles[row.method].colour) for y, row in enumerate(rows) for _, gain in row.seed_gains]
     if dots:
         x, y, colours = zip(*dots, strict=True)
-        axis.scatter(x, y, s=2.4**2, c=colours, alpha=0.6, linewidths=0)
+        axis.scatter(x, y, s=2.4**2, c=colours, alpha=0.6, linewidths=0, rasterized=len(dots) > MOST_DOTS)
     known = [(y, row) for y, row in enumerate(rows) if not math.isnan(row.gain.low)]
     ends = [[(row.gain.low, y), (row.gain.high, y)] for y, row in known]
     axis.add_collection(LineCollection(ends, colors=[styles[row.method].colour for _, row in known]))

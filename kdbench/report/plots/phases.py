@@ -25,7 +25,7 @@ def draw_phases(content: Content) -> Figure:
             len(study.pairs),
             (panel_width(len(study.pairs)), max(ROW * (len(study.methods) + 0.4), 0.8)),
             title="Milliseconds a training step, by phase",
-            caption=text.caption(study, study.throughput, "a separate pass that waits after every phase"),
+            caption=text.caption(study, study.throughput, "medians of a separate pass"),
             left=label_width(study.methods),
             right=right,
         )
