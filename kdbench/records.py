@@ -132,6 +132,24 @@ class CellRecord(TypedDict):
     checkpoint: NotRequired[str | None]
 
 
+class MachineState(TypedDict):
+    """A machine at one moment; None where it does not tell, GPU fields on NVIDIA only."""
+
+    load: float | None
+    """Average over a minute of processes that run or wait, ours among them."""
+    others: float | None
+    """Share of all cores that other processes take, in [0, 1]."""
+    mhz: float | None
+    governor: str | None
+    gpu_mhz: NotRequired[int]
+    gpu_celsius: NotRequired[int]
+    gpu_watts: NotRequired[float]
+    gpu_throttled: NotRequired[list[str]]
+    """Why the clock is held down."""
+    gpu_others: NotRequired[int]
+    """Processes beside ours."""
+
+
 class ThroughputRecord(TypedDict):
     """The cost of one method on one pair, measured alone on the machine (timing protocol t/1)."""
 
@@ -153,6 +171,16 @@ class ThroughputRecord(TypedDict):
     """Images/s of the control and of the baseline in the same rounds: the ratios are taken round by round."""
     phases: NotRequired[dict[str, float]]
     """Seconds a step by phase: data, teacher, student, method, backward, optimizer (a separate pass)."""
+    phases_to_step: NotRequired[float]
+    """Sum of the phases of a step over the time of one beside it that is not taken apart, median."""
+    before: NotRequired[MachineState]
+    after: NotRequired[MachineState]
+    clean: NotRequired[bool | None]
+    """Whether the machine was ours alone and not throttled in every round; None where it cannot tell."""
+    unclean: NotRequired[list[str]]
+    """Why not."""
+    repeated: NotRequired[int]
+    """Rounds measured again because they were not clean."""
     peak_memory: NotRequired[int | None]
     """Bytes; None where the device does not tell."""
     extra_parameters: NotRequired[int]
@@ -206,7 +234,7 @@ def read_json(path: Path) -> Any:
         KdbenchError: the file is unreadable or not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise KdbenchError(f"cannot read {path}: {error}; move it away and run again") from error
 
@@ -245,13 +273,11 @@ class Results:
 
     def cells(self) -> Iterator[CellRecord]:
         """Every cell record, sorted by path."""
-        for path in sorted((self.folder / "cells").glob("*/*/*.json")):
-            yield _checked(path)
+        return map(_checked, _files(self.folder / "cells", depth=2))
 
     def throughput(self) -> Iterator[ThroughputRecord]:
         """Every throughput record, sorted by path."""
-        for path in sorted((self.folder / "throughput").glob("*/*.json")):
-            yield _checked(path)
+        return map(_checked, _files(self.folder / "throughput", depth=1))
 
     def environments(self) -> dict[str, dict[str, Any]]:
         """Environment descriptions by id."""
@@ -261,6 +287,19 @@ class Results:
 def slug(pair: str) -> str:
     """The folder name of a pair: `teacher:student` with the colon (illegal on some systems) replaced."""
     return pair.replace(":", "--").replace("/", "_")
+
+
+def _files(folder: Path, depth: int) -> Iterator[Path]:
+    """The JSON files that lie `depth` folders down, in the order of their paths; a glob takes twice as long."""
+    try:
+        paths = sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for path in paths:
+        if depth:
+            yield from _files(path, depth - 1)
+        elif path.suffix == ".json":
+            yield path
 
 
 def _checked(path: Path) -> Any:

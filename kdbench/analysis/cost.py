@@ -1,9 +1,9 @@
 """Cost: training throughput of each method on each pair, as it is and relative to control and baseline."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,9 @@ from kdbench.analysis.frames import MISSING, Group, Study
 from kdbench.analysis.stats import UNKNOWN, Interval, geometric_mean, median_interval
 from kdbench.errors import KdbenchError
 from kdbench.records import Role
+
+Known = TypeVar("Known")
+Otherwise = TypeVar("Otherwise")
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,9 @@ class PairCost:
         to_control, to_baseline: median of the ratios of images/s taken round by round (above 1 is faster),
             with its order-statistics interval.
         phases: milliseconds a step by phase, from a separate pass.
+        phases_to_step: their sum over the time of a step, 1 where they add up.
+        clean: whether the machine was ours alone and not throttled; None where that is not known.
+        unclean: why it was not.
         extra_parameters: trainable parameters beside the student's.
         peak_memory: bytes.
         flops: per image, by part.
@@ -45,6 +51,9 @@ class PairCost:
     to_control: Interval
     to_baseline: Interval
     phases: dict[str, float]
+    phases_to_step: float
+    clean: bool | None
+    unclean: tuple[str, ...]
     extra_parameters: int | None
     peak_memory: int | None
     flops: dict[str, float]
@@ -104,16 +113,19 @@ def _pair_cost(study: Study, pair: str, method: str, record: dict[str, Any]) -> 
         to_control=_ratio(blocks, measured.get("control_blocks") or [], where),
         to_baseline=_ratio(blocks, measured.get("baseline_blocks") or [], where),
         phases={phase: 1e3 * seconds for phase, seconds in (measured.get("phases") or {}).items()},
-        extra_parameters=_whole(measured.get("extra_parameters")),
-        peak_memory=_whole(measured.get("peak_memory")),
+        phases_to_step=_known(measured.get("phases_to_step"), float, math.nan),
+        clean=_known(measured.get("clean"), bool, None),
+        unclean=tuple(measured.get("unclean") or ()),
+        extra_parameters=_known(measured.get("extra_parameters"), int, None),
+        peak_memory=_known(measured.get("peak_memory"), int, None),
         flops=flops,
-        utilisation=math.nan if rate is None or pd.isna(rate) else p50 * flops["train"] / rate,
+        utilisation=p50 * flops.get("train", math.nan) / _known(rate, float, math.nan),
     )
 
 
-def _whole(value: Any) -> int | None:
-    """The integer of a cell of a column with gaps."""
-    return None if value is None or pd.isna(value) else int(value)
+def _known(value: Any, kind: Callable[[Any], Known], unknown: Otherwise) -> Known | Otherwise:
+    """The value of a cell of a column with gaps."""
+    return unknown if value is None or pd.isna(value) else kind(value)
 
 
 def _ratio(blocks: Sequence[float], others: Sequence[float], where: str) -> Interval:

@@ -1,16 +1,17 @@
 """Reading a results folder into one `Study`: every planned cell is a row, the missing ones too."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 
 from kdbench.errors import KdbenchError
 from kdbench.records import (
     CellRecord,
     Manifest,
-    PlannedCell,
     Results,
     Role,
     ThroughputRecord,
@@ -38,10 +39,15 @@ CELL_COLUMNS = [
     *("method", "role", "seed", "split", "status", "error", "environment"),
     *("top1", "top5", "best_top1", "best_epoch", "evaluated", "extra_parameters"),
 ]
+_OWN_COLUMNS = (
+    *("hetero", "split", "status", "error", "environment"),
+    *("top1", "top5", "best_top1", "best_epoch", "evaluated", "extra_parameters"),
+)
+"""Those that a cell's record holds as they are; the plan says the others."""
 THROUGHPUT_COLUMNS = [
     *("pair", "method", "role", "status", "error", "environment", "batch_size"),
     *("blocks", "control_blocks", "baseline_blocks", "phases", "peak_memory", "extra_parameters"),
-    *("flops", "matmul_flops"),
+    *("flops", "matmul_flops", "phases_to_step", "clean", "unclean", "repeated"),
 ]
 
 
@@ -92,36 +98,34 @@ def load(results: Results) -> Study:
         KdbenchError: no manifest, or records of different protocols, which no table may mix.
     """
     manifest = results.manifest()
-    planned = {cell["key"]: cell for cell in manifest["cells"]}
-    found = list(results.cells())
-    records = {record["key"]: record for record in found if record["key"] in planned}
-    planned_timings = {measurement["key"] for measurement in manifest["throughput"]}
-    every_timing = list(results.throughput())
-    timings = [record for record in every_timing if record["key"] in planned_timings]
-    _refuse_mixture("protocol", [manifest["protocol"], *(record["protocol"] for record in records.values())])
-    _refuse_mixture("split", [record["split"] for record in records.values() if record["status"] == "done"])
-    _refuse_mixture("timing_protocol", [record["timing_protocol"] for record in timings])
-
     roles = manifest["roles"]
     methods = sorted(manifest["methods"], key=lambda method: ROLES.index(roles[method]))
-    cells = _cell_frame(manifest, planned, records, roles)
-    used = {record["environment"] for record in [*records.values(), *timings]}
+    reading = _Reading(manifest)
+    for record in results.cells():
+        reading.add(record)
+    planned = {measurement["key"] for measurement in manifest["throughput"]}
+    every_timing = list(results.throughput())
+    timings = [record for record in every_timing if record["key"] in planned]
+    _refuse_mixture("protocol", {manifest["protocol"], *reading.protocols})
+    _refuse_mixture("split", reading.splits)
+    _refuse_mixture("timing_protocol", {record["timing_protocol"] for record in timings})
+    used = reading.environments | {record["environment"] for record in timings}
     return Study(
         manifest=manifest,
-        cells=_in_order(cells, manifest["pairs"], methods),
+        cells=_in_order(reading.cell_frame(roles), manifest["pairs"], methods),
         throughput=_in_order(_throughput_frame(timings), manifest["pairs"], methods),
-        curves=_in_order(_curve_frame(records.values()), manifest["pairs"], methods),
+        curves=reading.curve_frame(manifest["pairs"], methods),
         environments={key: value for key, value in results.environments().items() if key in used},
         pairs=list(manifest["pairs"]),
         methods=methods,
         roles=roles,
         groups=_groups(manifest),
-        ignored=len(found) - len(records) + len(every_timing) - len(timings),
+        ignored=reading.ignored + len(every_timing) - len(timings),
     )
 
 
-def _refuse_mixture(field: str, values: list[str]) -> None:
-    different = sorted(set(values))
+def _refuse_mixture(field: str, values: set[str]) -> None:
+    different = sorted(values)
     if len(different) > 1:
         raise KdbenchError(
             f"the records mix {field} {' and '.join(different)}, which cannot be compared; "
@@ -142,43 +146,82 @@ def _groups(manifest: Manifest) -> dict[Group, list[str]]:
     return {group: pairs for group, pairs in kinds if pairs}
 
 
-def _cell_frame(
-    manifest: Manifest,
-    planned: Mapping[str, PlannedCell],
-    records: Mapping[str, CellRecord],
-    roles: Mapping[str, Role],
-) -> pd.DataFrame:
-    rows = []
-    phases: set[str] = set()
-    for key, cell in planned.items():
-        teacher, _, student = cell["pair"].partition(":")
-        row: dict[str, Any] = {
-            **cell,
-            "suite": manifest["suite"],
-            "protocol": manifest["protocol"],
-            "teacher": teacher,
-            "student": student,
-            "role": roles[cell["method"]],
-            "status": MISSING,
+class _Reading:
+    """What is kept of the cell records: they are read one by one, because thousands of them do not fit in memory."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.protocols: set[str] = set()
+        self.splits: set[str] = set()
+        self.environments: set[str] = set()
+        self.ignored = 0
+        self._manifest = manifest
+        self._planned = {cell["key"]: cell for cell in manifest["cells"]}
+        self._rows: dict[str, dict[str, Any]] = {}
+        self._curves: dict[str, tuple[list[int], list[float]]] = {}
+
+    def add(self, record: CellRecord) -> None:
+        """Keep what the frames hold of `record`, if it is planned."""
+        key = record["key"]
+        if key not in self._planned or key in self._rows:
+            self.ignored += 1
+            return
+        self.protocols.add(record["protocol"])
+        self.environments.add(record["environment"])
+        row = {name: record[name] for name in _OWN_COLUMNS if name in record}
+        row |= {
+            "teacher": record["teacher"]["name"],
+            "student": record["student"]["name"],
+            "teacher_top1": record["teacher"]["top1"],
+            "student_parameters": record["student"].get("parameters"),
         }
-        record = records.get(key)
-        if record is not None:
-            row = {name: value for name, value in record.items() if name in CELL_COLUMNS} | row
-            row |= {
-                "status": record["status"],
-                "teacher": record["teacher"]["name"],
-                "student": record["student"]["name"],
-                "teacher_top1": record["teacher"]["top1"],
-                "student_parameters": record["student"].get("parameters"),
+        row |= {f"seconds_{phase}": value for phase, value in record.get("seconds", {}).items()}
+        self._rows[key] = row
+        if record["status"] == "done":
+            self.splits.add(record["split"])
+            if "curves" in record:
+                self._curves[key] = record["curves"]["eval_epoch"], record["curves"]["eval_top1"]
+
+    def cell_frame(self, roles: Mapping[str, Role]) -> pd.DataFrame:
+        """One row a planned cell (`CELL_COLUMNS`, then `seconds_<phase>`)."""
+        rows = []
+        for key, cell in self._planned.items():
+            teacher, _, student = cell["pair"].partition(":")
+            missing = {"teacher": teacher, "student": student, "status": MISSING}
+            rows.append(
+                (self._rows.get(key) or missing)
+                | cell
+                | {
+                    "suite": self._manifest["suite"],
+                    "protocol": self._manifest["protocol"],
+                    "role": roles[cell["method"]],
+                }
+            )
+        phases = sorted(set().union(*self._rows.values()) - set(CELL_COLUMNS))
+        frame = pd.DataFrame(rows, columns=[*CELL_COLUMNS, *phases])
+        return frame.astype(dict.fromkeys(("top1", "top5", "best_top1", "teacher_top1"), "float64")).astype(
+            dict.fromkeys(("student_parameters", "best_epoch", "evaluated", "extra_parameters"), "Int64")
+        )
+
+    def curve_frame(self, pairs: Sequence[str], methods: Sequence[str]) -> pd.DataFrame:
+        """Every evaluation of the learning curves, in the order of the study; pair and method are categorical."""
+        pair_order, method_order = ({name: i for i, name in enumerate(names)} for names in (pairs, methods))
+        cells = [self._planned[key] for key in self._curves]
+        places = np.array(
+            [(pair_order[cell["pair"]], method_order[cell["method"]], cell["seed"]) for cell in cells], dtype=np.int64
+        ).reshape(-1, 3)
+        order = np.lexsort(places.T[::-1])
+        curves = list(self._curves.values())
+        curves = [curves[i] for i in order]
+        repeated = np.repeat(places[order], [len(epochs) for epochs, _ in curves], axis=0)
+        return pd.DataFrame(
+            {
+                "pair": pd.Categorical.from_codes(repeated[:, 0], categories=pd.Index(pairs)),
+                "method": pd.Categorical.from_codes(repeated[:, 1], categories=pd.Index(methods)),
+                "seed": repeated[:, 2],
+                "epoch": np.fromiter(chain.from_iterable(epochs for epochs, _ in curves), np.int64),
+                "top1": np.fromiter(chain.from_iterable(top1 for _, top1 in curves), np.float64),
             }
-            seconds = record.get("seconds", {})
-            row |= {f"seconds_{phase}": value for phase, value in seconds.items()}
-            phases |= seconds.keys()
-        rows.append(row)
-    frame = pd.DataFrame(rows, columns=[*CELL_COLUMNS, *(f"seconds_{phase}" for phase in sorted(phases))])
-    return frame.astype(dict.fromkeys(("top1", "top5", "best_top1", "teacher_top1"), "float64")).astype(
-        dict.fromkeys(("student_parameters", "best_epoch", "evaluated", "extra_parameters"), "Int64")
-    )
+        )
 
 
 def _throughput_frame(records: list[ThroughputRecord]) -> pd.DataFrame:
@@ -188,19 +231,10 @@ def _throughput_frame(records: list[ThroughputRecord]) -> pd.DataFrame:
     )
 
 
-def _curve_frame(records: Iterable[CellRecord]) -> pd.DataFrame:
-    rows = [
-        (record["pair"], record["method"], record["seed"], epoch, top1)
-        for record in records
-        if record["status"] == "done" and "curves" in record
-        for epoch, top1 in zip(record["curves"]["eval_epoch"], record["curves"]["eval_top1"], strict=True)
-    ]
-    return pd.DataFrame(rows, columns=["pair", "method", "seed", "epoch", "top1"])
-
-
 def _in_order(frame: pd.DataFrame, pairs: list[str], methods: list[str]) -> pd.DataFrame:
-    """Rows by pair, then method, in the order of the study; then by seed and epoch where there are such."""
-    orders = {"pair": pairs, "method": methods}
-    by = [name for name in ("pair", "method", "seed", "epoch") if name in frame.columns]
-    ranked = frame[by].assign(**{name: frame[name].map(order.index) for name, order in orders.items()})
-    return frame.loc[ranked.sort_values(by, kind="stable").index].reset_index(drop=True)
+    """Rows by pair, then method, in the order of the study; then by seed where there is one."""
+    codes = [
+        pd.Categorical(frame[name], categories=order).codes for name, order in (("pair", pairs), ("method", methods))
+    ]
+    seeds = [frame["seed"].to_numpy()] if "seed" in frame else []
+    return frame.iloc[np.lexsort([*seeds, *codes[::-1]])].reset_index(drop=True)

@@ -15,6 +15,7 @@ from kdbench.analysis.frames import Group, Study
 from kdbench.analysis.stats import (
     UNKNOWN,
     Interval,
+    detectable,
     holm,
     improvement,
     paired_t,
@@ -70,7 +71,7 @@ class GroupGain:
         state: "unsupported" when the method works on none of the pairs.
         gain: equal-weight mean over pairs, with the stratified t-interval.
         gain_baseline: the same over the baseline; unknown for the control and for the baseline itself.
-        improvement: probability that a run of the method beats a run of the baseline on the same pair.
+        improvement: probability that a run of the method beats a run of the baseline on the same pair, with interval.
         rank: mean rank by accuracy among the complete methods of the group, 1 is best, by pair and seed.
         p_control, p_baseline: stratified t-tests, adjusted by Holm over the methods of the group.
     """
@@ -84,11 +85,32 @@ class GroupGain:
     state: State
     gain: Interval
     gain_baseline: Interval
-    improvement: float
+    improvement: Interval
     rank: Interval
     p_control: float
     p_baseline: float
 
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """What gain over the pairs of a group a study could find (see `stats.power`).
+
+    Attributes:
+        sigma: spread of a paired gain over seeds within a pair: the root of the mean variance over the methods that
+            are complete on all the pairs, and over the pairs; NaN where there is none.
+        tests: against the control in the family that Holm corrects.
+        detectable: smallest true mean gain found in POWER of such studies, by number of seeds; the study's own first.
+    """
+
+    group: Group
+    pairs: int
+    sigma: float
+    tests: int
+    detectable: dict[int, float]
+
+
+MORE_SEEDS = (5, 10, 20)
+"""What would more of them find? Those above a study's own number are told."""
 
 Row = TypeVar("Row", PairGain, GroupGain)
 
@@ -182,7 +204,7 @@ def _gains_of_group(study: Study, accuracies: Accuracies, group: Group) -> list[
     rows = []
     for method in study.methods:
         gains = [list(accuracies.differences(pair, method, study.control).values()) for pair in pairs]
-        over, against = [], math.nan
+        over, against = [], UNKNOWN
         if method in included and study.baseline in included:
             over = [list(accuracies.differences(pair, method, study.baseline).values()) for pair in pairs]
             against = improvement(
@@ -202,13 +224,40 @@ def _gains_of_group(study: Study, accuracies: Accuracies, group: Group) -> list[
                 state="incomplete" if state == "complete" and method not in included else state,
                 gain=stratified(gains) if method in included else UNKNOWN,
                 gain_baseline=stratified(over) if role == "method" else UNKNOWN,
-                improvement=against if role != "baseline" else math.nan,
+                improvement=against if role != "baseline" else UNKNOWN,
                 rank=mean_rank.get(method, UNKNOWN),
                 p_control=stratified_p(gains) if method in included and role != "control" else math.nan,
                 p_baseline=stratified_p(over) if role == "method" else math.nan,
             )
         )
     return _adjusted(rows)
+
+
+def sensitivities(study: Study) -> list[Sensitivity]:
+    """The sensitivity of every group of the study."""
+    accuracies = Accuracies(study)
+    return [_sensitivity(study, accuracies, group) for group in study.groups]
+
+
+def _sensitivity(study: Study, accuracies: Accuracies, group: Group) -> Sensitivity:
+    pairs = study.groups[group]
+    tested = [
+        [list(accuracies.differences(pair, method, study.control).values()) for pair in pairs]
+        for method in study.methods
+        if method != study.control
+        and all(accuracies.complete(pair, method) and accuracies.complete(pair, study.control) for pair in pairs)
+    ]
+    seeds = len(study.manifest["seeds"])
+    variances = [np.var(gains, ddof=1) for method in tested for gains in method] if seeds > 1 else []
+    sigma = math.sqrt(np.mean(variances)) if variances else math.nan
+    numbers = [seeds, *(more for more in MORE_SEEDS if more > seeds)]
+    return Sensitivity(
+        group=group,
+        pairs=len(pairs),
+        sigma=sigma,
+        tests=len(tested),
+        detectable={number: detectable(sigma, number, len(pairs), max(1, len(tested))) for number in numbers},
+    )
 
 
 def _rank_intervals(accuracies: Accuracies, pairs: Sequence[str], methods: Sequence[str]) -> list[Interval]:

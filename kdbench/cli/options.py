@@ -103,6 +103,20 @@ class Grid:
     pairs: list["PairSpec"]
     settings: dict[str, dict[str, Any]]
 
+    def add_references(self) -> None:
+        """Add control and baseline where they were not asked for.
+
+        Gains and ratios are taken against these two, measured here on the same seeds and rounds, never borrowed.
+        """
+        for role in ("control", "baseline"):
+            name = self.registry.by_role(role)
+            if all(plugin.name != name for plugin in self.plugins):
+                self.plugins.append(self.registry.plugins[name])
+
+    def ordered(self) -> "list[Plugin]":
+        """The plug-ins in the order of the tables."""
+        return sorted(self.plugins, key=lambda plugin: self.registry.order(plugin.name))
+
     def drop_broken(self, request: str, console: "Console") -> None:
         """Import the plug-ins (and torch); name those that are left out because they are broken.
 

@@ -35,14 +35,10 @@ def execute(args: argparse.Namespace) -> int:
     from kdbench.records import Results
 
     grid = options.read_grid(args)
-    suite, registry = options.reduce(grid.suite, args), grid.registry
+    suite = options.reduce(grid.suite, args)
     seeds = options.parse_seeds(args.seeds, suite.seeds)
     console = Console(stderr=args.json)
-    for role in ("control", "baseline"):
-        name = registry.by_role(role)
-        if all(plugin.name != name for plugin in grid.plugins):
-            # Gains and ratios are taken against these two, trained here with the same seeds, never borrowed.
-            grid.plugins.append(registry.plugins[name])
+    grid.add_references()
 
     from kdbench.study.plan import make_plan
     from kdbench.study.run import run
@@ -50,8 +46,7 @@ def execute(args: argparse.Namespace) -> int:
     grid.drop_broken(args.methods, console)
     compute = options.resolve_compute(args)
     console.quiet = compute.shard.rank > 0
-    plugins = sorted(grid.plugins, key=lambda plugin: registry.order(plugin.name))
-    plan = make_plan(suite, plugins, grid.pairs, seeds, grid.settings, args.split, compute, args.data)
+    plan = make_plan(suite, grid.ordered(), grid.pairs, seeds, grid.settings, args.split, compute, args.data)
     folder = args.out or Path("results") / _folder_name(suite, args.split)
     results = Results(folder)
     outcome = run(plan, results, console, args.data, args.workers, args.throughput)

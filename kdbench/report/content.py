@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from kdbench.analysis.comparison import Comparison, compare
 from kdbench.analysis.cost import GroupCost, PairCost, group_costs, pair_costs
 from kdbench.analysis.frames import Group, Study
-from kdbench.analysis.gains import GroupGain, PairGain, group_gains, pair_gains
+from kdbench.analysis.gains import GroupGain, PairGain, Sensitivity, group_gains, pair_gains, sensitivities
+from kdbench.analysis.ranking import Ranking, rankings
 
 
 @dataclass(frozen=True)
@@ -22,11 +23,18 @@ class Content:
     costs: dict[tuple[str, str], PairCost]
     group_costs: dict[tuple[Group, str], GroupCost]
     published: list[Comparison]
+    sensitivities: dict[Group, Sensitivity]
+    rankings: list[Ranking]
 
     @property
     def own_published(self) -> list[Comparison]:
         """Those of `published` that belong to the protocol which the study follows."""
         return [row for row in self.published if row.own_protocol]
+
+    @property
+    def has_accuracy(self) -> bool:
+        """Whether the study set out to train anything; `kdbench bench` measures throughput alone."""
+        return len(self.study.cells) > 0
 
     @property
     def has_throughput(self) -> bool:
@@ -48,4 +56,6 @@ def collect(study: Study) -> Content:
         costs={(row.pair, row.method): row for row in costs},
         group_costs={(row.group, row.method): row for row in group_costs(study, costs)},
         published=compare(study),
+        sensitivities={row.group: row for row in sensitivities(study)},
+        rankings=rankings(study) if len(study.cells) else [],
     )

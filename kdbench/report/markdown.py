@@ -6,15 +6,8 @@ from collections.abc import Sequence
 from kdbench.report import text
 from kdbench.report.content import Content
 from kdbench.report.notes import completeness, notes
-from kdbench.report.tables import (
-    accuracy_table,
-    cost_table,
-    gain_matrix,
-    headline,
-    markdown,
-    published_matrix,
-    published_table,
-)
+from kdbench.report.sections import Section, group_sections, pair_sections
+from kdbench.report.tables import markdown
 
 FIELDS = (
     "kdbench",
@@ -40,20 +33,18 @@ def page(content: Content, figures: Sequence[tuple[str, str]]) -> str:
         figures: (relative path, title) of the figures to embed, in order.
     """
     manifest = content.study.manifest
+    scale = [text.plural(len(content.study.pairs), "pair")]
+    if content.has_accuracy:
+        scale.append(f"{text.plural(len(manifest['seeds']), 'seed')}; {completeness(content)}")
     blocks = [
-        f"# {manifest['suite']}: gain and cost",
-        f"Protocol `{manifest['protocol']}`, {text.plural(len(content.study.pairs), 'pair')}, "
-        f"{text.plural(len(manifest['seeds']), 'seed')}; {completeness(content)}.",
+        f"# {manifest['suite']}: {'gain and cost' if content.has_accuracy else 'cost'}",
+        f"Protocol `{manifest['protocol']}`, {', '.join(scale)}.",
     ]
     for group, pairs in content.study.groups.items():
-        blocks += [
-            f"## Over the {text.plural(len(pairs), f'{group} pair')}",
-            markdown(headline(content, group, full=True)),
-            f"n = {text.plural(len(pairs), 'pair')} x {text.plural(len(manifest['seeds']), 'seed')}.",
-            markdown(gain_matrix(content, pairs, ends=True)),
-            *_published(content, pairs),
-        ]
-    blocks += [text.LEGEND.replace("*", "\\*"), text.SCOPE]
+        blocks.append(f"## Over the {text.plural(len(pairs), f'{group} pair')}")
+        for section in group_sections(content, group):
+            blocks += _table(section, titled=True)
+    blocks += [text.LEGEND.replace("*", "\\*"), text.SCOPE] if content.has_accuracy else [text.SPEED_LEGEND]
     if content.own_published:
         blocks.append(text.PUBLISHED_LEGEND)
     for path, title in figures:
@@ -68,14 +59,8 @@ def page(content: Content, figures: Sequence[tuple[str, str]]) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def _published(content: Content, pairs: list[str]) -> list[str]:
-    blocks = []
-    for of_gain in (False, True):
-        table = published_matrix(content, pairs, of_gain)
-        if len(table):
-            title = text.published_title(content.own_published, of_gain)
-            blocks += [f"{title[0].upper()}{title[1:]}:", markdown(table)]
-    return blocks
+def _table(section: Section, titled: bool) -> list[str]:
+    return [*([f"{section.title}:"] if titled else []), markdown(section.rows), _plain(section.under)]
 
 
 def _pair(content: Content, pair: str) -> list[str]:
@@ -87,12 +72,8 @@ def _pair(content: Content, pair: str) -> list[str]:
     facts = [f"Teacher top-1 {teacher.iloc[0]:.2f}{published}"] if len(teacher) else []
     facts += [f"student of {text.count(int(parameters.iloc[0]))} parameters"] if len(parameters) else []
     blocks = [f"### {pair}", *([", ".join(facts) + "."] if facts else [])]
-    blocks.append(markdown(accuracy_table(content, pair)))
-    table = published_table(content, pair)
-    if len(table):
-        blocks.append(markdown(table))
-    if content.has_throughput:
-        blocks.append(markdown(cost_table(content, pair)))
+    for section in pair_sections(content, pair):
+        blocks += _table(section, titled=False)
     return blocks
 
 

@@ -1,14 +1,18 @@
 """What a reader must know beside the numbers: what is missing, failed, unsupported or left out, and why."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
 from kdbench.analysis.frames import MISSING
+from kdbench.analysis.ranking import MIN_PAIRS
 from kdbench.report.content import Content
 from kdbench.report.text import devices, plural
 
 ORDER = (MISSING, "failed", "oom", "diverged", "timeout", "interrupted", "unsupported")
+
+PHASE_TOLERANCE = 0.05
+"""How far the phases of a step may be from the whole before it is told."""
 
 
 def completeness(content: Content) -> str:
@@ -16,6 +20,33 @@ def completeness(content: Content) -> str:
     statuses = content.study.cells["status"].tolist()
     others = [f"{statuses.count(status)} {status}" for status in ORDER if status in statuses]
     return ", ".join([f"{statuses.count('done')} of {plural(len(statuses), 'cell')} done", *others])
+
+
+def accuracy_scope(content: Content, pairs: Sequence[str]) -> str:
+    """`n = 3 pairs x 3 seeds a method; missing: ofa on a:b seed 1.`: what stands under a table of accuracies."""
+    cells = content.study.cells
+    seeds = plural(len(content.study.manifest["seeds"]), "seed")
+    return _scope(f"n = {plural(len(pairs), 'pair')} x {seeds}", content, cells[cells["pair"].isin(pairs)], pairs)
+
+
+def cost_scope(content: Content, pairs: Sequence[str]) -> str:
+    """`n = 30 blocks; missing: ofa on a:b.`: what stands under a table of throughput."""
+    blocks = sorted({cost.blocks for cost in content.costs.values() if cost.pair in pairs and cost.blocks})
+    places = _throughput_places(content)
+    count = " or ".join(map(str, blocks)) or "0"
+    scope = _scope(f"n = {count} blocks a method and pair", content, places[places["pair"].isin(pairs)], pairs)
+    unclean = [cost for cost in content.costs.values() if cost.pair in pairs and cost.clean is False]
+    if not unclean:
+        return scope
+    # What one pair's methods met they met together, in the same rounds; of several pairs it would be a list.
+    reasons = dict.fromkeys(reason for cost in unclean for reason in cost.unclean)
+    where = ", ".join(reasons) if len(pairs) == 1 else ", ".join(dict.fromkeys(cost.pair for cost in unclean))
+    return f"{scope} Machine not clean: {where}."
+
+
+def _scope(count: str, content: Content, records: pd.DataFrame, pairs: Sequence[str]) -> str:
+    gaps = _not_done(content, records.assign(error=None), pairs)
+    return "; ".join([count, *(gaps or ["none missing"])]) + "."
 
 
 def notes(content: Content) -> list[str]:
@@ -26,10 +57,17 @@ def notes(content: Content) -> list[str]:
         lines.append("No method of this study is recorded as the control, so there are no gains.")
     if study.baseline is None:
         lines.append("No method of this study is recorded as the baseline, so nothing is compared with one.")
-    lines += [f"Accuracy, {line}" for line in _not_done(content, study.cells)]
+    lines += [f"Accuracy, {line}" for line in _not_done(content, study.cells, study.pairs)]
     lines += _left_out(content)
+    for ranking in content.rankings:
+        if ranking.methods and not ranking.meaningful:
+            lines.append(
+                f"No critical-difference diagram over the {plural(ranking.pairs, f'{ranking.group} pair')}: fewer than "
+                f"{MIN_PAIRS}, so that mean ranks would have to be {ranking.critical_difference:.1f} apart."
+            )
     if content.has_throughput:
-        lines += [f"Throughput, {line}" for line in _not_done(content, _throughput_places(content))]
+        lines += [f"Throughput, {line}" for line in _not_done(content, _throughput_places(content), study.pairs)]
+        lines += _doubtful(content)
     else:
         lines.append("Throughput was not measured, so its tables and figures are left out.")
     if any(cost.utilisation > 0 for cost in content.costs.values()):
@@ -46,6 +84,24 @@ def notes(content: Content) -> list[str]:
     return lines
 
 
+def _doubtful(content: Content) -> list[str]:
+    """Throughput that was measured beside other load or on a throttled machine, phases that do not add up."""
+    costs = [cost for cost in content.costs.values() if cost.status == "done"]
+    pairs = list(dict.fromkeys(cost.pair for cost in costs if cost.clean is False))
+    lines = []
+    if pairs:
+        lines.append(
+            f"Throughput, the machine was not clean on {', '.join(pairs)} (other load or throttling, see the pair): "
+            "ratios, taken within rounds, suffer less than images/s."
+        )
+    lines += [
+        f"Throughput, the phases of {cost.method} on {cost.pair} add up to {cost.phases_to_step:.2f} of the step."
+        for cost in costs
+        if abs(cost.phases_to_step - 1) > PHASE_TOLERANCE
+    ]
+    return lines
+
+
 def _throughput_places(content: Content) -> pd.DataFrame:
     """One row a (pair, method), those without a measurement too."""
     rows = [(cost.pair, cost.method, cost.status) for cost in content.costs.values()]
@@ -53,8 +109,8 @@ def _throughput_places(content: Content) -> pd.DataFrame:
     return places.merge(content.study.throughput[["pair", "method", "error"]], how="left", on=["pair", "method"])
 
 
-def _not_done(content: Content, records: pd.DataFrame) -> list[str]:
-    """What did not come to its end: one line for all that share place and reason."""
+def _not_done(content: Content, records: pd.DataFrame, pairs: Sequence[str]) -> list[str]:
+    """What did not come to its end on the `pairs`: one line for all that share place and reason."""
     study = content.study
     where: dict[tuple[str, str, str], dict[str, list[int]]] = {}
     seeds = records["seed"].tolist() if "seed" in records else [None] * len(records)
@@ -68,7 +124,7 @@ def _not_done(content: Content, records: pd.DataFrame) -> list[str]:
     for status, method, reason in sorted(where, key=lambda key: (ORDER.index(key[0]), study.methods.index(key[1]))):
         places = where[status, method, reason]
         whole = all(len(found) in (0, len(study.manifest["seeds"])) for found in places.values())
-        if whole and len(places) == len(study.pairs):
+        if whole and len(places) == len(pairs) > 1:
             place = "all pairs"
         else:
             place = ", ".join(_with_seeds(pair, found, whole) for pair, found in places.items())
@@ -84,7 +140,7 @@ def _with_seeds(pair: str, seeds: Iterable[int], whole: bool) -> str:
 
 def _left_out(content: Content) -> list[str]:
     study = content.study
-    if study.control is None:
+    if study.control is None or not content.has_accuracy:
         return []
     lines = []
     for group, pairs in study.groups.items():

@@ -27,7 +27,7 @@ def headline(content: Content, group: Group, full: bool) -> pd.DataFrame:
         if baseline:
             if full:
                 cells[f"p {baseline}"] = text.p_value(row.p_baseline)
-            cells[f"beats {baseline}"] = text.fixed(row.improvement)
+            cells[f"beats {baseline}"] = text.spread(row.improvement, 2) if full else text.fixed(row.improvement.value)
         cells["rank"] = text.spread(row.rank) if full else text.fixed(row.rank.value, 1)
         if content.has_throughput:
             measured = cost.measured == cost.pairs
@@ -49,6 +49,16 @@ def gain_matrix(content: Content, pairs: list[str], ends: bool) -> pd.DataFrame:
             rows.append({"method": f"{method} top-1", **cells})
         else:
             rows.append({"method": method} | {pair: text.gain(content.gains[pair, method], ends) for pair in pairs})
+    return pd.DataFrame(rows)
+
+
+def speed_matrix(content: Content, pairs: list[str]) -> pd.DataFrame:
+    """Throughput of every method (rows) on each of the `pairs` (columns), relative to the control."""
+    study = content.study
+    rows = []
+    for method in study.methods:
+        costs = {pair: content.costs[pair, method] for pair in pairs}
+        rows.append({"method": method} | {pair: text.speed(cost) for pair, cost in costs.items()})
     return pd.DataFrame(rows)
 
 
@@ -121,6 +131,7 @@ def accuracy_table(content: Content, pair: str) -> pd.DataFrame:
 def cost_table(content: Content, pair: str) -> pd.DataFrame:
     """One row a method on the pair: throughput, ratios, memory, parameters and floating-point operations."""
     study = content.study
+    names = phases(content)
     rows = []
     for method in study.methods:
         cost = content.costs[pair, method]
@@ -136,7 +147,7 @@ def cost_table(content: Content, pair: str) -> pd.DataFrame:
         cells["step ms"] = text.fixed(step, 1) if cost.phases else text.NONE
         cells |= {
             f"{phase} %": text.fixed(100 * cost.phases[phase] / step, 0) if step else text.NONE
-            for phase in phases(content)
+            for phase in names
             if phase in cost.phases or not cost.phases
         }
         cells["extra parameters"] = text.count(cost.extra_parameters)
@@ -145,6 +156,7 @@ def cost_table(content: Content, pair: str) -> pd.DataFrame:
         cells["MFLOP/image"] = text.NONE if flops is None else f"{flops / 1e6:,.1f}"
         if not math.isnan(cost.utilisation):
             cells["utilisation %"] = text.fixed(100 * cost.utilisation, 1)
+        cells["clean"] = text.answer(cost.clean)
         rows.append(cells)
     return pd.DataFrame(rows).fillna(text.NONE)
 
@@ -156,27 +168,28 @@ def phases(content: Content) -> list[str]:
 
 def csv_tables(content: Content) -> dict[str, pd.DataFrame]:
     """Numbers behind the report, by file name without its suffix; an interval is three columns."""
-    tables = {
-        "cells": content.study.cells,
-        "curves": content.study.curves,
-        "gains": _numeric(list(content.gains.values())).drop(columns="seed_gains"),
-        "gains_by_seed": pd.DataFrame(
-            [
-                (row.pair, row.method, seed, gain)
-                for row in content.gains.values()
-                if row.role != "control"
-                for seed, gain in row.seed_gains
-            ],
-            columns=["pair", "method", "seed", "gain"],
-        ),
-        "gains_by_group": _numeric(list(content.group_gains.values())),
-    }
+    tables: dict[str, pd.DataFrame] = {}
+    if content.has_accuracy:
+        tables["cells"] = content.study.cells
+        tables["curves"] = content.study.curves
+        tables["gains"] = _numeric(list(content.gains.values())).drop(columns="seed_gains")
+        tables["gains_by_seed"] = _gains_by_seed(content)
+        tables["gains_by_group"] = _numeric(list(content.group_gains.values()))
     if content.has_throughput:
         tables["throughput"] = _numeric(list(content.costs.values()))
         tables["throughput_by_group"] = _numeric(list(content.group_costs.values()))
     if content.published:
         tables["published"] = _numeric(content.published)
     return tables
+
+
+def _gains_by_seed(content: Content) -> pd.DataFrame:
+    """One row a planned cell of every method but the control; no gain where it or its control is not done."""
+    cells = content.study.cells
+    cells = cells.loc[cells["role"] != "control", ["pair", "method", "seed", "status"]]
+    gains = [(row.pair, row.method, *both) for row in content.gains.values() for both in row.seed_gains]
+    known = pd.DataFrame(gains, columns=["pair", "method", "seed", "gain"])
+    return cells.merge(known, how="left", on=["pair", "method", "seed"])
 
 
 def _numeric(rows: list[Any]) -> pd.DataFrame:
@@ -194,7 +207,7 @@ def _flat(fields: dict[str, Any]) -> dict[str, Any]:
         elif isinstance(value, dict):
             cells |= {f"{name}_{key}": part for key, part in value.items()}
         else:
-            cells[name] = "; ".join(value) if name == "sources" else value
+            cells[name] = "; ".join(value) if name in ("sources", "unclean") else value
     return cells
 
 

@@ -1,54 +1,52 @@
 """The report on the console: the averages of each group of pairs, then the gains pair by pair."""
 
+from dataclasses import replace
+
 import pandas as pd
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from kdbench.analysis.frames import Study
 from kdbench.report import text
-from kdbench.report.content import collect
+from kdbench.report.content import Content
 from kdbench.report.notes import completeness, notes
-from kdbench.report.tables import gain_matrix, headline, published_matrix
+from kdbench.report.sections import Section, group_sections, pair_sections
 
 OVERHEAD = 3
 """Columns that a cell takes beside its text."""
 MARKS = "*▲▼="
 
 
-def print_report(study: Study, console: Console) -> None:
-    """Print the tables of `study`; a console of some 130 columns shows tests and intervals of every pair too.
+def print_report(content: Content, console: Console) -> None:
+    """Print the tables; a console of some 140 columns shows tests and intervals of every pair too.
 
-    Raises:
-        KdbenchError: a throughput record contradicts itself.
+    A study without accuracies gets the cost of every pair in their place.
     """
-    content = collect(study)
-    manifest = study.manifest
-    seeds = text.plural(len(manifest["seeds"]), "seed")
-    for group, pairs in study.groups.items():
-        rows = headline(content, group, full=True)
-        wide = _total_width(rows) <= console.width
-        scope = f"{text.plural(len(pairs), f'{group} pair')}, {seeds}"
-        _print(
-            console,
-            f"{manifest['suite']} ({manifest['protocol']}): mean over {scope}",
-            rows if wide else headline(content, group, full=False),
-        )
-        _print(console, f"gain on each of {scope}", gain_matrix(content, pairs, ends=wide))
-        for of_gain in (False, True):
-            published = published_matrix(content, pairs, of_gain)
-            if len(published):
-                _print(console, text.published_title(content.own_published, of_gain), published)
-    console.print(completeness(content), style="bold", highlight=False, markup=False)
+    manifest = content.study.manifest
+    console.print(f"{manifest['suite']} ({manifest['protocol']})", style="bold", highlight=False, markup=False)
+    for group in content.study.groups:
+        sections = group_sections(content, group)
+        if _total_width(sections[0].rows) > console.width:
+            sections = group_sections(content, group, full=False)
+        for section in sections:
+            _print(console, section)
     legends = [text.LEGEND, text.SCOPE, *([text.PUBLISHED_LEGEND] if content.own_published else [])]
+    if content.has_accuracy:
+        console.print(completeness(content), style="bold", highlight=False, markup=False)
+    else:
+        for pair in content.study.pairs:
+            for section in pair_sections(content, pair):
+                _print(console, replace(section, title=f"{section.title} on {pair}"))
+        legends = [text.SPEED_LEGEND]
     for line in [*notes(content), *legends]:
         console.print(line, style="dim", highlight=False, markup=False)
 
 
-def _print(console: Console, title: str, rows: pd.DataFrame) -> None:
-    """The title, then the table in as many parts as the width asks for."""
-    console.print(title, style="bold", highlight=False, markup=False)
+def _print(console: Console, section: Section) -> None:
+    """The title, the table in as many parts as the width asks for, and what stands under it."""
+    console.print(section.title, style="bold", highlight=False, markup=False)
+    rows = section.rows
     first, *others = rows.columns
     headers = {name: max(map(len, _header(str(name)).split("\n"))) for name in others}
     aligned = pd.DataFrame(
@@ -57,6 +55,7 @@ def _print(console: Console, title: str, rows: pd.DataFrame) -> None:
     )
     for part in _wrapped(aligned, console.width):
         console.print(_table(part))
+    console.print(f" {section.under}\n", style="dim", highlight=False, markup=False)
 
 
 def _aligned(cells: list[str]) -> list[str]:

@@ -9,9 +9,8 @@ from kdbench.analysis.comparison import ALLOWANCE, Comparison, Match
 from kdbench.analysis.cost import PairCost
 from kdbench.analysis.frames import MISSING, Study
 from kdbench.analysis.gains import GroupGain, PairGain
-from kdbench.analysis.stats import Interval
+from kdbench.analysis.stats import ALPHA, Interval
 
-ALPHA = 0.05
 NONE = "-"
 """Where there is nothing to say: a method against itself, a figure the device does not tell."""
 
@@ -19,8 +18,10 @@ LEGEND = (
     "Gains are points of top-1 over the control, mean [95 % interval]. * differs from the control, ▲ better "
     "and ▼ worse than the baseline (paired t-test, p < 0.05 after Holm over the methods, from 3 seeds on). "
     "X (2/3): only 2 of 3 runs are there, so there is no average. n/a: the method does not support the pair. "
-    "speed/m: training images/s relative to method m, higher is faster."
+    "beats m: probability that a run beats one of method m. "
 )
+SPEED_LEGEND = "speed/m: training images/s relative to method m, higher is faster."
+LEGEND += SPEED_LEGEND
 PUBLISHED_LEGEND = (
     "Published: ours minus the published number; = within the tolerance, ▲ above and ▼ below it (our 95 % interval "
     f"together with {ALLOWANCE} points for a published top-1, sqrt(2) times that for a gain; two seeds at least). "
@@ -71,6 +72,11 @@ def ratio_spread(interval: Interval) -> str:
     return f"{ratio(interval.value)} [{interval.low:.2f}, {interval.high:.2f}]"
 
 
+def answer(value: bool | None) -> str:
+    """`yes`, `no`, or a dash where it is not known."""
+    return NONE if value is None else "yes" if value else "no"
+
+
 def count(value: int | None) -> str:
     """`940`, `12.3k` or `4.56M`."""
     if value is None:
@@ -114,6 +120,11 @@ def accuracy(row: PairGain) -> str:
     if row.done < row.planned or math.isnan(row.top1):
         return runs(row.done, row.planned)
     return fixed(row.top1) if math.isnan(row.top1_std) else f"{row.top1:.2f} ± {row.top1_std:.2f}"
+
+
+def speed(cost: PairCost) -> str:
+    """Images/s relative to the control with its interval, or what stands in its place."""
+    return ratio_spread(cost.to_control) if cost.status == "done" else images(cost)
 
 
 def images(cost: PairCost) -> str:
@@ -186,5 +197,6 @@ def caption(study: Study, records: pd.DataFrame, noise: str) -> str:
     """The line under a figure: suite, protocol, seeds, device, and what the `noise` drawn is."""
     manifest = study.manifest
     split = "" if "val" not in study.cells["split"].tolist() else "validation split"
-    parts = [manifest["suite"], manifest["protocol"], split, plural(len(manifest["seeds"]), "seed")]
+    seeds = plural(len(manifest["seeds"]), "seed") if manifest["seeds"] else ""
+    parts = [manifest["suite"], manifest["protocol"], split, seeds]
     return " · ".join(part for part in [*parts, devices(study, records), noise] if part)

@@ -1,7 +1,7 @@
 """A run: plan, accuracy phase, throughput phase; finished cells are kept, so repeating the command resumes it."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -9,7 +9,8 @@ from pathlib import Path
 from rich.console import Console
 
 from kdbench.distributed import wait_for_all
-from kdbench.records import Results, write_json
+from kdbench.errors import KdbenchError
+from kdbench.records import CellRecord, Results, ThroughputRecord, write_json
 from kdbench.study.engine import run_here, run_tasks
 from kdbench.study.group import Group
 from kdbench.study.plan import Plan, finished_keys
@@ -20,11 +21,11 @@ from kdbench.training.device import default_workers
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended, over all planned cells.
+    """How a run ended, over all planned cells (or measurements).
 
     Attributes:
-        statuses: number of cells by status.
-        errors: number of cells by the first line of what went wrong.
+        statuses: number of them by status.
+        errors: number of them by the first line of what went wrong.
     """
 
     statuses: dict[str, int]
@@ -32,7 +33,7 @@ class Outcome:
 
     @property
     def complete(self) -> bool:
-        """Every planned cell is done, or known to be impossible."""
+        """Everything planned is done, or known to be impossible."""
         return set(self.statuses) <= {"done", "unsupported"}
 
 
@@ -89,10 +90,39 @@ def run(
     return outcome(plan, results)
 
 
+def bench(plan: Plan, results: Results, console: Console, data_root: Path) -> Outcome:
+    """Measure throughput where it has not been, of a plan without seeds.
+
+    Raises:
+        KdbenchError: several processes, or a results folder that cannot be written or that holds a run's plan.
+    """
+    if plan.compute.shard.world > 1:
+        raise KdbenchError("throughput is measured in one process; start `kdbench bench` without torchrun")
+    if results.manifest_path.is_file() and results.manifest()["cells"]:
+        raise KdbenchError(
+            f"{results.folder} holds a run, and `kdbench run` measures its throughput; choose another folder with --out"
+        )
+    measurements = planned_measurements(plan, plan.compute)
+    write_json(results.manifest_path, plan.manifest(measurements))
+    tasks = timing_tasks(plan, measurements, plan.compute, data_root, results)
+    console.print(
+        f"suite [bold]{plan.suite.name}[/bold]: throughput of {len(plan.methods)} methods on {len(plan.pairs)} pairs, "
+        f"{plan.compute.device} ({plan.compute.precision}); {len(plan.pairs) - len(tasks)} pairs finished, "
+        f"{len(tasks)} to measure -> {results.folder}",
+        highlight=False,
+    )
+    _phase("throughput", tasks, 1, console)
+    return _outcome([one["key"] for one in measurements], results.throughput())
+
+
 def outcome(plan: Plan, results: Results) -> Outcome:
     """Planned cells by status; a cell without a record is `missing`."""
-    known = {cell["key"]: cell for cell in results.cells()}
-    records = [known.get(cell.key) for cell in plan.cells()]
+    return _outcome([cell.key for cell in plan.cells()], results.cells())
+
+
+def _outcome(planned: Sequence[str], found: Iterable[CellRecord] | Iterable[ThroughputRecord]) -> Outcome:
+    known = {record["key"]: record for record in found}
+    records = [known.get(key) for key in planned]
     statuses = Counter("missing" if record is None else record["status"] for record in records)
     errors = Counter(
         record["error"].partition("\n")[0]

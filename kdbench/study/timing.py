@@ -63,7 +63,7 @@ class TimingTask:
             except Exception as error:
                 self._write(self._header(plan, environment_id, "failed", describe(error)))
         extra = {contender.name: contender.extra_parameters for contender in contenders}
-        found = measure(arena, contenders, lambda share: emit(Progress(self.label, share)))
+        found, around = measure(arena, contenders, lambda share: emit(Progress(self.label, share)))
         shape, classes = arena.task.image_shape, arena.task.num_classes
         student = forward_flops(self.suite.models[self.pair.student], classes, shape)
         teacher = forward_flops(self.suite.models[self.pair.teacher], classes, shape)
@@ -80,6 +80,9 @@ class TimingTask:
             record["control_blocks"] = blocks.get("control", [])
             record["baseline_blocks"] = blocks.get("baseline", [])
             record["phases"] = measured.phases
+            record["phases_to_step"] = measured.phases_to_step
+            record["before"], record["after"] = around.before, around.after
+            record["clean"], record["unclean"], record["repeated"] = around.clean, around.reasons, around.repeated
             record["peak_memory"] = measured.peak_memory
             record["extra_parameters"] = extra[plan.name]
             record["matmul_flops"] = rate

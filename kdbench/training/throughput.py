@@ -1,24 +1,35 @@
 """Throughput (timing protocol t/1): every contender alone, rounds interleaved over all of them.
 
 Absolute times drift with the machine; what is compared is the ratio to the control and to the baseline in the same
-round. The step that is timed is the one that trains: lockstep with a single contender.
+round. The step that is timed is the one that trains: lockstep with a single contender. A round in which the machine was
+not ours alone, or was throttled, is repeated, at most three times; where that does not help it is kept and marked.
 """
 
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
+from statistics import median
 
 import torch
 from torch import Tensor
 
 from kdbench.data.batch import Batch
+from kdbench.records import MachineState
 from kdbench.training.arena import Arena
 from kdbench.training.contender import Contender
 from kdbench.training.device import Compute
 from kdbench.training.lockstep import compile_all, lockstep
+from kdbench.training.machine import Finding, Watch, verdict
 
 PHASES = ("data", "teacher", "student", "method", "backward", "optimizer")
-PHASE_STEPS = 10
+PHASE_PAIRS = 30
+"""Steps that are taken apart, each beside one that is not, over all rounds."""
+REPEATS = 3
+SETTLED = 0.9
+"""Warm-up is over when the next probe takes no less than this share of the time of the last one..."""
+PROBES = 5
+"""...or after so many."""
 
 
 @dataclass
@@ -27,18 +38,38 @@ class Measurement:
 
     Attributes:
         blocks: training images/s of every block, in order of the rounds.
-        phases: seconds a step by phase, from a separate pass in which the device is waited for after every phase.
+        phases: seconds a step by phase, medians over the steps of a pass of its own in every round.
+        phases_to_step: sum of the phases of a step over the time of the next one, which is not taken apart, median: 1
+            where the parts add up to the whole.
         peak_memory: bytes; None on a CPU.
     """
 
     blocks: list[float] = field(default_factory=list)
     phases: dict[str, float] = field(default_factory=dict)
+    phases_to_step: float = 0.0
     peak_memory: int | None = None
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """The machine during a measurement.
+
+    Attributes:
+        clean: whether it was ours and held its clock in every round that counts; None where that cannot be read.
+        reasons: why not.
+        repeated: rounds that were measured again.
+    """
+
+    before: MachineState
+    after: MachineState
+    clean: bool | None
+    reasons: list[str]
+    repeated: int
 
 
 def measure(
     arena: Arena, contenders: Sequence[Contender], on_round: Callable[[float], None] = lambda share: None
-) -> dict[str, Measurement]:
+) -> tuple[dict[str, Measurement], Circumstances]:
     """Measure all contenders of an arena against each other; they are used up.
 
     Args:
@@ -48,17 +79,38 @@ def measure(
     compile_all(contenders, arena.teacher, arena.compute)
     found = {contender.name: Measurement() for contender in contenders}
     steppers = {contender.name: _Stepper(arena, contender) for contender in contenders}
+    watch = Watch(arena.compute)
+    before = watch.state()
     for number, (name, stepper) in enumerate(steppers.items()):
         stepper.warm_up(timing.warmup_steps, timing.warmup_seconds, timing.block_seconds)
         found[name].peak_memory = stepper.peak_memory()
         on_round(0.3 * (number + 1) / len(steppers))
+    findings: list[Finding] = []
+    steps: dict[str, list[tuple[dict[str, float], float]]] = {name: [] for name in steppers}
+    repeated, patient = 0, True
+    pairs = -(-PHASE_PAIRS // timing.blocks)
     for number in range(timing.blocks):
-        for name, stepper in steppers.items():
-            found[name].blocks.append(stepper.block())
-        on_round(0.3 + 0.6 * (number + 1) / timing.blocks)
-    for name, stepper in steppers.items():
-        found[name].phases = stepper.phases()
-    return found
+        again = 0
+        while True:
+            watch.begin()
+            figures = {name: (stepper.block(), stepper.phases(pairs)) for name, stepper in steppers.items()}
+            finding = watch.end()
+            # Where repeating one round has not helped, the next ones are not repeated until one comes out clean.
+            if not finding.problems or not patient or again == REPEATS:
+                break
+            again += 1
+        repeated += again
+        patient = not finding.problems
+        findings.append(finding)
+        for name, (images, apart) in figures.items():
+            found[name].blocks.append(images)
+            steps[name] += apart
+        on_round(0.3 + 0.7 * (number + 1) / timing.blocks)
+    for name, apart in steps.items():
+        found[name].phases = {phase: median(parts[phase] for parts, _ in apart) for phase in PHASES}
+        found[name].phases_to_step = median(sum(parts.values()) / whole for parts, whole in apart)
+    clean, reasons = verdict(findings)
+    return found, Circumstances(before, watch.state(), clean, reasons, repeated)
 
 
 def matmul_rate(compute: Compute) -> float:
@@ -98,7 +150,7 @@ class _Stepper:
             raise RuntimeError(self._contender.error)
 
     def warm_up(self, steps: int, seconds: float, block_seconds: float) -> None:
-        """Step until both bounds are reached, then settle how many steps make a block."""
+        """Step until both bounds are reached and steps get no faster, then settle how many steps make a block."""
         compute, device = self._arena.compute, self._arena.compute.device
         started, done = time.perf_counter(), 0
         while done < steps or time.perf_counter() - started < seconds:
@@ -107,11 +159,17 @@ class _Stepper:
         compute.synchronise()
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        started, probe = time.perf_counter(), max(3, steps // 2)
-        for _ in range(probe):
-            self._step()
-        compute.synchronise()
-        self._steps = max(1, round(block_seconds * probe / (time.perf_counter() - started)))
+        number, last = max(3, steps // 2), float("inf")
+        for _ in range(PROBES):
+            started = time.perf_counter()
+            for _ in range(number):
+                self._step()
+            compute.synchronise()
+            seconds = time.perf_counter() - started
+            if seconds >= SETTLED * last:
+                break
+            last = seconds
+        self._steps = max(1, round(block_seconds * number / seconds))
 
     def block(self) -> float:
         """Images/s of one block of steps."""
@@ -127,21 +185,45 @@ class _Stepper:
         device = self._arena.compute.device
         return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
 
-    def phases(self) -> dict[str, float]:
-        """Seconds a step by phase; drawing the batch counts as data."""
-        spent: dict[str, float] = dict.fromkeys(PHASES, 0.0)
-        last = time.perf_counter()
+    def phases(self, pairs: int) -> list[tuple[dict[str, float], float]]:
+        """Of `pairs` steps, seconds by phase, and beside each the seconds of a step that was not taken apart.
 
-        def mark(phase: str) -> None:
-            nonlocal last
-            self._arena.compute.synchronise()
-            now = time.perf_counter()
-            spent[phase] += now - last
-            last = now
+        Drawing the batch counts as data. The device is not waited for in between: its own events tell when it came to
+        the end of each phase.
+        """
+        compute = self._arena.compute
+        compute.synchronise()
+        taken = []
+        for _ in range(pairs):
+            stamps = [("", _stamp(compute))]
+            self._step(lambda phase, stamps=stamps: stamps.append((phase, _stamp(compute))))
+            self._step()
+            taken.append((stamps, _stamp(compute)))
+        compute.synchronise()
+        return [
+            (
+                {phase: _seconds(before, after) for (_, before), (phase, after) in pairwise(stamps)},
+                _seconds(stamps[-1][1], end),
+            )
+            for stamps, end in taken
+        ]
 
-        for _ in range(PHASE_STEPS):
-            self._step(mark)
-        return {phase: seconds / PHASE_STEPS for phase, seconds in spent.items()}
+
+def _stamp(compute: Compute) -> float | torch.cuda.Event:
+    """Now: the clock, or an event in the stream of the device."""
+    if compute.device.type != "cuda":
+        return time.perf_counter()
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
+
+
+def _seconds(before: float | torch.cuda.Event, after: float | torch.cuda.Event) -> float:
+    if isinstance(before, float) and isinstance(after, float):
+        return after - before
+    assert isinstance(before, torch.cuda.Event)
+    assert isinstance(after, torch.cuda.Event)
+    return before.elapsed_time(after) / 1e3
 
 
 def _endless(arena: Arena) -> Iterator[tuple[Tensor, Batch]]:

@@ -24,7 +24,8 @@ def test_images_and_ratios(tmp_path: Path):
         assert cost.images == pytest.approx(np.median(blocks))
         assert cost.images_p10 == pytest.approx(np.percentile(blocks, 10))
         assert cost.to_control.value == pytest.approx(np.median(ratios))
-        assert (cost.to_control.low, cost.to_control.high) == pytest.approx((ratios[9], ratios[20]))
+        assert ratios[9] <= cost.to_control.low <= ratios[10]
+        assert ratios[19] <= cost.to_control.high <= ratios[20]
         assert cost.phases["backward"] == pytest.approx(22)
         assert cost.peak_memory is None
     assert costs[PAIRS[0], "scratch"].to_control.value == 1
@@ -69,3 +70,16 @@ def test_utilisation_is_the_share_of_the_devices_matrix_rate(tmp_path: Path):
     expected = np.median(record["blocks"]) * record["flops"]["train"] / 2e12
     assert costs[record["pair"], "kd"].utilisation == pytest.approx(expected)
     assert math.isnan(costs[record["pair"], "scratch"].utilisation)
+
+
+def test_records_of_before_the_machine_was_watched_are_read(tmp_path: Path):
+    results = write_results(tmp_path, Plan())
+    for path in (tmp_path / "throughput").glob("*/kd-*.json"):
+        record = read_json(path)
+        for name in ("clean", "unclean", "repeated", "phases_to_step"):
+            del record[name]
+        write_json(path, record)
+    costs = {cost.method: cost for cost in pair_costs(load(results))}
+    assert (costs["kd"].clean, costs["kd"].unclean) == (None, ())
+    assert math.isnan(costs["kd"].phases_to_step)
+    assert (costs["ofa"].clean, costs["ofa"].phases_to_step) == (True, 1.01)

@@ -60,29 +60,66 @@ def test_improvement_is_mann_whitney_averaged_over_pairs():
         scipy_stats.mannwhitneyu(mine, theirs).statistic / (len(mine) * len(theirs))
         for mine, theirs in zip(first, second, strict=True)
     ]
-    assert stats.improvement(first, second) == pytest.approx(np.mean(counts))
-    assert math.isnan(stats.improvement([], []))
+    interval = stats.improvement(first, second)
+    assert interval.value == pytest.approx(np.mean(counts))
+    assert 0 < interval.low < interval.value < interval.high < 1
+    assert stats.improvement([], []) == stats.UNKNOWN
+
+
+def test_improvement_keeps_a_width_where_one_method_always_won():
+    always = stats.improvement([[3.0, 4.0, 5.0]] * 2, [[0.0, 1.0, 2.0]] * 2)
+    assert always.value == always.high == 1
+    assert 0.4 < always.low < 0.9
+    never = stats.improvement([[0.0, 1.0, 2.0]] * 2, [[3.0, 4.0, 5.0]] * 2)
+    assert (never.value, never.low) == (0, 0)
+    assert never.high == pytest.approx(1 - always.low)
+    assert always.low < stats.improvement([[3.0, 4.0, 5.0]] * 6, [[0.0, 1.0, 2.0]] * 6).low
+    assert math.isnan(stats.improvement([[1.0]], [[0.0]]).low), "one run tells no spread"
 
 
 def test_ranks_share_ties():
     assert stats.ranks(np.array([[60.0, 62.0, 61.0], [5.0, 5.0, 1.0]])).tolist() == [[3, 1, 2], [1.5, 1.5, 3]]
 
 
-def test_median_interval_of_thirty_is_the_10th_and_21st():
+def test_median_interval_lies_between_neighbouring_order_statistics():
+    """Of 30 values the 10th and 21st hold the median with 95.7 %, the 11th and 20th with 90.1 %."""
     interval = stats.median_interval(np.arange(30, 0, -1.0))
-    assert (interval.value, interval.low, interval.high) == (15.5, 10, 21)
+    assert interval.value == 15.5
+    assert 10 < interval.low < 10.5
+    assert interval.low + interval.high == pytest.approx(31)
     assert math.isnan(stats.median_interval(np.arange(5.0)).low)
-    assert stats.median_interval(np.arange(6.0)).low == 0
+    assert 0 < stats.median_interval(np.arange(6.0)).low < 0.5
     assert stats.median_interval([]) == stats.UNKNOWN
 
 
 @pytest.mark.parametrize("n", [6, 9, 10, 17, 30, 31])
-def test_median_interval_covers_with_at_least_95_percent_and_no_narrower_one_does(n: int):
-    interval = stats.median_interval(np.arange(1.0, n + 1))
-    k = int(interval.low)
-    assert interval.high == n + 1 - k
+def test_median_interval_is_between_the_binomial_ones(n: int):
+    k = int(stats.median_interval(np.arange(1.0, n + 1)).low)
     assert 1 - 2 * scipy_stats.binom.cdf(k - 1, n, 0.5) >= 0.95
     assert 1 - 2 * scipy_stats.binom.cdf(k, n, 0.5) < 0.95
+
+
+@pytest.mark.parametrize(("effect", "sigma", "seeds", "tests"), [(0.5, 0.6, 5, 1), (0.9, 0.6, 3, 4), (0.6, 0.6, 20, 2)])
+def test_power_on_one_pair_is_the_tail_of_the_noncentral_t(effect: float, sigma: float, seeds: int, tests: int):
+    freedom, shift = seeds - 1, effect * math.sqrt(seeds) / sigma
+    bound = scipy_stats.t.ppf(1 - 0.025 / tests, freedom)
+    expected = scipy_stats.nct.sf(bound, freedom, shift) + scipy_stats.nct.cdf(-bound, freedom, shift)
+    assert stats.power(effect, sigma, seeds, 1, tests) == pytest.approx(expected, abs=1e-4)
+
+
+def test_power_from_nothing_to_certainty():
+    assert stats.power(0, 0.5, 3) == pytest.approx(0.05, abs=1e-4)
+    assert stats.power(-0.7, 0.5, 4) == stats.power(0.7, 0.5, 4)
+    assert stats.power(100, 0.1, 3) == pytest.approx(1)
+    assert stats.power(100, 0.1, 2) == 0, "no test is made on two seeds"
+
+
+def test_detectable_is_found_with_the_power_it_says():
+    gain = stats.detectable(0.6, 3, 6, 4)
+    assert stats.power(gain, 0.6, 3, 6, 4) == pytest.approx(stats.POWER, abs=1e-5)
+    assert stats.detectable(0.6, 10, 6, 4) < gain < stats.detectable(0.6, 3, 6, 8)
+    assert math.isnan(stats.detectable(0.6, 2))
+    assert math.isnan(stats.detectable(math.nan, 3))
 
 
 def test_geometric_mean():

@@ -9,9 +9,11 @@ from kdbench_methods.contrastive import InfoNCE
 from kdbench_methods.losses import kl_divergence, ofa_loss
 
 from kdbench.models.features import Needs
+from kdbench.registry import Registry
 from kdbench.suites.schema import Suite
 from kdbench.training.arena import Arena
 from kdbench.training.device import Compute
+from kdbench.training.lockstep import lockstep
 from tests.conftest import NO_DATA
 
 pytestmark = pytest.mark.bench
@@ -43,3 +45,14 @@ def test_staged_forward(benchmark: Benchmark, proxy: Suite, cpu: Compute, needs:
     images = torch.randn(25, 1, 32, 32)
     with torch.no_grad():
         benchmark(lambda: arena.teacher(images, needs))
+
+
+@pytest.mark.parametrize("method", ["scratch", "kd"])
+def test_step(benchmark: Benchmark, proxy: Suite, cpu: Compute, method: str) -> None:
+    """A whole step of one contender; test_loop.py tells how much of it is the loop's."""
+    arena = Arena.enter(proxy, proxy.pairs[0], 0, "test", cpu, NO_DATA)
+    plugin = Registry.installed().plugins[method]
+    contender = arena.contender(method, plugin.method, plugin.hyperparameters().model_dump())
+    raw, batch = next(arena.stream.epoch(0))
+    benchmark(lambda: lockstep([contender], arena.teacher, raw, batch, cpu))
+    assert contender.status is None, contender.error

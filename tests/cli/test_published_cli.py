@@ -92,7 +92,7 @@ def test_a_run_records_the_names_and_the_report_uses_them(short_suite: Callable[
         "models": {"swin-t": "Swin-T", "resnet-s": "ResNet18"},
         "methods": {"scratch": ["scratch"], "kd": ["KD", "KD(T=4)"]},
     }
-    assert "published top-1 (ofa-300ep-224px, best epoch) and ours minus it" in done.stdout
+    assert "Published top-1 (ofa-300ep-224px, best epoch) and ours minus it" in done.stdout
     assert "kd (FBT)" in done.stdout and "78.74" in done.stdout
 
 

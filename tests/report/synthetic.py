@@ -54,6 +54,8 @@ class Plan:
     protocol: str = "proxy/1"
     split: str = "test"
     published: PublishedNames | None = None
+    unclean: dict[str, list[str]] = field(default_factory=dict)
+    """By pair, why its throughput was not measured on a clean machine."""
     levels: dict[Place, float] = field(default_factory=dict)
     """Top-1 to invent around, where not drawn."""
 
@@ -247,6 +249,10 @@ def _write_throughput(
                 "backward": 0.022,
                 "optimizer": 0.003,
             },
+            "phases_to_step": 1.01,
+            "clean": pair not in plan.unclean,
+            "unclean": plan.unclean.get(pair, []),
+            "repeated": 0,
             "peak_memory": None,
             "extra_parameters": 1000 * plan.methods.index(method),
             "flops": {"student": 3e6, "teacher": 2e7 if teacher else 0.0, "train": 2.9e7},

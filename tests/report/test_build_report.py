@@ -1,5 +1,6 @@
 """The report folder: its files, the same bytes twice, and the rows of what is missing."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,15 +10,17 @@ import pandas as pd
 import pytest
 from synthetic import PAIRS, Plan, write_results
 
+from kdbench.analysis.frames import load
 from kdbench.records import Results
 from kdbench.report.build import build_report
+from kdbench.report.content import collect
 
 FIGURES = ["gains", "tradeoff", "curves", "phases"]
 
 
 def built(folder: Path, plan: Plan) -> tuple[dict[str, bytes], str]:
     """The files of a report by name, and its page."""
-    written = build_report(write_results(folder, plan))
+    written = build_report(collect(load(write_results(folder, plan))), folder / "report")
     files = {path.relative_to(folder / "report").as_posix(): path.read_bytes() for path in written}
     return files, files["report.md"].decode()
 
@@ -39,7 +42,7 @@ def test_two_builds_are_equal_to_the_byte(tmp_path: Path):
 
 def test_building_again_into_another_folder(tmp_path: Path):
     results = write_results(tmp_path / "results", Plan(pairs=PAIRS[:1]))
-    paths = build_report(results, tmp_path / "elsewhere")
+    paths = build_report(collect(load(results)), tmp_path / "elsewhere")
     assert all(path.is_file() and path.is_relative_to(tmp_path / "elsewhere") for path in paths)
     assert not (tmp_path / "results/report").exists()
 
@@ -91,7 +94,7 @@ def test_without_the_control_there_are_no_gains(tmp_path: Path):
 def test_without_the_baseline_nothing_is_compared_with_it(tmp_path: Path):
     files, page = built(tmp_path, Plan(methods=["scratch", "ofa"], pairs=PAIRS[:1]))
     assert "recorded as the baseline" in page
-    assert "beats" not in page
+    assert "| beats" not in page
     assert "figures/tradeoff.svg" in files
 
 
@@ -99,7 +102,7 @@ def test_nothing_done_yet(tmp_path: Path):
     missing = [(PAIRS[0], method, seed) for method in Plan().methods for seed in range(3)]
     files, page = built(tmp_path, Plan(pairs=PAIRS[:1], missing=missing, throughput=False))
     assert "0 of 15 cells done, 15 missing" in page
-    assert "missing: scratch, kd, fitnet, ofa, assistant on all pairs" in page
+    assert "missing: scratch, kd, fitnet, ofa, assistant on vit-t:resnet-s" in page
     assert not [name for name in files if name.startswith("figures/")]
 
 
@@ -121,5 +124,58 @@ def test_neither_torch_nor_the_training_code_is_imported():
 
 def test_results_of_a_default_report_are_not_read_as_records(tmp_path: Path):
     results = write_results(tmp_path, Plan(pairs=PAIRS[:1]))
-    first = [path.read_bytes() for path in build_report(results)]
-    assert [path.read_bytes() for path in build_report(Results(tmp_path))] == first
+    out = tmp_path / "report"
+    first = [path.read_bytes() for path in build_report(collect(load(results)), out)]
+    assert [path.read_bytes() for path in build_report(collect(load(Results(tmp_path))), out)] == first
+
+
+def test_formats_on_their_own(tmp_path: Path):
+    content = collect(load(write_results(tmp_path, Plan(pairs=PAIRS[:1], missing=[(PAIRS[0], "ofa", 1)]))))
+    paths = build_report(content, tmp_path / "out", ["json"])
+    assert [path.name for path in paths] == ["report.json"]
+    told = json.loads(paths[0].read_text(), parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
+    gains = {row["method"]: row for row in told["tables"]["gains"]}
+    assert gains["kd"]["gain"] == pytest.approx(content.gains[PAIRS[0], "kd"].gain.value)
+    assert (gains["ofa"]["gain"], gains["ofa"]["n"], gains["ofa"]["planned"]) == (None, 2, 3)
+    assert f"Accuracy, missing: ofa on {PAIRS[0]} seed 1" in told["notes"]
+    suffixes = {path.suffix for path in build_report(content, tmp_path / "out", ["csv", "latex"])}
+    assert suffixes == {".csv", ".tex"}
+
+
+def test_every_table_tells_n_and_what_is_missing(tmp_path: Path):
+    _, page = built(tmp_path, Plan(pairs=PAIRS[:2], missing=[(PAIRS[0], "ofa", 1)]))
+    blocks = page.split("\n\n")
+    tables = [number for number, block in enumerate(blocks) if block.startswith("| ")]
+    under = [blocks[number + 1] for number in tables]
+    assert len(under) == 6
+    assert all("n = " in line for line in under)
+    whole = f"n = 2 pairs x 3 seeds; missing: ofa on {PAIRS[0]} seed 1."
+    assert [line.startswith(whole) for line in under[:2]] == [True, True]
+    assert "Smallest gain that 80% of such studies would find" in under[0]
+    assert under[2] == f"n = 1 pair x 3 seeds; missing: ofa on {PAIRS[0]} seed 1."
+    assert under[3] == under[5] == "n = 30 blocks a method and pair; none missing."
+    seeds = pd.read_csv(tmp_path / "report/csv/gains_by_seed.csv")
+    assert len(seeds) == 2 * 4 * 3
+    gap = seeds[seeds["gain"].isna()]
+    assert gap[["pair", "method", "seed", "status"]].to_numpy().tolist() == [[PAIRS[0], "ofa", 1, "missing"]]
+
+
+def test_critical_differences_are_drawn_from_ten_pairs_on(tmp_path: Path):
+    few, page = built(tmp_path / "few", Plan(pairs=PAIRS[:6], epochs=2))
+    assert "figures/critical_difference.png" not in few
+    assert "No critical-difference diagram over the 6 heterogeneous pairs: fewer than 10" in page
+    pairs = [*PAIRS[:6], *PAIRS[8:], "vit-n:resnet-n"]
+    many, page = built(tmp_path / "many", Plan(pairs=pairs, epochs=2))
+    assert many["figures/critical_difference.png"].startswith(b"\x89PNG")
+    assert "No critical-difference diagram over the 10 heterogeneous" not in page
+    assert "over the 1 homogeneous pair" in page
+
+
+def test_a_machine_that_was_not_clean_is_told(tmp_path: Path):
+    reasons = ["other processes on the processor in 12 of 12 rounds", "others had 51% of all cores"]
+    _, page = built(tmp_path, Plan(pairs=PAIRS[:2], unclean={PAIRS[1]: reasons}))
+    assert page.count("| no |") == page.count("| yes |") == 5
+    assert f"none missing. Machine not clean: {', '.join(reasons)}.\n" in page
+    assert f"* Throughput, the machine was not clean on {PAIRS[1]} (" in page
+    csv = pd.read_csv(tmp_path / "report/csv/throughput.csv")
+    assert csv.set_index("pair")["unclean"].dropna().unique().tolist() == ["; ".join(reasons)]

@@ -23,13 +23,13 @@ REDUCED = "cifar100/1+epochs=5,limit=1000"
 
 
 def page(folder: Path, plan: Plan) -> str:
-    build_report(write_results(folder, plan))
+    build_report(collect(load(write_results(folder, plan))), folder / "report")
     return (folder / "report/report.md").read_text()
 
 
 def printed(folder: Path, plan: Plan, width: int) -> str:
     output = StringIO()
-    print_report(load(write_results(folder, plan)), Console(file=output, width=width, color_system=None))
+    print_report(collect(load(write_results(folder, plan))), Console(file=output, width=width, color_system=None))
     return output.getvalue()
 
 
@@ -74,11 +74,11 @@ def test_the_terminal(tmp_path: Path, plan: Plan, width: int) -> None:
         assert value in output
     whole = " ".join(output.split())
     assert ("not comparable: reduced run (epochs=5, limit=1000)" in whole) == (plan.protocol == REDUCED)
-    assert ("▼" in output.partition("published top-1")[2].partition("cells done")[0]) == (plan.protocol != REDUCED)
+    assert ("▼" in output.partition("Published top-1")[2].partition("cells done")[0]) == (plan.protocol != REDUCED)
 
 
 def test_methods_keep_their_order(tmp_path: Path) -> None:
-    lines = printed(tmp_path, published_plan(pairs=6), 160).partition("published top-1")[2].splitlines()
+    lines = printed(tmp_path, published_plan(pairs=6), 160).partition("Published top-1")[2].splitlines()
     methods = [line.split()[0] for line in lines[5:14]]
     assert methods == [*("scratch", "kd", "kd", "fitnet", "fitnet", "ofa", "ofa", "ofa", "assistant")]
 
@@ -109,7 +109,9 @@ def test_hollow_markers_in_the_figures(tmp_path: Path) -> None:
 def test_nothing_is_added_without_labels(tmp_path: Path) -> None:
     plan = replace(published_plan(pairs=1), published=None)
     results = write_results(tmp_path, plan)
-    files = [path.relative_to(tmp_path).as_posix() for path in build_report(results)]
+    files = [
+        path.relative_to(tmp_path).as_posix() for path in build_report(collect(load(results)), tmp_path / "report")
+    ]
     assert "report/csv/published.csv" not in files
     assert "ublished" not in (tmp_path / "report/report.md").read_text()
     content = collect(load(results))
@@ -120,6 +122,6 @@ def test_the_committed_report_of_the_proxy_is_what_its_records_give(tmp_path: Pa
     from kdbench.records import Results
 
     reference = Path(__file__).parents[2] / "results/reference/proxy"
-    build_report(Results(reference), tmp_path)
+    build_report(collect(load(Results(reference))), tmp_path)
     for name in ("report.md", "csv/gains.csv"):
         assert (tmp_path / name).read_bytes() == (reference / "report" / name).read_bytes()

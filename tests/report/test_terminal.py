@@ -8,12 +8,13 @@ from rich.console import Console
 from synthetic import PAIRS, Plan, many_methods, write_results
 
 from kdbench.analysis.frames import Study, load
+from kdbench.report.content import collect
 from kdbench.report.terminal import print_report
 
 
 def shown(study: Study, width: int) -> str:
     output = StringIO()
-    print_report(study, Console(file=output, width=width, color_system=None))
+    print_report(collect(study), Console(file=output, width=width, color_system=None))
     return output.getvalue()
 
 
@@ -40,7 +41,7 @@ def test_every_line_fits_and_no_cell_is_cut(study: Study, width: int):
 
 def test_a_wide_console_shows_tests_and_intervals(tmp_path: Path):
     plan = Plan(missing=[(PAIRS[0], "ofa", 1)])
-    narrow, wide = printed(tmp_path / "a", plan, 80), printed(tmp_path / "b", plan, 140)
+    narrow, wide = printed(tmp_path / "a", plan, 80), printed(tmp_path / "b", plan, 150)
     assert "p scratch" not in narrow
     assert "p scratch" in wide
     assert "speed/kd" in wide

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 
 from kdbench.report.content import Content
+from kdbench.report.plots.critical import draw_critical
 from kdbench.report.plots.curves import draw_curves
 from kdbench.report.plots.gains import draw_gains
 from kdbench.report.plots.phases import draw_phases
@@ -29,6 +30,8 @@ def draw(content: Content) -> Iterator[Plot]:
         yield Plot("gains", "Gain by pair", draw_gains(content))
         if content.has_throughput:
             yield Plot("tradeoff", "Gain against training throughput", draw_tradeoff(content))
+    if any(ranking.meaningful for ranking in content.rankings):
+        yield Plot("critical_difference", "Mean ranks and critical difference", draw_critical(content))
     if len(content.study.curves):
         yield Plot("curves", "Learning curves", draw_curves(content))
     if any(cost.phases for cost in content.costs.values()):

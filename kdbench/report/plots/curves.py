@@ -1,6 +1,8 @@
 """Test accuracy by epoch, mean over the seeds of each method."""
 
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -49,17 +51,24 @@ def draw_curves(content: Content) -> Figure:
 def _panel(axis: Axes, content: Content, pair: str, styles: dict[str, Look], published: list[Comparison]) -> None:
     curves = content.study.curves
     own = curves[curves["pair"] == pair]
+    means = own.groupby(["method", "epoch"], observed=True)["top1"].mean()
     floor: list[float] = []
-    absent = 0
+    lines, shown, absent = [], [], 0
     for method in content.study.methods:
         row = content.gains[pair, method]
         if row.state != "complete":
             absent += 1
             continue
-        mean = own[own["method"] == method].groupby("epoch")["top1"].mean()
+        mean = means.loc[method]
         epochs, top1 = mean.index.to_numpy(dtype=float), mean.to_numpy(dtype=float)
-        axis.plot(epochs, top1, color=styles[method].colour, linestyle=styles[method].line)
+        lines.append(np.column_stack([epochs, top1]))
+        shown.append(styles[method])
         floor += top1[epochs >= SHOWN_FROM * epochs.max()].tolist() if len(epochs) else []
+    # All curves at once: a line for each is half the time of a large report.
+    axis.add_collection(
+        LineCollection(lines, colors=[look.colour for look in shown], linestyles=[look.line for look in shown])
+    )
+    axis.autoscale_view()
     for row in published:
         look = styles[row.method]
         end = PUBLISHED_AT * float(own["epoch"].max())

@@ -4,6 +4,7 @@ import math
 import textwrap
 from collections.abc import Sequence
 
+import matplotlib
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,7 +15,7 @@ ROW = 0.21
 """Height of one row of a panel that has a method a row."""
 CHARACTER = 0.072
 """Width of a character at the size of labels, generous."""
-_GAP_X, _TITLE, _TOP, _TICKS, _LABEL, _LINE = 0.3, 0.25, 0.55, 0.24, 0.18, 0.15
+_GAP_X, _TITLE, _TOP, _TICKS, _LABEL, _LINE, _Y_LABEL = 0.3, 0.25, 0.55, 0.24, 0.18, 0.15, 0.4
 
 
 def label_width(labels: Sequence[str]) -> float:
@@ -64,7 +65,11 @@ def panels(
         row, column = divmod(i, columns)
         x = left + column * (size[0] + gap_x)
         y = height - _TOP - size[1] - row * (size[1] + gap_y)
-        axes.append(figure.add_axes((x / width, y / height, size[0] / width, size[1] / height)))
+        axis = figure.add_axes((x / width, y / height, size[0] / width, size[1] / height))
+        # Fixed places: to lay out labels beside the ticks matplotlib measures every tick once more.
+        axis.xaxis.set_label_coords(0.5, -_TICKS / size[1])
+        axis.yaxis.set_label_coords(-_Y_LABEL / size[0], 0.5)
+        axes.append(axis)
     figure.text(0.1 / width, 1 - 0.1 / height, title, va="top", fontsize=10, fontweight="bold")
     figure.text(0.1 / width, 0.07 / height, "\n".join(lines), va="bottom", fontsize=7, color=GREY)
     return figure, axes
@@ -91,7 +96,17 @@ def legend_above(figure: Figure, handles: Sequence[Artist], labels: Sequence[str
 
 
 def rows_of(axis: Axes, labels: Sequence[str], labelled: bool) -> None:
-    """Give the panel one row a label, the first at the top."""
+    """Give the panel one row a label, the first at the top; lines without labels cost a tenth of ticks."""
     axis.set_ylim(len(labels) - 0.4, -0.6)
-    axis.set_yticks(range(len(labels)), labels if labelled else [""] * len(labels))
+    axis.set_yticks(range(len(labels)) if labelled else [], labels if labelled else [])
     axis.tick_params(axis="y", length=0)
+    axis.grid(False, axis="y")
+    axis.hlines(
+        range(len(labels)),
+        0,
+        1,
+        transform=axis.get_yaxis_transform(),
+        colors=matplotlib.rcParams["grid.color"],
+        linewidth=matplotlib.rcParams["grid.linewidth"],
+        zorder=0.5,
+    )

@@ -1,0 +1,53 @@
+"""Many records: reading 100,000 of them, and whole reports: `pytest tests/benchmarks/test_records.py -m bench -s`."""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdbench.analysis.frames import load
+from kdbench.cli.main import main
+from kdbench.records import Results
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
+from synthetic import PAIRS, Plan, many_methods, write_results
+
+pytestmark = pytest.mark.bench
+
+METHODS = 21
+SECONDS = {10_000: 5.0, 100_000: 30.0}
+
+
+@pytest.fixture(scope="module", params=SECONDS, ids="{:,} cells".format)
+def cells(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Results, int]:
+    """A folder of at least so many records, as long as the proxy's, on 12 pairs."""
+    seeds = -(-request.param // (len(PAIRS) * METHODS))
+    plan = Plan(methods=many_methods(METHODS), pairs=PAIRS, seeds=seeds, epochs=16)
+    with pytest.MonkeyPatch.context() as patch:
+        # Waiting for the disk after each file would take most of an hour.
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        return write_results(tmp_path_factory.mktemp("records"), plan), request.param
+
+
+def test_reading(benchmark: Callable[..., Any], cells: tuple[Results, int]) -> None:
+    results, number = cells
+    study = benchmark.pedantic(lambda: load(results), rounds=3)  # type: ignore[attr-defined]
+    assert len(study.cells) >= number
+
+
+def test_a_report_in_seconds_the_same_twice(cells: tuple[Results, int]) -> None:
+    results, number = cells
+    folders = [results.folder / name for name in ("once", "twice")]
+    times = []
+    for folder in folders:
+        started = time.perf_counter()
+        assert main(["report", str(results.folder), "--out", str(folder), "--json"]) == 0
+        times.append(time.perf_counter() - started)
+    print(f"\nreport on {number:,} cells: {min(times):.1f} s")
+    first, second = ({path.relative_to(f): path.read_bytes() for path in f.rglob("*.*")} for f in folders)
+    assert first == second
+    assert min(times) <= SECONDS[number]
