@@ -14,7 +14,7 @@ from kdbench.data.augment.members import Order
 from kdbench.data.augment.steps import Erasing
 from kdbench.data.batch import Batch
 from kdbench.data.mixing import Mixer
-from kdbench.data.seeds import derive_seed
+from kdbench.data.seeds import Axis, derive_seed
 from kdbench.suites.schema import Data, Recipe
 
 
@@ -122,10 +122,10 @@ class TrainingStream(ABC):
         noise = Noise(mean, std, torch.Generator(order.device).manual_seed(seed))
         return Erasing(self.recipe.augment.erasing, noise, data.image_size, self.rng("erasing", epoch), order)
 
-    def generator(self, axis: str, epoch: int) -> torch.Generator:
+    def generator(self, axis: Axis, epoch: int) -> torch.Generator:
         """The host's random stream of an axis."""
         return torch.Generator().manual_seed(derive_seed(self.seed, axis, self.pair, epoch))
 
-    def rng(self, axis: str, epoch: int) -> np.random.Generator:
+    def rng(self, axis: Axis, epoch: int) -> np.random.Generator:
         """The same for numpy."""
         return np.random.default_rng(derive_seed(self.seed, axis, self.pair, epoch))

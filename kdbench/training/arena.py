@@ -116,7 +116,7 @@ class Noise(TrainingStream):
         self._shape = shape
 
     def images(self, epoch: int, batches: Sequence[Tensor]) -> Iterator[Tensor]:
-        generator = self.generator("noise", epoch)
+        generator = self.generator("rehearsal", epoch)
         for batch in batches:
             yield 255 * torch.rand(len(batch), *self._shape, generator=generator).to(self.labels.device)
 
