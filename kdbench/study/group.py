@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from kdbench.errors import UnsupportedPair, describe
+from kdbench.errors import KdbenchError, UnsupportedPair, describe
 from kdbench.models.create import create_arguments
 from kdbench.records import (
     SCHEMA,
@@ -30,7 +30,7 @@ from kdbench.training.evaluate import Evaluation, evaluate
 from kdbench.training.lockstep import Position, train
 from kdbench.training.selfcheck import passed
 from kdbench.training.teacher import teacher_metadata
-from kdbench.training.weights import save_weights
+from kdbench.training.weights import save_weights, weights_sha256
 
 REPORT_SECONDS = 0.5
 
@@ -108,18 +108,32 @@ class _GroupRun:
                 on_step=self._on_step,
                 on_epoch=lambda position: self._on_epoch(position, contenders),
             )
+            self._refuse_changed_teacher()
         seconds = {"setup": entered - started, "group": time.perf_counter() - entered}
         for cell in self.group.cells:
             contender = contenders.get(cell.method.name)
             if contender is not None and contender.status is None:
                 self._record_done(cell, contender, seconds)
 
+    def _refuse_changed_teacher(self) -> None:
+        """What the self-checks could not see because it came later: a look at what everybody learned from.
+
+        Raises:
+            KdbenchError: the teacher is not what it was; no cell of the group counts.
+        """
+        teacher = self.arena.teacher
+        if teacher.training or weights_sha256(teacher.model) != self.arena.teacher_record["sha256"]:
+            raise KdbenchError(
+                f"the teacher of {self.group.pair.name} was changed during the training, so none of it counts; "
+                f"run {', '.join(self.states)} one by one to see whose doing it is"
+            )
+
     def _build(self, cell: Cell) -> Contender | None:
         """The contender of a cell, self-checked; None when it cannot start, which is recorded."""
-        plan, arena = cell.method, self.arena
+        plan, arena, understudy = cell.method, self.arena, self.arena.understudy()
         try:
             method = plan.plugin.method
-            checks = arena.check(arena.contender(plan.name, method, plan.hyperparameters))
+            checks = understudy.check(understudy.contender(plan.name, method, plan.hyperparameters))
             if not passed(checks):
                 failed = next(check for check in checks if not check.passed)
                 self._record_ended(cell, "failed", f"self-check '{failed.name}': {failed.detail}")

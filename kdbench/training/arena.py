@@ -1,7 +1,8 @@
 """The arena of a (pair, seed): data, teacher and task that every contender of it shares, and entering contenders."""
 
+import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from kdbench.training.contender import Contender, build_contender
 from kdbench.training.device import Compute
 from kdbench.training.selfcheck import Check, self_check
 from kdbench.training.teacher import load_teacher, new_model
+from kdbench.training.watch import build_watched
 
 Split = Literal["test", "val"]
 """What is evaluated: the test split after training on all training images, or a held-out share of those."""
@@ -86,17 +88,27 @@ class Arena:
 
         Raises:
             UnsupportedPair: the method cannot work on this pair.
+            KdbenchError: building it changes what it has to leave alone.
         """
+
+        def build(student: StagedModel) -> Method:
+            pair = Pair(self.teacher, student, self.task)
+            return build_watched(lambda: method(pair, hyperparameters), method, self.teacher, student)
+
         return build_contender(
             name,
             lambda: new_model(self.suite, self.pair.student, self.task.num_classes, self.compute),
-            lambda student: method(Pair(self.teacher, student, self.task), hyperparameters),
+            build,
             self.stream.recipe,
             self.stream.steps_per_epoch,
             self.seed,
             self.pair.name,
             self.compute,
         )
+
+    def understudy(self) -> "Arena":
+        """The same with a copy of the teacher, for self-checks: what harms that harms nobody else."""
+        return replace(self, teacher=copy.deepcopy(self.teacher))
 
     def check(self, contender: Contender) -> list[Check]:
         """Self-check `contender`, and use it up, on the first images of the training stream."""
