@@ -70,6 +70,8 @@ class Manifest(TypedDict):
     cells: list[PlannedCell]
     throughput: list[PlannedMeasurement]
     published: NotRequired[PublishedNames]
+    differs: NotRequired[dict[str, str]]
+    """The methods of the open division, with what each does that the closed one fixes."""
 
 
 class ModelRecord(TypedDict):
@@ -111,6 +113,8 @@ class CellRecord(TypedDict):
     student: ModelRecord
     method: str
     role: Role
+    differs: NotRequired[str]
+    """What a method of the open division does that the closed one fixes."""
     hyperparameters: dict[str, Any]
     preset: str | None
     seed: int

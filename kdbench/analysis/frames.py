@@ -1,7 +1,7 @@
 """Reading a results folder into one `Study`: every planned cell is a row, the missing ones too."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import pandas as pd
@@ -73,6 +73,24 @@ class Study:
     roles: dict[str, Role]
     groups: dict[Group, list[str]]
     ignored: int
+
+    @property
+    def differs(self) -> dict[str, str]:
+        """The methods of the open division, with what each does that the closed one fixes."""
+        return {name: what for name, what in self.manifest.get("differs", {}).items() if name in self.methods}
+
+    def only(self, methods: Collection[str]) -> "Study":
+        """The same about some of the methods."""
+        frames = (self.cells, self.throughput, self.curves)
+        cells, throughput, curves = (frame[frame["method"].isin(methods)].reset_index(drop=True) for frame in frames)
+        return replace(
+            self,
+            cells=cells,
+            throughput=throughput,
+            curves=curves,
+            methods=[method for method in self.methods if method in methods],
+            roles={method: role for method, role in self.roles.items() if method in methods},
+        )
 
     @property
     def control(self) -> str | None:

@@ -12,6 +12,7 @@ from kdbench.report.tables import (
     gain_matrix,
     headline,
     markdown,
+    open_division,
     published_matrix,
     published_table,
 )
@@ -53,6 +54,8 @@ def page(content: Content, figures: Sequence[tuple[str, str]]) -> str:
             markdown(gain_matrix(content, pairs, ends=True)),
             *_published(content, pairs),
         ]
+        if len(table := open_division(content, group, full=True)):
+            blocks += [f"{text.OPEN_DIVISION}:", markdown(table)]
     blocks += [text.LEGEND.replace("*", "\\*"), text.SCOPE]
     if content.own_published:
         blocks.append(text.PUBLISHED_LEGEND)

@@ -39,6 +39,14 @@ def headline(content: Content, group: Group, full: bool) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def open_division(content: Content, group: Group, full: bool) -> pd.DataFrame:
+    """`headline` of the methods of the open division, with what each does that the closed one fixes; may be empty."""
+    if content.open is None:
+        return pd.DataFrame()
+    rows, differs = headline(content.open, group, full), content.open.study.differs
+    return rows[rows["method"].isin(list(differs))].assign(differs=lambda own: own["method"].map(differs))
+
+
 def gain_matrix(content: Content, pairs: list[str], ends: bool) -> pd.DataFrame:
     """Gain of every method (rows) on each of the `pairs` (columns); the row of the control is its top-1."""
     study = content.study
@@ -176,6 +184,8 @@ def csv_tables(content: Content) -> dict[str, pd.DataFrame]:
         tables["throughput_by_group"] = _numeric(list(content.group_costs.values()))
     if content.published:
         tables["published"] = _numeric(content.published)
+    if content.open is not None:
+        tables |= {f"open_{name}": table for name, table in csv_tables(content.open).items()}
     return tables
 
 

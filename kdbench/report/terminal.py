@@ -10,7 +10,7 @@ from kdbench.analysis.frames import Study
 from kdbench.report import text
 from kdbench.report.content import collect
 from kdbench.report.notes import completeness, notes
-from kdbench.report.tables import gain_matrix, headline, published_matrix
+from kdbench.report.tables import gain_matrix, headline, open_division, published_matrix
 
 OVERHEAD = 3
 """Columns that a cell takes beside its text."""
@@ -40,6 +40,8 @@ def print_report(study: Study, console: Console) -> None:
             published = published_matrix(content, pairs, of_gain)
             if len(published):
                 _print(console, text.published_title(content.own_published, of_gain), published)
+        if len(table := open_division(content, group, full=wide)):
+            _print(console, text.OPEN_DIVISION, table)
     console.print(completeness(content), style="bold", highlight=False, markup=False)
     legends = [text.LEGEND, text.SCOPE, *([text.PUBLISHED_LEGEND] if content.own_published else [])]
     for line in [*notes(content), *legends]:

@@ -26,6 +26,7 @@ PUBLISHED_LEGEND = (
     f"together with {ALLOWANCE} points for a published top-1, sqrt(2) times that for a gain; two seeds at least). "
     "Best epoch is held against our best epoch, last and unknown against our last. Each row names its first source."
 )
+OPEN_DIVISION = "Open division, not to be ranked with the methods above; ranks are among control, baseline and these"
 SCOPE = "Intervals over several pairs speak of the noise between seeds on these pairs, not of other pairs."
 
 

@@ -231,7 +231,7 @@ def _header(group: Group, cell: Cell, environment_id: str, status: Status, error
     suite, pair = group.suite, group.pair
     teacher, student = suite.models[pair.teacher], suite.models[pair.student]
     metadata = teacher_metadata(suite.teacher_path(pair.teacher, group.data_root))
-    return CellRecord(
+    record = CellRecord(
         schema=SCHEMA,
         key=cell.key,
         suite=suite.name,
@@ -256,6 +256,9 @@ def _header(group: Group, cell: Cell, environment_id: str, status: Status, error
         error=error,
         environment=environment_id,
     )
+    if cell.method.plugin.method.differs:
+        record["differs"] = cell.method.plugin.method.differs
+    return record
 
 
 def _count(model: nn.Module) -> int:

@@ -117,6 +117,7 @@ class Plan:
                     method.name: list(names) for method in self.methods if (names := method.plugin.method.published)
                 },
             ),
+            differs={method.name: what for method in self.methods if (what := method.plugin.method.differs)},
         )
 
 

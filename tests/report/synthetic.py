@@ -54,6 +54,8 @@ class Plan:
     protocol: str = "proxy/1"
     split: str = "test"
     published: PublishedNames | None = None
+    differs: dict[str, str] = field(default_factory=dict)
+    """Methods of the open division."""
     levels: dict[Place, float] = field(default_factory=dict)
     """Top-1 to invent around, where not drawn."""
 
@@ -115,6 +117,8 @@ def write_results(folder: Path, plan: Plan) -> Results:
             for method in plan.methods
         ],
     }
+    if plan.differs:
+        manifest["differs"] = plan.differs
     if plan.published is not None:
         manifest["published"] = plan.published
     write_json(results.manifest_path, manifest)
