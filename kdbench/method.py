@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from kdbench.data.batch import Batch
 from kdbench.distributed import gather
 from kdbench.errors import UnsupportedPair
+from kdbench.hyperparameters import Choice, LogUniform, SearchSpace, Uniform
 from kdbench.models.features import Feature, Layout, Needs, Outputs, StageInfo
 from kdbench.models.resume import Tail
 from kdbench.models.staged import StagedModel
@@ -41,16 +42,20 @@ from kdbench.records import Role
 
 __all__ = [
     "Batch",
+    "Choice",
     "Feature",
     "Layout",
+    "LogUniform",
     "Method",
     "Needs",
     "Outputs",
     "Pair",
+    "SearchSpace",
     "StageInfo",
     "StagedModel",
     "Tail",
     "Task",
+    "Uniform",
     "UnsupportedPair",
     "gather",
 ]
@@ -87,6 +92,7 @@ class Method(nn.Module):
         published: what the tables of published numbers (`kdbench published`) call it.
         role: leave it; `control` and `baseline` are the two methods every other is compared with.
         presets: hyperparameters by protocol; a suite names the protocol whose values apply to all its methods.
+        search_space: what `kdbench tune` draws hyperparameters from, by name; it is the same for every pair.
         differs: what it does that the closed division fixes (docs/rules.md), such as "starts the student from the
             teacher's weights"; a method that says so is in the open division, in a table of its own.
         starved: trainable parameters (by prefix) that the loss does not reach, with the reason; may be set in `build`.
@@ -99,6 +105,7 @@ class Method(nn.Module):
     published: ClassVar[tuple[str, ...]] = ()
     role: ClassVar[Role] = "method"
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
+    search_space: ClassVar[SearchSpace] = {}
     differs: ClassVar[str] = ""
 
     starved: Mapping[str, str] = MappingProxyType({})

@@ -54,6 +54,14 @@ class PublishedNames(TypedDict):
     methods: dict[str, list[str]]
 
 
+class TunedNote(TypedDict):
+    """The file of tuned hyperparameters that a run used, and how many draws every method had."""
+
+    file: str
+    sha256: str
+    trials: int
+
+
 class Manifest(TypedDict):
     """What a run set out to do; a cell that is planned here and has no record is missing."""
 
@@ -72,6 +80,7 @@ class Manifest(TypedDict):
     published: NotRequired[PublishedNames]
     differs: NotRequired[dict[str, str]]
     """The methods of the open division, with what each does that the closed one fixes."""
+    tuned: NotRequired[TunedNote]
 
 
 class ModelRecord(TypedDict):
@@ -117,6 +126,8 @@ class CellRecord(TypedDict):
     """What a method of the open division does that the closed one fixes."""
     hyperparameters: dict[str, Any]
     preset: str | None
+    tuned: NotRequired[str]
+    """File and hash of the tuned values among the hyperparameters."""
     seed: int
     split: Literal["test", "val"]
     status: Status

@@ -44,6 +44,9 @@ def notes(content: Content) -> list[str]:
     if content.open is not None:
         names, state = ", ".join(content.open.study.differs), completeness(content.open)
         lines.append(f"Open division ({names}), control and baseline included: {state}.")
+    if tuned := study.manifest.get("tuned"):
+        draws, sha256 = plural(tuned["trials"], "draw"), tuned["sha256"][:12]
+        lines.append(f"Hyperparameters: tuned on held-out images, {draws} a method ({tuned['file']}, {sha256}).")
     if study.ignored:
         lines.append(f"{plural(study.ignored, 'record')} of other settings or machines left aside.")
     return lines

@@ -37,7 +37,11 @@ REPORT_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Group:
-    """A task of the engine: train the `cells`, which share pair and seed, and write their records."""
+    """A task of the engine: train the `cells`, which share pair and seed, and write their records.
+
+    Attributes:
+        part: number of the group among those of pair and seed; more than one where there are many cells.
+    """
 
     suite: Suite
     pair: PairSpec
@@ -47,10 +51,11 @@ class Group:
     compute: Compute
     data_root: Path
     results: Path
+    part: int = 0
 
     @property
     def label(self) -> str:
-        return f"{self.pair.name} seed {self.seed}"
+        return f"{self.pair.name} seed {self.seed}" + (f" part {self.part + 1}" if self.part else "")
 
     @property
     def writes(self) -> bool:
@@ -258,6 +263,8 @@ def _header(group: Group, cell: Cell, environment_id: str, status: Status, error
     )
     if cell.method.plugin.method.differs:
         record["differs"] = cell.method.plugin.method.differs
+    if cell.method.tuned:
+        record["tuned"] = cell.method.tuned
     return record
 
 
