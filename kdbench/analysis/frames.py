@@ -13,6 +13,7 @@ from kdbench.records import (
     PlannedCell,
     Results,
     Role,
+    Split,
     ThroughputRecord,
 )
 
@@ -54,12 +55,13 @@ class Study:
         cells: one row a planned cell, by pair, method, seed (`CELL_COLUMNS`, then `seconds_<phase>`);
             accuracies in percent. A cell without a record has status "missing" and NaN elsewhere.
         throughput: one row a measured (pair, method), `THROUGHPUT_COLUMNS`; lists and dicts are the records'.
-        curves: test accuracy by epoch: pair, method, seed, epoch, top1 (percent).
+        curves: accuracy by epoch on `curve_split`: pair, method, seed, epoch, top1 (percent).
         environments: descriptions of the environments that the records above name, by id.
         pairs: in the manifest's order.
         methods: the control, the baseline, then the others in the manifest's order.
         roles: what each method is.
         groups: the pairs of each kind that has any.
+        curve_split: what the learning curves are measured on.
         ignored: how many records of other settings or machines the folder holds beside those planned.
     """
 
@@ -72,6 +74,7 @@ class Study:
     methods: list[str]
     roles: dict[str, Role]
     groups: dict[Group, list[str]]
+    curve_split: Split
     ignored: int
 
     @property
@@ -134,6 +137,7 @@ def load(results: Results) -> Study:
         methods=methods,
         roles=roles,
         groups=_groups(manifest),
+        curve_split=_curve_split(records.values()),
         ignored=len(found) - len(records) + len(every_timing) - len(timings),
     )
 
@@ -214,6 +218,14 @@ def _curve_frame(records: Iterable[CellRecord]) -> pd.DataFrame:
         for epoch, top1 in zip(record["curves"]["eval_epoch"], record["curves"]["eval_top1"], strict=True)
     ]
     return pd.DataFrame(rows, columns=["pair", "method", "seed", "epoch", "top1"])
+
+
+def _curve_split(records: Iterable[CellRecord]) -> Split:
+    """One for all: the keys of a plan do not mix them."""
+    for record in records:
+        if "curves" in record:
+            return record["curves"].get("eval_split", record["split"])
+    return "test"
 
 
 def _in_order(frame: pd.DataFrame, pairs: list[str], methods: list[str]) -> pd.DataFrame:

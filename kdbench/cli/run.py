@@ -22,6 +22,12 @@ def add_parser(commands: Any) -> None:
         help="val: hold out a part of train, to choose things on",
     )
     parser.add_argument(
+        "--best",
+        action="store_true",
+        help="read the test split for the whole learning curve, for the best epoch that much of the literature reports "
+        "(default: read it once, after the last epoch)",
+    )
+    parser.add_argument(
         "--tuned", type=Path, metavar="FILE", help="hyperparameters that `kdbench tune` chose; --set goes before them"
     )
     parser.add_argument("--workers", type=int, help="processes side by side (default: one a core, one on a GPU)")
@@ -52,7 +58,7 @@ def execute(args: argparse.Namespace) -> int:
     console.quiet = compute.shard.rank > 0
     plugins = grid.ordered
     tuned = read_tuned(args.tuned, suite.protocol, [plugin.name for plugin in plugins]) if args.tuned else None
-    plan = make_plan(suite, plugins, grid.pairs, seeds, grid.settings, args.split, compute, args.data, tuned)
+    plan = make_plan(suite, plugins, grid.pairs, seeds, grid.settings, args.split, compute, args.data, args.best, tuned)
     folder = args.out or Path("results") / (options.folder_name(suite) + ("" if args.split == "test" else "-val"))
     results = Results(folder)
     outcome = run(plan, results, console, args.data, args.workers, args.throughput)

@@ -53,6 +53,28 @@ class EvaluationSet(Protocol):
         ...
 
 
+class Counted:
+    """A split to be evaluated on that counts how often it was read, as nothing else hands out its images.
+
+    Attributes:
+        part: which split.
+        reads: how often its images were asked for.
+    """
+
+    def __init__(self, part: str, images: EvaluationSet) -> None:
+        self.part = part
+        self.reads = 0
+        self._images = images
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Those of the split, in its order."""
+        self.reads += 1
+        return self._images.batches(size)
+
+
 class TrainingStream(ABC):
     """The training batches of a (pair, seed): a pure function of seed, pair and epoch, the same for every method.
 

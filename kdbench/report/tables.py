@@ -104,8 +104,12 @@ def published_table(content: Content, pair: str) -> pd.DataFrame:
 
 
 def accuracy_table(content: Content, pair: str) -> pd.DataFrame:
-    """One row a method on the pair: accuracies, gain, individual seeds and tests."""
+    """One row a method on the pair: accuracies, gain, individual seeds and tests.
+
+    The best epoch on the test split has a column where that was read for it.
+    """
     study = content.study
+    has_best = any(not math.isnan(row.best_top1) for row in content.gains.values())
     rows = []
     for method in study.methods:
         row = content.gains[pair, method]
@@ -113,7 +117,7 @@ def accuracy_table(content: Content, pair: str) -> pd.DataFrame:
             "method": method,
             "n": f"{row.done}/{row.planned}",
             "top-1": text.accuracy(row),
-            "best epoch": text.fixed(row.best_top1),
+            **({"best epoch": text.fixed(row.best_top1)} if has_best else {}),
             "gain": text.gain(row),
             "gain by seed": " ".join(text.signed(gain) for _, gain in row.seed_gains) or text.NONE,
             f"p {study.control or 'control'}": text.p_value(row.p_control),

@@ -17,13 +17,13 @@ from kdbench.records import (
     PublishedNames,
     Results,
     Role,
+    Split,
     TunedNote,
     content_key,
 )
 from kdbench.registry import Plugin
 from kdbench.suites.schema import PairSpec, Suite
 from kdbench.training import feed
-from kdbench.training.arena import Split
 from kdbench.training.device import Compute
 from kdbench.training.teacher import teacher_metadata
 from kdbench.tuning import Tuned
@@ -80,6 +80,7 @@ class Plan:
 
     Attributes:
         identities: what the keys say of each pair: data, teacher weights, models, recipe.
+        best: the test split is read for the whole learning curve, for the best epoch that the literature reports.
         tuned: the file of tuned hyperparameters, None for none.
     """
 
@@ -90,6 +91,7 @@ class Plan:
     pairs: tuple[PairSpec, ...]
     seeds: tuple[int, ...]
     identities: dict[str, dict[str, Any]]
+    best: bool = False
     tuned: TunedNote | None = None
 
     def cells(self) -> Iterator[Cell]:
@@ -100,6 +102,7 @@ class Plan:
                 "method": method.identity,
                 "seed": seed,
                 "split": self.split,
+                "best": self.best,
                 **self.compute.identity,
                 "schema": SCHEMA,
             }
@@ -174,6 +177,7 @@ def make_plan(
     split: Split,
     compute: Compute,
     data_root: Path,
+    best: bool = False,
     tuned: Tuned | None = None,
 ) -> Plan:
     """Settle hyperparameters and what the keys depend on.
@@ -199,9 +203,8 @@ def make_plan(
             "protocol": suite.protocol,
             "pair": pair.name,
         }
-    return Plan(
-        suite, split, compute, tuple(methods), tuple(pairs), tuple(seeds), identities, tuned.note if tuned else None
-    )
+    note = tuned.note if tuned else None
+    return Plan(suite, split, compute, tuple(methods), tuple(pairs), tuple(seeds), identities, best, note)
 
 
 def finished_keys(results: Results) -> set[str]:

@@ -68,7 +68,7 @@ def run(
         write_json(results.manifest_path, plan.manifest(measurements))
     due = [cell for cell in plan.cells() if cell.key not in finished]
     groups = [
-        Group(plan.suite, pair, seed, part, plan.split, compute, data_root, results.folder, number)
+        Group(plan.suite, pair, seed, part, plan.split, compute, data_root, results.folder, plan.best, number)
         for (seed, pair), cells in groupby(due, key=lambda cell: (cell.seed, cell.pair))
         for number, part in enumerate(_parts(tuple(cells)))
     ]

@@ -4,15 +4,15 @@ import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from kdbench.data.stream import EvaluationSet, TrainingStream
+from kdbench.data.stream import Counted, TrainingStream
 from kdbench.method import Method, Pair, Task
 from kdbench.models.staged import StagedModel
-from kdbench.records import TeacherRecord
+from kdbench.records import Split, TeacherRecord
 from kdbench.suites.schema import PairSpec, Recipe, Suite
 from kdbench.training import feed
 from kdbench.training.contender import Contender, build_contender
@@ -21,9 +21,6 @@ from kdbench.training.selfcheck import Check, self_check
 from kdbench.training.teacher import load_teacher, new_model
 from kdbench.training.watch import build_watched
 
-Split = Literal["test", "val"]
-"""What is evaluated: the test split after training on all training images, or a held-out share of those."""
-
 CHECK_BATCH = 8
 REHEARSED_CLASSES = 10
 """Where a suite finds its classes in the data and there is none."""
@@ -31,7 +28,12 @@ REHEARSED_CLASSES = 10
 
 @dataclass(frozen=True)
 class Arena:
-    """What the contenders of a (pair, seed) have in common."""
+    """What the contenders of a (pair, seed) have in common.
+
+    Attributes:
+        evaluation: what their accuracies are of.
+        validation: held-out training images, where that is another split and the suite reserves them.
+    """
 
     suite: Suite
     pair: PairSpec
@@ -40,7 +42,8 @@ class Arena:
     teacher: StagedModel
     teacher_record: TeacherRecord
     stream: TrainingStream
-    evaluation: EvaluationSet
+    evaluation: Counted
+    validation: Counted | None
     task: Task
 
     @classmethod
@@ -54,9 +57,12 @@ class Arena:
         recipe, data = suite.recipe_of(pair.student), suite.data
         classes = len(feed.load(data, data_root).classes)
         held_out = data.holdout if data.reserve_holdout or split == "val" else 0.0
-        part = "test" if split == "test" else "validation"
         teacher, record = load_teacher(suite, pair.teacher, classes, compute, data_root)
         compute.compiled(teacher)
+
+        def evaluated_on(part: Split) -> Counted:
+            return feed.open_evaluation(data, data_root, part, held_out, recipe.eval_crop, compute)
+
         stream = feed.open_training(data, data_root, held_out, recipe, seed, pair.name, compute)
         return cls(
             suite=suite,
@@ -66,7 +72,8 @@ class Arena:
             teacher=teacher,
             teacher_record=record,
             stream=stream,
-            evaluation=feed.open_evaluation(data, data_root, part, held_out, recipe.eval_crop, compute),
+            evaluation=evaluated_on(split),
+            validation=evaluated_on("val") if split == "test" and data.reserve_holdout else None,
             task=Task(classes, data.image_shape, len(stream), recipe.epochs),
         )
 
@@ -81,7 +88,7 @@ class Arena:
         spec = suite.models[pair.teacher]
         record = TeacherRecord(name=pair.teacher, timm=spec.timm, kind=spec.kind, sha256="", top1=0.0)
         task = Task(classes, data.image_shape, len(noise), recipe.epochs)
-        return cls(suite, pair, 0, compute, teacher, record, noise, noise, task)
+        return cls(suite, pair, 0, compute, teacher, record, noise, Counted("noise", noise), None, task)
 
     def contender(self, name: str, method: type[Method], hyperparameters: dict[str, Any]) -> Contender:
         """A contender at its fair start.

@@ -53,6 +53,8 @@ class Plan:
     random_seed: int = 0
     protocol: str = "proxy/1"
     split: str = "test"
+    best: bool = True
+    """The test split was read for the learning curve; else that is of held-out images."""
     published: PublishedNames | None = None
     differs: dict[str, str] = field(default_factory=dict)
     """Methods of the open division."""
@@ -210,6 +212,9 @@ def _write_cell(
             "extra_parameters": 1000 * plan.methods.index(method),
             "checkpoint": None,
         }
+        if not plan.best:
+            del record["best_top1"], record["best_epoch"]
+            record["curves"]["eval_split"] = "val"
     write_json(results.cell_path(pair, method, seed, record["key"]), record)
 
 

@@ -46,3 +46,29 @@ def test_the_open_division_is_recorded(short_suite: Short, tmp_path: Path) -> No
     }
     assert Results(tmp_path / "results").manifest().get("differs") == {"opened": "starts from elsewhere"}
     assert "| starts from elsewhere |" in (tmp_path / "results/report/report.md").read_text()
+
+
+def test_the_best_epoch_is_known_where_it_is_asked_for(short_suite: Short, tmp_path: Path) -> None:
+    """--best reads the test split every epoch and changes nothing else; without a reserved split there is no curve."""
+    suite = short_suite(3, text=lambda text: text.replace("eval_every = 4", "eval_every = 2"))
+    arguments = [*GROUP, "--methods", "kd", "--limit", "250,300", "--no-throughput", "--no-report"]
+    for folder, *extra in (["once"], ["best", "--best"], ["val", "--split", "val"]):
+        assert run(tmp_path / folder, suite, *arguments, *extra).returncode == 0
+    once, best, val = (records(tmp_path / folder)["vit-t:resnet-s", "kd", 0] for folder in ("once", "best", "val"))
+    assert once["reads"] == {"test": 1, "val": 2}
+    assert best["reads"] == {"test": 2}
+    assert val["reads"] == {"val": 2}
+    assert "best_top1" not in once
+    assert best["best_top1"] == max(best["curves"]["eval_top1"]) and best["curves"]["eval_split"] == "test"
+    assert (once["top1"], once["correct"]) == (best["top1"], best["correct"])
+    # Of the same images after the same training: the curve of the one is that of the other.
+    assert once["curves"]["eval_top1"] == val["curves"]["eval_top1"]
+    assert val["best_top1"] == max(val["curves"]["eval_top1"])
+    assert once["key"] != best["key"]
+    all_train = suite.with_name("all.toml")
+    all_train.write_text(suite.read_text().replace("reserve_holdout = true", "reserve_holdout = false"))
+    assert run(tmp_path / "all", all_train, *arguments).returncode == 0
+    cell = records(tmp_path / "all")["vit-t:resnet-s", "kd", 0]
+    assert cell["reads"] == {"test": 1}
+    assert cell["curves"]["eval_epoch"] == cell["curves"]["eval_top1"] == []
+    assert len(cell["curves"]["loss"]["kd"]) == 3
