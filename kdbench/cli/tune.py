@@ -76,7 +76,7 @@ def _table(tuned: "TunedFile") -> "Table":
     from rich import box
     from rich.table import Table
 
-    title = f"validation top-1, mean over {len(tuned['pairs'])} pairs and {len(tuned['seeds'])} seeds"
+    title = f"validation top-1, mean over {len(tuned['pairs'])} pair(s) x {len(tuned['seeds'])} seed(s)"
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
     for name in ("method", "trial", "top-1", "values"):
         table.add_column(name, justify="right" if name in ("trial", "top-1") else "left", overflow="fold")
