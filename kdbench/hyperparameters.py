@@ -1,12 +1,72 @@
-"""Typed hyperparameters: collected from a method's annotations, validated, set from presets and the command line."""
+"""Typed hyperparameters: collected from a method's annotations, validated, set from presets and the command line.
+
+And the spaces they are drawn from where they are tuned: `search_space = {"temperature": LogUniform(1, 8)}`.
+"""
 
 import inspect
+import random
 import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from kdbench.errors import KdbenchError, unknown_name
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """A number between `low` and `high`."""
+
+    low: float
+    high: float
+
+    def at(self, u: float) -> float:
+        """The quantile of `u` in [0, 1)."""
+        return _rounded(self.low + u * (self.high - self.low))
+
+
+@dataclass(frozen=True)
+class LogUniform:
+    """A number between `low` and `high`, both positive, its logarithm uniform."""
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if min(self.low, self.high) <= 0:
+            raise ValueError(f"{self} has no logarithm; use Uniform")
+
+    def at(self, u: float) -> float:
+        """The quantile of `u` in [0, 1)."""
+        return _rounded(self.low * (self.high / self.low) ** u)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of some values, all as likely."""
+
+    options: tuple[Any, ...]
+
+    def at(self, u: float) -> Any:
+        """The quantile of `u` in [0, 1)."""
+        return self.options[int(u * len(self.options))]
+
+
+SearchSpace = Mapping[str, Uniform | LogUniform | Choice]
+"""A distribution a hyperparameter."""
+
+
+def _rounded(value: float) -> float:
+    """Three digits: what a person would type, and more than a search can tell apart."""
+    return float(f"{value:.3g}")
+
+
+def draw(space: SearchSpace, trial: int) -> dict[str, Any]:
+    """The values of a trial: a function of its number and of each hyperparameter's name, so that methods which have a
+    hyperparameter in common try the same values of it."""
+    return {name: space[name].at(random.Random(f"{trial}/{name}").random()) for name in space}
 
 
 def schema(method: type, stop: type) -> type[BaseModel]:

@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from kdbench.data.batch import Batch
 from kdbench.distributed import gather
 from kdbench.errors import UnsupportedPair
+from kdbench.hyperparameters import Choice, LogUniform, SearchSpace, Uniform
 from kdbench.models.features import Feature, Layout, Needs, Outputs, StageInfo
 from kdbench.models.resume import Tail
 from kdbench.models.staged import StagedModel
@@ -41,16 +42,20 @@ from kdbench.records import Role
 
 __all__ = [
     "Batch",
+    "Choice",
     "Feature",
     "Layout",
+    "LogUniform",
     "Method",
     "Needs",
     "Outputs",
     "Pair",
+    "SearchSpace",
     "StageInfo",
     "StagedModel",
     "Tail",
     "Task",
+    "Uniform",
     "UnsupportedPair",
     "gather",
 ]
@@ -70,6 +75,7 @@ class Task:
 class Pair:
     """What a method is built from: the two staged models, with their shapes known, and the task.
 
+    Both are to be looked at, and run, not to be changed: the optimizer alone changes the student, nothing the teacher.
     It is no module on purpose: a method that keeps it as `self.pair` does not thereby own the models' parameters.
     """
 
@@ -86,6 +92,9 @@ class Method(nn.Module):
         published: what the tables of published numbers (`kdbench published`) call it.
         role: leave it; `control` and `baseline` are the two methods every other is compared with.
         presets: hyperparameters by protocol; a suite names the protocol whose values apply to all its methods.
+        search_space: what `kdbench tune` draws hyperparameters from, by name; it is the same for every pair.
+        differs: what it does that the closed division fixes (docs/rules.md), such as "starts the student from the
+            teacher's weights"; a method that says so is in the open division, in a table of its own.
         starved: trainable parameters (by prefix) that the loss does not reach, with the reason; may be set in `build`.
         student_needs: what it needs of the student besides the logits. Set it in `build` where it depends on options.
         teacher_needs: the same for the teacher; None when it uses no teacher at all.
@@ -96,6 +105,8 @@ class Method(nn.Module):
     published: ClassVar[tuple[str, ...]] = ()
     role: ClassVar[Role] = "method"
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
+    search_space: ClassVar[SearchSpace] = {}
+    differs: ClassVar[str] = ""
 
     starved: Mapping[str, str] = MappingProxyType({})
     student_needs = Needs()
@@ -127,5 +138,7 @@ class Method(nn.Module):
             student: logits and what `student_needs` asks for, with gradients.
             teacher: logits and what `teacher_needs` asks for, without; None where `teacher_needs` is None.
             batch: labels, targets, sample indices and the progress of the training.
+
+        What it is given is shared with other methods: none of it may be changed in place, but the student's outputs.
         """
         raise NotImplementedError(f"{type(self).__name__} has no forward")

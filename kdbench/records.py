@@ -25,6 +25,8 @@ SCHEMA = 1
 TIMING_PROTOCOL = "t/1"
 
 Status = Literal["done", "failed", "oom", "diverged", "timeout", "unsupported", "interrupted"]
+Split = Literal["test", "val"]
+"""What is evaluated: the test split after training on all training images, or a held-out share of those."""
 Role = Literal["control", "baseline", "method"]
 """`control`: trained without a teacher; `baseline`: the method every other is also compared with."""
 
@@ -54,6 +56,14 @@ class PublishedNames(TypedDict):
     methods: dict[str, list[str]]
 
 
+class TunedNote(TypedDict):
+    """The file of tuned hyperparameters that a run used, and how many draws every method had."""
+
+    file: str
+    sha256: str
+    trials: int
+
+
 class Manifest(TypedDict):
     """What a run set out to do; a cell that is planned here and has no record is missing."""
 
@@ -70,6 +80,9 @@ class Manifest(TypedDict):
     cells: list[PlannedCell]
     throughput: list[PlannedMeasurement]
     published: NotRequired[PublishedNames]
+    differs: NotRequired[dict[str, str]]
+    """The methods of the open division, with what each does that the closed one fixes."""
+    tuned: NotRequired[TunedNote]
 
 
 class ModelRecord(TypedDict):
@@ -89,13 +102,15 @@ class TeacherRecord(ModelRecord):
 
 
 class Curves(TypedDict):
-    """Values by epoch; `epoch` counts finished epochs, test values exist only where the suite evaluates."""
+    """Values by epoch; `epoch` counts finished epochs, accuracies are there for some of them, or none."""
 
     epoch: list[int]
     lr: list[float]
     loss: dict[str, list[float]]
     eval_epoch: list[int]
     eval_top1: list[float]
+    eval_split: NotRequired[Split]
+    """What `eval_top1` is of; without it, what the cell's accuracies are of."""
 
 
 class CellRecord(TypedDict):
@@ -111,10 +126,14 @@ class CellRecord(TypedDict):
     student: ModelRecord
     method: str
     role: Role
+    differs: NotRequired[str]
+    """What a method of the open division does that the closed one fixes."""
     hyperparameters: dict[str, Any]
     preset: str | None
+    tuned: NotRequired[str]
+    """File and hash of the tuned values among the hyperparameters."""
     seed: int
-    split: Literal["test", "val"]
+    split: Split
     status: Status
     error: str | None
     environment: str
@@ -123,6 +142,9 @@ class CellRecord(TypedDict):
     top5: NotRequired[float]
     best_top1: NotRequired[float]
     best_epoch: NotRequired[int]
+    """The best epoch of the split that `top1` is of, where that was read more than once."""
+    reads: NotRequired[dict[str, int]]
+    """How often each split was read for this cell, by name."""
     correct: NotRequired[str]
     """Base64 of the packed bits (numpy.packbits, big endian), one bit an evaluated image, in order of the split."""
     evaluated: NotRequired[int]

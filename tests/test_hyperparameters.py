@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from kdbench.errors import KdbenchError
-from kdbench.hyperparameters import parse_settings, validate
+from kdbench.hyperparameters import Choice, LogUniform, Uniform, draw, parse_settings, validate
 from kdbench.registry import Registry
 
 
@@ -54,3 +54,32 @@ def test_settings_from_the_command_line() -> None:
 def test_malformed_settings(setting: str) -> None:
     with pytest.raises(KdbenchError, match=r"not of the form method\.name=value"):
         parse_settings([setting])
+
+
+def test_draws_depend_on_trial_and_name_alone() -> None:
+    one = draw({"temperature": LogUniform(1, 8), "weight": Uniform(0, 1)}, 1)
+    other = draw({"gamma": Choice((1, 2)), "temperature": LogUniform(1, 8)}, 1)
+    assert one["temperature"] == other["temperature"]
+    assert one == draw({"weight": Uniform(0, 1), "temperature": LogUniform(1, 8)}, 1)
+    assert one != draw({"temperature": LogUniform(1, 8), "weight": Uniform(0, 1)}, 2)
+    # Pinned: a file of tuned values can be drawn again, on any machine and by any later version.
+    assert one == {"temperature": 1.69, "weight": 0.328}
+
+
+@pytest.mark.parametrize("space", [Uniform(2, 3), LogUniform(0.01, 100), Choice(("a", "b", "c"))], ids=str)
+def test_draws_follow_their_distribution(space: Uniform | LogUniform | Choice) -> None:
+    """In a thousand trials every third of the space comes up in a third of them, within four standard deviations."""
+    drawn = [draw({"x": space}, trial)["x"] for trial in range(1, 1001)]
+    if isinstance(space, Choice):
+        thirds = [drawn.count(option) for option in space.options]
+    else:
+        assert all(space.low <= value <= space.high for value in drawn)
+        first, second = space.at(1 / 3), space.at(2 / 3)
+        below, above = sum(x <= first for x in drawn), sum(x > second for x in drawn)
+        thirds = [below, 1000 - below - above, above]
+    assert all(abs(count - 1000 / 3) < 4 * 15 for count in thirds)
+
+
+def test_a_logarithm_of_nothing() -> None:
+    with pytest.raises(ValueError, match="has no logarithm"):
+        LogUniform(0, 1)

@@ -1,7 +1,8 @@
 """A study beside the published numbers: what is comparable, why the rest is not, and whether the number came out again.
 
 A published top-1 is held against ours of the same epoch: the literature's best epoch on the test split against our best
-(of the epochs that were evaluated), its last against our last; where a source does not say, against our last.
+(of the epochs that were evaluated, where a run was asked to: `--best`), its last against our last; where a source does
+not say, against our last.
 """
 
 import math
@@ -27,6 +28,8 @@ the README's were exact; 17 of the 18 differ by less than 0.7. The test images a
 sampling noise (0.85 points at 10,000 images and 75 %) is in neither. A gain is the difference of two such numbers:
 sqrt(2) of it.
 """
+
+NO_BEST = "our best epoch is unknown, run with --best"
 
 _REDUCED = re.compile(r"\+((?:epochs|limit|test_limit)=.*)")
 
@@ -170,6 +173,8 @@ def _comparison(study: Study, accuracies: Accuracies, place: tuple[str, str], qu
     own = of_epoch[place] if accuracies.complete(pair, method) else {}
     control = of_epoch[pair, study.control] if study.control and accuracies.complete(pair, study.control) else {}
     gains = [value - control[seed] for seed, value in own.items() if seed in control]
+    if not reason and quote.epoch == "best" and any(map(math.isnan, own.values())):
+        reason = NO_BEST
     top1 = _match(quote.top1, list(own.values()), ALLOWANCE)
     gain = _match(quote.gain, gains, math.sqrt(2) * ALLOWANCE)
     if reason:

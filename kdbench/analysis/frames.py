@@ -1,7 +1,7 @@
 """Reading a results folder into one `Study`: every planned cell is a row, the missing ones too."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from kdbench.records import (
     Manifest,
     Results,
     Role,
+    Split,
     ThroughputRecord,
 )
 
@@ -60,12 +61,13 @@ class Study:
         cells: one row a planned cell, by pair, method, seed (`CELL_COLUMNS`, then `seconds_<phase>`);
             accuracies in percent. A cell without a record has status "missing" and NaN elsewhere.
         throughput: one row a measured (pair, method), `THROUGHPUT_COLUMNS`; lists and dicts are the records'.
-        curves: test accuracy by epoch: pair, method, seed, epoch, top1 (percent).
+        curves: accuracy by epoch on `curve_split`: pair, method, seed, epoch, top1 (percent).
         environments: descriptions of the environments that the records above name, by id.
         pairs: in the manifest's order.
         methods: the control, the baseline, then the others in the manifest's order.
         roles: what each method is.
         groups: the pairs of each kind that has any.
+        curve_split: what the learning curves are measured on.
         ignored: how many records of other settings or machines the folder holds beside those planned.
     """
 
@@ -78,7 +80,26 @@ class Study:
     methods: list[str]
     roles: dict[str, Role]
     groups: dict[Group, list[str]]
+    curve_split: Split
     ignored: int
+
+    @property
+    def differs(self) -> dict[str, str]:
+        """The methods of the open division, with what each does that the closed one fixes."""
+        return {name: what for name, what in self.manifest.get("differs", {}).items() if name in self.methods}
+
+    def only(self, methods: Collection[str]) -> "Study":
+        """The same about some of the methods."""
+        frames = (self.cells, self.throughput, self.curves)
+        cells, throughput, curves = (frame[frame["method"].isin(methods)].reset_index(drop=True) for frame in frames)
+        return replace(
+            self,
+            cells=cells,
+            throughput=throughput,
+            curves=curves,
+            methods=[method for method in self.methods if method in methods],
+            roles={method: role for method, role in self.roles.items() if method in methods},
+        )
 
     @property
     def control(self) -> str | None:
@@ -120,6 +141,7 @@ def load(results: Results) -> Study:
         methods=methods,
         roles=roles,
         groups=_groups(manifest),
+        curve_split=reading.curve_split,
         ignored=reading.ignored + len(every_timing) - len(timings),
     )
 
@@ -153,6 +175,8 @@ class _Reading:
         self.protocols: set[str] = set()
         self.splits: set[str] = set()
         self.environments: set[str] = set()
+        self.curve_split: Split = "test"
+        """One for all: the keys of a plan do not mix them."""
         self.ignored = 0
         self._manifest = manifest
         self._planned = {cell["key"]: cell for cell in manifest["cells"]}
@@ -180,6 +204,7 @@ class _Reading:
             self.splits.add(record["split"])
             if "curves" in record:
                 self._curves[key] = record["curves"]["eval_epoch"], record["curves"]["eval_top1"]
+                self.curve_split = record["curves"].get("eval_split", record["split"])
 
     def cell_frame(self, roles: Mapping[str, Role]) -> pd.DataFrame:
         """One row a planned cell (`CELL_COLUMNS`, then `seconds_<phase>`)."""

@@ -33,7 +33,7 @@ def execute(args: argparse.Namespace) -> int:
 
     grid.drop_broken(args.methods, console)
     compute = options.resolve_compute(args)
-    plan = make_plan(grid.suite, grid.ordered(), grid.pairs, [], grid.settings, "test", compute, args.data)
+    plan = make_plan(grid.suite, grid.ordered, grid.pairs, [], grid.settings, "test", compute, args.data)
     results = Results(args.out or Path("results") / f"{grid.suite.name}-bench")
     outcome = bench(plan, results, console, args.data)
     files = write_and_show(results, results.folder / "report", None if args.json else console)

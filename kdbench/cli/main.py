@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from typing import NoReturn
 
 from kdbench import __version__
-from kdbench.cli import bench, data, list_, new_method, published, report, run, teachers, verify
+from kdbench.cli import bench, data, list_, new_method, published, report, run, teachers, tune, verify
 from kdbench.errors import EXIT_INTERRUPTED, EXIT_USAGE, KdbenchError
 
 EPILOG = """\
@@ -47,7 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"kdbench {__version__}")
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
-    for module in (run, bench, report, published, list_, verify, new_method, teachers, data):
+    for module in (run, bench, tune, report, published, list_, verify, new_method, teachers, data):
         module.add_parser(commands)
     return parser
 

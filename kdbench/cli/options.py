@@ -103,19 +103,23 @@ class Grid:
     pairs: list["PairSpec"]
     settings: dict[str, dict[str, Any]]
 
+    @property
+    def ordered(self) -> list["Plugin"]:
+        """The plug-ins in the order of the tables."""
+        return sorted(self.plugins, key=lambda plugin: self.registry.order(plugin.name))
+
     def add_references(self) -> None:
         """Add control and baseline where they were not asked for.
 
         Gains and ratios are taken against these two, measured here on the same seeds and rounds, never borrowed.
+
+        Raises:
+            KdbenchError: none is installed.
         """
         for role in ("control", "baseline"):
             name = self.registry.by_role(role)
             if all(plugin.name != name for plugin in self.plugins):
                 self.plugins.append(self.registry.plugins[name])
-
-    def ordered(self) -> "list[Plugin]":
-        """The plug-ins in the order of the tables."""
-        return sorted(self.plugins, key=lambda plugin: self.registry.order(plugin.name))
 
     def drop_broken(self, request: str, console: "Console") -> None:
         """Import the plug-ins (and torch); name those that are left out because they are broken.
@@ -158,6 +162,12 @@ def reduce(suite: "Suite", args: argparse.Namespace) -> "Suite":
     if args.epochs is not None and args.epochs < 1:
         raise KdbenchError(f"--epochs {args.epochs} leaves nothing to train; give 1 or more")
     return suite.reduced(args.epochs, *[*sizes, None, None][:2])
+
+
+def folder_name(suite: "Suite") -> str:
+    """A results folder for each suite and reduction: a look at a few images never stands beside the results."""
+    _, plus, reduction = suite.protocol.partition("+")
+    return suite.name + plus + reduction
 
 
 def print_json(value: Any) -> None:

@@ -21,6 +21,15 @@ def add_parser(commands: Any) -> None:
         choices=["test", "val"],
         help="val: hold out a part of train, to choose things on",
     )
+    parser.add_argument(
+        "--best",
+        action="store_true",
+        help="read the test split for the whole learning curve, for the best epoch that much of the literature reports "
+        "(default: read it once, after the last epoch)",
+    )
+    parser.add_argument(
+        "--tuned", type=Path, metavar="FILE", help="hyperparameters that `kdbench tune` chose; --set goes before them"
+    )
     parser.add_argument("--workers", type=int, help="processes side by side (default: one a core, one on a GPU)")
     parser.add_argument("--no-throughput", dest="throughput", action="store_false", help="accuracy only")
     parser.add_argument("--no-report", dest="report", action="store_false", help="records only")
@@ -33,6 +42,7 @@ def execute(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from kdbench.records import Results
+    from kdbench.tuning import read_tuned
 
     grid = options.read_grid(args)
     suite = options.reduce(grid.suite, args)
@@ -46,8 +56,10 @@ def execute(args: argparse.Namespace) -> int:
     grid.drop_broken(args.methods, console)
     compute = options.resolve_compute(args)
     console.quiet = compute.shard.rank > 0
-    plan = make_plan(suite, grid.ordered(), grid.pairs, seeds, grid.settings, args.split, compute, args.data)
-    folder = args.out or Path("results") / _folder_name(suite, args.split)
+    plugins = grid.ordered
+    tuned = read_tuned(args.tuned, suite.protocol, [plugin.name for plugin in plugins]) if args.tuned else None
+    plan = make_plan(suite, plugins, grid.pairs, seeds, grid.settings, args.split, compute, args.data, args.best, tuned)
+    folder = args.out or Path("results") / (options.folder_name(suite) + ("" if args.split == "test" else "-val"))
     results = Results(folder)
     outcome = run(plan, results, console, args.data, args.workers, args.throughput)
     if compute.shard.rank > 0:
@@ -61,12 +73,6 @@ def execute(args: argparse.Namespace) -> int:
         for error, count in outcome.errors.items():
             console.print(f"  {count} x {error}", highlight=False, markup=False, soft_wrap=True)
     return EXIT_OK if outcome.complete else EXIT_INCOMPLETE
-
-
-def _folder_name(suite: Any, split: str) -> str:
-    """A folder for each suite, split and reduction, so that a look at a few images never stands beside the results."""
-    _, plus, reduction = suite.protocol.partition("+")
-    return suite.name + plus + reduction + ("" if split == "test" else f"-{split}")
 
 
 def _report(results: Any, console: Any, quiet: bool) -> list[Path]:

@@ -14,7 +14,7 @@ from kdbench.data.augment.members import Order
 from kdbench.data.augment.steps import Erasing
 from kdbench.data.batch import Batch
 from kdbench.data.mixing import Mixer
-from kdbench.data.seeds import derive_seed
+from kdbench.data.seeds import Axis, derive_seed
 from kdbench.suites.schema import Data, Recipe
 
 
@@ -51,6 +51,28 @@ class EvaluationSet(Protocol):
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Images (B, C, side, side), float in [0, 255] and not normalised, and labels (B,), in a fixed order."""
         ...
+
+
+class Counted:
+    """A split to be evaluated on that counts how often it was read, as nothing else hands out its images.
+
+    Attributes:
+        part: which split.
+        reads: how often its images were asked for.
+    """
+
+    def __init__(self, part: str, images: EvaluationSet) -> None:
+        self.part = part
+        self.reads = 0
+        self._images = images
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Those of the split, in its order."""
+        self.reads += 1
+        return self._images.batches(size)
 
 
 class TrainingStream(ABC):
@@ -122,10 +144,10 @@ class TrainingStream(ABC):
         noise = Noise(mean, std, torch.Generator(order.device).manual_seed(seed))
         return Erasing(self.recipe.augment.erasing, noise, data.image_size, self.rng("erasing", epoch), order)
 
-    def generator(self, axis: str, epoch: int) -> torch.Generator:
+    def generator(self, axis: Axis, epoch: int) -> torch.Generator:
         """The host's random stream of an axis."""
         return torch.Generator().manual_seed(derive_seed(self.seed, axis, self.pair, epoch))
 
-    def rng(self, axis: str, epoch: int) -> np.random.Generator:
+    def rng(self, axis: Axis, epoch: int) -> np.random.Generator:
         """The same for numpy."""
         return np.random.default_rng(derive_seed(self.seed, axis, self.pair, epoch))

@@ -1,6 +1,6 @@
 """Everything a report says, computed once: the study and the rows of the analysis."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kdbench.analysis.comparison import Comparison, compare
 from kdbench.analysis.cost import GroupCost, PairCost, group_costs, pair_costs
@@ -15,6 +15,8 @@ class Content:
 
     Attributes:
         published: the numbers of the literature for the pairs and methods of the study, comparable or not.
+        open: the methods of the open division beside control and baseline, None without any; all else is about the
+            closed division, whose tests and ranks do not know them.
     """
 
     study: Study
@@ -25,6 +27,7 @@ class Content:
     published: list[Comparison]
     sensitivities: dict[Group, Sensitivity]
     rankings: list[Ranking]
+    open: "Content | None" = None
 
     @property
     def own_published(self) -> list[Comparison]:
@@ -48,6 +51,14 @@ def collect(study: Study) -> Content:
     Raises:
         KdbenchError: a throughput record contradicts itself.
     """
+    if differs := study.differs:
+        references = [method for method in study.methods if study.roles[method] != "method"]
+        closed = _collect(study.only(set(study.methods) - set(differs)))
+        return replace(closed, open=_collect(study.only({*references, *differs})))
+    return _collect(study)
+
+
+def _collect(study: Study) -> Content:
     costs = pair_costs(study)
     return Content(
         study=study,

@@ -79,6 +79,12 @@ def notes(content: Content) -> list[str]:
         lines.append(f"The cells were trained on several devices: {names}.")
     if others := sorted({row.protocol for row in content.published if not row.own_protocol}):
         lines.append(f"Also published, under protocols that are not comparable: {', '.join(others)} (pair by pair).")
+    if content.open is not None:
+        names, state = ", ".join(content.open.study.differs), completeness(content.open)
+        lines.append(f"Open division ({names}), control and baseline included: {state}.")
+    if tuned := study.manifest.get("tuned"):
+        draws, sha256 = plural(tuned["trials"], "draw"), tuned["sha256"][:12]
+        lines.append(f"Hyperparameters: tuned on held-out images, {draws} a method ({tuned['file']}, {sha256}).")
     if study.ignored:
         lines.append(f"{plural(study.ignored, 'record')} of other settings or machines left aside.")
     return lines

@@ -15,6 +15,7 @@ from kdbench.report.tables import (
     cost_table,
     gain_matrix,
     headline,
+    of_open_division,
     published_matrix,
     published_table,
     speed_matrix,
@@ -44,7 +45,7 @@ def group_sections(content: Content, group: Group, full: bool = True) -> list[Se
     pairs = study.groups[group]
     over = text.plural(len(pairs), f"{group} pair")
     if not content.has_accuracy:
-        return [
+        sections = [
             Section(
                 f"{group}-speed",
                 f"Training images/s relative to {study.control or 'the control'} on each of {over}",
@@ -53,6 +54,10 @@ def group_sections(content: Content, group: Group, full: bool = True) -> list[Se
                 {pair: [_speed(content, pair, method) for method in study.methods] for pair in pairs},
             )
         ]
+        if content.open is not None:
+            rows = of_open_division(content.open, speed_matrix(content.open, pairs))
+            sections.append(Section(f"{group}-open", text.OPEN_DIVISION, rows, cost_scope(content.open, pairs)))
+        return sections
     scope = accuracy_scope(content, pairs)
     seeds = text.plural(len(study.manifest["seeds"]), "seed")
     sections = [
@@ -77,6 +82,9 @@ def group_sections(content: Content, group: Group, full: bool = True) -> list[Se
             title = text.published_title(content.own_published, of_gain)
             name = f"{group}-published-{'gain' if of_gain else 'top1'}"
             sections.append(Section(name, f"{title[0].upper()}{title[1:]}", published, f"Ours: {scope}"))
+    if content.open is not None:
+        rows = of_open_division(content.open, headline(content.open, group, full))
+        sections.append(Section(f"{group}-open", text.OPEN_DIVISION, rows, accuracy_scope(content.open, pairs)))
     return sections
 
 

@@ -39,6 +39,12 @@ def headline(content: Content, group: Group, full: bool) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def of_open_division(content: Content, rows: pd.DataFrame) -> pd.DataFrame:
+    """Those of `rows` that are about methods of the open division, with what each does that the closed one fixes."""
+    differs = content.study.differs
+    return rows[rows["method"].isin(list(differs))].assign(differs=lambda own: own["method"].map(differs))
+
+
 def gain_matrix(content: Content, pairs: list[str], ends: bool) -> pd.DataFrame:
     """Gain of every method (rows) on each of the `pairs` (columns); the row of the control is its top-1."""
     study = content.study
@@ -106,8 +112,12 @@ def published_table(content: Content, pair: str) -> pd.DataFrame:
 
 
 def accuracy_table(content: Content, pair: str) -> pd.DataFrame:
-    """One row a method on the pair: accuracies, gain, individual seeds and tests."""
+    """One row a method on the pair: accuracies, gain, individual seeds and tests.
+
+    The best epoch on the test split has a column where that was read for it.
+    """
     study = content.study
+    has_best = any(not math.isnan(row.best_top1) for row in content.gains.values())
     rows = []
     for method in study.methods:
         row = content.gains[pair, method]
@@ -115,7 +125,7 @@ def accuracy_table(content: Content, pair: str) -> pd.DataFrame:
             "method": method,
             "n": f"{row.done}/{row.planned}",
             "top-1": text.accuracy(row),
-            "best epoch": text.fixed(row.best_top1),
+            **({"best epoch": text.fixed(row.best_top1)} if has_best else {}),
             "gain": text.gain(row),
             "gain by seed": " ".join(text.signed(gain) for _, gain in row.seed_gains) or text.NONE,
             f"p {study.control or 'control'}": text.p_value(row.p_control),
@@ -180,6 +190,8 @@ def csv_tables(content: Content) -> dict[str, pd.DataFrame]:
         tables["throughput_by_group"] = _numeric(list(content.group_costs.values()))
     if content.published:
         tables["published"] = _numeric(content.published)
+    if content.open is not None:
+        tables |= {f"open_{name}": table for name, table in csv_tables(content.open).items()}
     return tables
 
 

@@ -27,6 +27,7 @@ PUBLISHED_LEGEND = (
     f"together with {ALLOWANCE} points for a published top-1, sqrt(2) times that for a gain; two seeds at least). "
     "Best epoch is held against our best epoch, last and unknown against our last. Each row names its first source."
 )
+OPEN_DIVISION = "Open division, not to be ranked with the methods above; ranks are among control, baseline and these"
 SCOPE = "Intervals over several pairs speak of the noise between seeds on these pairs, not of other pairs."
 
 
@@ -147,17 +148,22 @@ def published(match: Match, sign: bool) -> str:
 
 def published_title(rows: Sequence[Comparison], of_gain: bool) -> str:
     """What stands over the published numbers of the study's own protocol (`rows`, one at least)."""
-    row = rows[0]
     what = "gain" if of_gain else "top-1"
-    ending = f", not comparable: {row.reason}" if row.reason else " and ours minus it"
-    return f"published {what} ({row.protocol}, {_epochs(rows)}){ending}"
+    ours = "" if all(row.reason for row in rows) else " and ours minus it"
+    return f"published {what} ({rows[0].protocol}, {_epochs(rows)}){ours}{_reasons(rows)}"
 
 
 def published_note(rows: Sequence[Comparison]) -> str:
     """What the hollow markers of a figure are: protocol, sources, and why they are not comparable."""
     sources = dict.fromkeys(row.sources[0] for row in rows)
-    reason = f", not comparable: {rows[0].reason}" if rows[0].reason else ""
-    return f"hollow: published ({rows[0].protocol}, {_epochs(rows)}; {', '.join(sources)}){reason}"
+    return f"hollow: published ({rows[0].protocol}, {_epochs(rows)}; {', '.join(sources)}){_reasons(rows)}"
+
+
+def _reasons(rows: Sequence[Comparison]) -> str:
+    """Why rows are not comparable, and which where it is not all of them."""
+    reasons = list(dict.fromkeys(row.reason for row in rows if row.reason))
+    some = "" if all(row.reason for row in rows) else f"{_epochs([row for row in rows if row.reason])} "
+    return f", {some}not comparable: {', '.join(reasons)}" if reasons else ""
 
 
 def _epochs(rows: Sequence[Comparison]) -> str:

@@ -2,13 +2,15 @@
 
 import base64
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from torch import nn
 
-from kdbench.errors import UnsupportedPair, describe
+from kdbench.data.stream import Counted
+from kdbench.errors import KdbenchError, UnsupportedPair, describe
 from kdbench.models.create import create_arguments
 from kdbench.records import (
     SCHEMA,
@@ -16,6 +18,7 @@ from kdbench.records import (
     Curves,
     ModelRecord,
     Results,
+    Split,
     Status,
     TeacherRecord,
     write_json,
@@ -23,21 +26,26 @@ from kdbench.records import (
 from kdbench.study.plan import Cell
 from kdbench.study.progress import ContenderState, Emit, Progress
 from kdbench.suites.schema import PairSpec, Suite
-from kdbench.training.arena import Arena, Split
+from kdbench.training.arena import Arena
 from kdbench.training.contender import Contender, isolated
 from kdbench.training.device import Compute, environment
 from kdbench.training.evaluate import Evaluation, evaluate
 from kdbench.training.lockstep import Position, train
 from kdbench.training.selfcheck import passed
 from kdbench.training.teacher import teacher_metadata
-from kdbench.training.weights import save_weights
+from kdbench.training.weights import save_weights, weights_sha256
 
 REPORT_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
 class Group:
-    """A task of the engine: train the `cells`, which share pair and seed, and write their records."""
+    """A task of the engine: train the `cells`, which share pair and seed, and write their records.
+
+    Attributes:
+        best: the learning curve is measured on the test split, if that is what is evaluated.
+        part: number of the group among those of pair and seed; more than one where there are many cells.
+    """
 
     suite: Suite
     pair: PairSpec
@@ -47,10 +55,12 @@ class Group:
     compute: Compute
     data_root: Path
     results: Path
+    best: bool = False
+    part: int = 0
 
     @property
     def label(self) -> str:
-        return f"{self.pair.name} seed {self.seed}"
+        return f"{self.pair.name} seed {self.seed}" + (f" part {self.part + 1}" if self.part else "")
 
     @property
     def writes(self) -> bool:
@@ -81,7 +91,10 @@ class _GroupRun:
         self.group = group
         self.arena = arena
         self.emit = emit
-        self.curves: dict[str, tuple[list[int], list[float]]] = {}
+        # The test split is read once, after the last epoch, unless the best epoch on it is asked for.
+        self.followed = arena.evaluation if group.best or group.split == "val" else arena.validation
+        self.curves: dict[str, tuple[list[int], list[float]]] = {cell.method.name: ([], []) for cell in group.cells}
+        self.reads: dict[str, Counter[str]] = {cell.method.name: Counter() for cell in group.cells}
         self.evaluations: dict[str, Evaluation] = {}
         self.states = {cell.method.name: ContenderState(cell.method.name) for cell in group.cells}
         self._reported = 0.0
@@ -108,18 +121,32 @@ class _GroupRun:
                 on_step=self._on_step,
                 on_epoch=lambda position: self._on_epoch(position, contenders),
             )
+            self._refuse_changed_teacher()
         seconds = {"setup": entered - started, "group": time.perf_counter() - entered}
         for cell in self.group.cells:
             contender = contenders.get(cell.method.name)
             if contender is not None and contender.status is None:
                 self._record_done(cell, contender, seconds)
 
+    def _refuse_changed_teacher(self) -> None:
+        """What the self-checks could not see because it came later: a look at what everybody learned from.
+
+        Raises:
+            KdbenchError: the teacher is not what it was; no cell of the group counts.
+        """
+        teacher = self.arena.teacher
+        if teacher.training or weights_sha256(teacher.model) != self.arena.teacher_record["sha256"]:
+            raise KdbenchError(
+                f"the teacher of {self.group.pair.name} was changed during the training, so none of it counts; "
+                f"run {', '.join(self.states)} one by one to see whose doing it is"
+            )
+
     def _build(self, cell: Cell) -> Contender | None:
         """The contender of a cell, self-checked; None when it cannot start, which is recorded."""
-        plan, arena = cell.method, self.arena
+        plan, arena, understudy = cell.method, self.arena, self.arena.understudy()
         try:
             method = plan.plugin.method
-            checks = arena.check(arena.contender(plan.name, method, plan.hyperparameters))
+            checks = understudy.check(understudy.contender(plan.name, method, plan.hyperparameters))
             if not passed(checks):
                 failed = next(check for check in checks if not check.passed)
                 self._record_ended(cell, "failed", f"self-check '{failed.name}': {failed.detail}")
@@ -138,25 +165,39 @@ class _GroupRun:
             self.emit(Progress(self.group.label, position.share, tuple(self.states.values())))
 
     def _on_epoch(self, position: Position, contenders: dict[str, Contender]) -> None:
-        suite = self.group.suite
-        evaluates = position.epoch == position.epochs or position.epoch % suite.eval_every == 0
+        last = position.epoch == position.epochs
+        wanted = (
+            [self.followed] if self.followed and (last or position.epoch % self.group.suite.eval_every == 0) else []
+        )
+        if last and self.followed is not self.arena.evaluation:
+            wanted.append(self.arena.evaluation)
         for cell in self.group.cells:
             contender, state = contenders.get(cell.method.name), self.states[cell.method.name]
             if contender is None or state.status is not None:
                 continue
-            if contender.status is None and evaluates:
-                with isolated(contender), contender.evaluated() as model:
-                    result = evaluate(model, self.arena.evaluation, suite.eval_batch_size, self.arena.compute)
-                    epochs, top1 = self.curves.setdefault(contender.name, ([], []))
-                    epochs.append(position.epoch)
-                    top1.append(result.top1)
-                    self.evaluations[contender.name] = result
-                    state.top1 = result.top1
+            if contender.status is None:
+                with isolated(contender):
+                    for split in wanted:
+                        state.top1 = self._evaluate(contender, split, position.epoch)
             if contender.status is None:
                 state.loss = sum(values[-1] for values in contender.losses.values())
             else:
                 self._record_ended(cell, contender.status, contender.error)
         self.emit(Progress(self.group.label, position.share, tuple(self.states.values())))
+
+    def _evaluate(self, contender: Contender, split: Counted, epoch: int) -> float:
+        """Top-1 on a split: a point of the learning curve, the accuracy of the cell, or both."""
+        before = split.reads
+        with contender.evaluated() as model:
+            result = evaluate(model, split, self.group.suite.eval_batch_size, self.arena.compute)
+        self.reads[contender.name][split.part] += split.reads - before
+        if split is self.followed:
+            epochs, top1 = self.curves[contender.name]
+            epochs.append(epoch)
+            top1.append(result.top1)
+        if split is self.arena.evaluation:
+            self.evaluations[contender.name] = result
+        return result.top1
 
     def _record_ended(self, cell: Cell, status: Status, error: str | None) -> None:
         self.states[cell.method.name].status = status
@@ -165,7 +206,6 @@ class _GroupRun:
     def _record_done(self, cell: Cell, contender: Contender, seconds: dict[str, float]) -> None:
         final = self.evaluations[contender.name]
         eval_epochs, eval_top1 = self.curves[contender.name]
-        best = int(np.argmax(eval_top1))
         group = self.group
         path = Results(group.results).checkpoint_path(*cell.place)
         if group.writes:
@@ -175,8 +215,11 @@ class _GroupRun:
         record["student"]["parameters"] = _count(contender.student.model)
         record["top1"] = final.top1
         record["top5"] = final.top5
-        record["best_top1"] = eval_top1[best]
-        record["best_epoch"] = eval_epochs[best]
+        if self.followed is self.arena.evaluation:
+            best = int(np.argmax(eval_top1))
+            record["best_top1"] = eval_top1[best]
+            record["best_epoch"] = eval_epochs[best]
+        record["reads"] = dict(self.reads[contender.name])
         record["correct"] = base64.b64encode(np.packbits(final.correct).tobytes()).decode()
         record["evaluated"] = len(final.correct)
         record["curves"] = Curves(
@@ -185,6 +228,7 @@ class _GroupRun:
             loss=contender.losses,
             eval_epoch=eval_epochs,
             eval_top1=eval_top1,
+            eval_split=group.split if self.followed is self.arena.evaluation else "val",
         )
         record["seconds"] = seconds
         record["extra_parameters"] = contender.extra_parameters
@@ -217,7 +261,7 @@ def _header(group: Group, cell: Cell, environment_id: str, status: Status, error
     suite, pair = group.suite, group.pair
     teacher, student = suite.models[pair.teacher], suite.models[pair.student]
     metadata = teacher_metadata(suite.teacher_path(pair.teacher, group.data_root))
-    return CellRecord(
+    record = CellRecord(
         schema=SCHEMA,
         key=cell.key,
         suite=suite.name,
@@ -242,6 +286,11 @@ def _header(group: Group, cell: Cell, environment_id: str, status: Status, error
         error=error,
         environment=environment_id,
     )
+    if cell.method.plugin.method.differs:
+        record["differs"] = cell.method.plugin.method.differs
+    if cell.method.tuned:
+        record["tuned"] = cell.method.tuned
+    return record
 
 
 def _count(model: nn.Module) -> int:

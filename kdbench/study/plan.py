@@ -17,27 +17,37 @@ from kdbench.records import (
     PublishedNames,
     Results,
     Role,
+    Split,
+    TunedNote,
     content_key,
 )
 from kdbench.registry import Plugin
 from kdbench.suites.schema import PairSpec, Suite
 from kdbench.training import feed
-from kdbench.training.arena import Split
 from kdbench.training.device import Compute
 from kdbench.training.teacher import teacher_metadata
+from kdbench.tuning import Tuned
 
 
 @dataclass(frozen=True)
 class MethodPlan:
-    """A method with settled hyperparameters; `plugin` lets a worker import it."""
+    """A method with settled hyperparameters; `plugin` lets a worker import it.
+
+    Attributes:
+        tuned: which file some of the hyperparameters were chosen in, empty for none.
+        trial: number of the settings where several of one method are tried side by side; 0 are the usual ones.
+    """
 
     plugin: Plugin
     role: Role
     hyperparameters: dict[str, Any]
+    tuned: str = ""
+    trial: int = 0
 
     @property
     def name(self) -> str:
-        return self.plugin.name
+        """What records, contenders and files call it."""
+        return f"{self.plugin.name}#{self.trial}" if self.trial else self.plugin.name
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -70,6 +80,8 @@ class Plan:
 
     Attributes:
         identities: what the keys say of each pair: data, teacher weights, models, recipe.
+        best: the test split is read for the whole learning curve, for the best epoch that the literature reports.
+        tuned: the file of tuned hyperparameters, None for none.
     """
 
     suite: Suite
@@ -79,6 +91,8 @@ class Plan:
     pairs: tuple[PairSpec, ...]
     seeds: tuple[int, ...]
     identities: dict[str, dict[str, Any]]
+    best: bool = False
+    tuned: TunedNote | None = None
 
     def cells(self) -> Iterator[Cell]:
         """Every cell, seeds outermost, so that an unfinished study has whole seeds."""
@@ -88,6 +102,7 @@ class Plan:
                 "method": method.identity,
                 "seed": seed,
                 "split": self.split,
+                "best": self.best,
                 **self.compute.identity,
                 "schema": SCHEMA,
             }
@@ -95,7 +110,7 @@ class Plan:
 
     def manifest(self, throughput: Sequence[PlannedMeasurement]) -> Manifest:
         """The manifest to write before anything runs."""
-        return Manifest(
+        manifest = Manifest(
             schema=SCHEMA,
             suite=self.suite.name,
             protocol=self.suite.protocol,
@@ -117,14 +132,21 @@ class Plan:
                     method.name: list(names) for method in self.methods if (names := method.plugin.method.published)
                 },
             ),
+            differs={method.name: what for method in self.methods if (what := method.plugin.method.differs)},
         )
+        if self.tuned is not None:
+            manifest["tuned"] = self.tuned
+        return manifest
 
 
-def settle(suite: Suite, plugins: Sequence[Plugin], settings: dict[str, dict[str, Any]]) -> list[MethodPlan]:
-    """Methods with their hyperparameters: defaults, then the suite's preset, then `settings`.
+def settle(
+    suite: Suite, plugins: Sequence[Plugin], settings: dict[str, dict[str, Any]], tuned: Tuned | None = None
+) -> list[MethodPlan]:
+    """Methods with their hyperparameters: defaults, then the suite's preset, then what was `tuned`, then `settings`.
 
     Raises:
-        KdbenchError: an unknown method or hyperparameter in `settings`, or two methods with one of the special roles.
+        KdbenchError: an unknown method or hyperparameter in `settings` or `tuned`, or two methods with one of the
+            special roles.
     """
     methods = []
     unused = set(settings) - {plugin.name for plugin in plugins}
@@ -133,8 +155,10 @@ def settle(suite: Suite, plugins: Sequence[Plugin], settings: dict[str, dict[str
         raise KdbenchError(f"--set names the method {names}, which is not among --methods")
     for plugin in plugins:
         preset = plugin.method.presets.get(suite.preset, {})
-        values = validate(plugin.name, plugin.hyperparameters, preset, settings.get(plugin.name, {}))
-        methods.append(MethodPlan(plugin, plugin.method.role, values))
+        chosen = tuned.values[plugin.name] if tuned else {}
+        values = validate(plugin.name, plugin.hyperparameters, preset, chosen, settings.get(plugin.name, {}))
+        label = tuned.label if tuned and chosen else ""
+        methods.append(MethodPlan(plugin, plugin.method.role, values, label))
     for role in ("control", "baseline"):
         holders = [method.name for method in methods if method.role == role]
         if len(holders) > 1:
@@ -153,13 +177,15 @@ def make_plan(
     split: Split,
     compute: Compute,
     data_root: Path,
+    best: bool = False,
+    tuned: Tuned | None = None,
 ) -> Plan:
     """Settle hyperparameters and what the keys depend on.
 
     Raises:
         KdbenchError: an unknown method or hyperparameter in `settings`, a broken plug-in, a missing teacher or data.
     """
-    methods = settle(suite, plugins, settings)
+    methods = settle(suite, plugins, settings, tuned)
     data = feed.load(suite.data, data_root)
     identities = {}
     for pair in pairs:
@@ -177,7 +203,8 @@ def make_plan(
             "protocol": suite.protocol,
             "pair": pair.name,
         }
-    return Plan(suite, split, compute, tuple(methods), tuple(pairs), tuple(seeds), identities)
+    note = tuned.note if tuned else None
+    return Plan(suite, split, compute, tuple(methods), tuple(pairs), tuple(seeds), identities, best, note)
 
 
 def finished_keys(results: Results) -> set[str]:

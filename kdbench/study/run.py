@@ -13,10 +13,13 @@ from kdbench.errors import KdbenchError
 from kdbench.records import CellRecord, Results, ThroughputRecord, write_json
 from kdbench.study.engine import run_here, run_tasks
 from kdbench.study.group import Group
-from kdbench.study.plan import Plan, finished_keys
+from kdbench.study.plan import Cell, Plan, finished_keys
 from kdbench.study.progress import Display, Task, duration
 from kdbench.study.timing import planned_measurements, timing_tasks
 from kdbench.training.device import default_workers
+
+TOGETHER = 16
+"""Most students that share a teacher's pass: more would save little and fill the memory."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,9 @@ def run(
         write_json(results.manifest_path, plan.manifest(measurements))
     due = [cell for cell in plan.cells() if cell.key not in finished]
     groups = [
-        Group(plan.suite, pair, seed, tuple(cells), plan.split, compute, data_root, results.folder)
+        Group(plan.suite, pair, seed, part, plan.split, compute, data_root, results.folder, plan.best, number)
         for (seed, pair), cells in groupby(due, key=lambda cell: (cell.seed, cell.pair))
+        for number, part in enumerate(_parts(tuple(cells)))
     ]
     total = len(plan.pairs) * len(plan.methods) * len(plan.seeds)
     console.print(
@@ -130,6 +134,10 @@ def _outcome(planned: Sequence[str], found: Iterable[CellRecord] | Iterable[Thro
         if record is not None and record["error"] and record["status"] != "unsupported"
     )
     return Outcome(dict(statuses), dict(errors))
+
+
+def _parts(cells: tuple[Cell, ...]) -> list[tuple[Cell, ...]]:
+    return [cells[start : start + TOGETHER] for start in range(0, len(cells), TOGETHER)]
 
 
 def _phase(title: str, tasks: Sequence[Task], workers: int, console: Console) -> None:

@@ -49,11 +49,13 @@ def verify(
             arena = Arena.rehearse(suite, pair, compute)
         for method in methods:
             try:
-                contender = arena.contender(method.name, method.plugin.method, method.hyperparameters)
+                # What a method does to its copy of the teacher, the next one does not see.
+                stage = arena.understudy()
+                contender = stage.contender(method.name, method.plugin.method, method.hyperparameters)
                 models = (arena.teacher, contender.student)
                 teacher, student = (sum(p.numel() for p in model.parameters()) for model in models)
                 parameters = (teacher, student, contender.extra_parameters)
-                checks = tuple(arena.check(contender))
+                checks = tuple(stage.check(contender))
                 status = "passed" if passed(list(checks)) else "failed"
                 yield Verdict(method.name, pair.name, status, checks, "", rehearsal, parameters)
             except UnsupportedPair as reason:

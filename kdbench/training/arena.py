@@ -1,26 +1,25 @@
 """The arena of a (pair, seed): data, teacher and task that every contender of it shares, and entering contenders."""
 
+import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from kdbench.data.stream import EvaluationSet, TrainingStream
+from kdbench.data.stream import Counted, TrainingStream
 from kdbench.method import Method, Pair, Task
 from kdbench.models.staged import StagedModel
-from kdbench.records import TeacherRecord
+from kdbench.records import Split, TeacherRecord
 from kdbench.suites.schema import PairSpec, Recipe, Suite
 from kdbench.training import feed
 from kdbench.training.contender import Contender, build_contender
 from kdbench.training.device import Compute
 from kdbench.training.selfcheck import Check, self_check
 from kdbench.training.teacher import load_teacher, new_model
-
-Split = Literal["test", "val"]
-"""What is evaluated: the test split after training on all training images, or a held-out share of those."""
+from kdbench.training.watch import build_watched
 
 CHECK_BATCH = 8
 REHEARSED_CLASSES = 10
@@ -29,7 +28,12 @@ REHEARSED_CLASSES = 10
 
 @dataclass(frozen=True)
 class Arena:
-    """What the contenders of a (pair, seed) have in common."""
+    """What the contenders of a (pair, seed) have in common.
+
+    Attributes:
+        evaluation: what their accuracies are of.
+        validation: held-out training images, where that is another split and the suite reserves them.
+    """
 
     suite: Suite
     pair: PairSpec
@@ -38,7 +42,8 @@ class Arena:
     teacher: StagedModel
     teacher_record: TeacherRecord
     stream: TrainingStream
-    evaluation: EvaluationSet
+    evaluation: Counted
+    validation: Counted | None
     task: Task
 
     @classmethod
@@ -52,8 +57,11 @@ class Arena:
         recipe, data = suite.recipe_of(pair.student), suite.data
         classes = len(feed.load(data, data_root).classes)
         held_out = data.holdout if data.reserve_holdout or split == "val" else 0.0
-        part = "test" if split == "test" else "validation"
         teacher, record = load_teacher(suite, pair.teacher, classes, compute, data_root)
+
+        def evaluated_on(part: Split) -> Counted:
+            return feed.open_evaluation(data, data_root, part, held_out, recipe.eval_crop, compute)
+
         stream = feed.open_training(data, data_root, held_out, recipe, seed, pair.name, compute)
         return cls(
             suite=suite,
@@ -63,7 +71,8 @@ class Arena:
             teacher=teacher,
             teacher_record=record,
             stream=stream,
-            evaluation=feed.open_evaluation(data, data_root, part, held_out, recipe.eval_crop, compute),
+            evaluation=evaluated_on(split),
+            validation=evaluated_on("val") if split == "test" and data.reserve_holdout else None,
             task=Task(classes, data.image_shape, len(stream), recipe.epochs),
         )
 
@@ -78,24 +87,34 @@ class Arena:
         spec = suite.models[pair.teacher]
         record = TeacherRecord(name=pair.teacher, timm=spec.timm, kind=spec.kind, sha256="", top1=0.0)
         task = Task(classes, data.image_shape, len(noise), recipe.epochs)
-        return cls(suite, pair, 0, compute, teacher, record, noise, noise, task)
+        return cls(suite, pair, 0, compute, teacher, record, noise, Counted("noise", noise), None, task)
 
     def contender(self, name: str, method: type[Method], hyperparameters: dict[str, Any]) -> Contender:
         """A contender at its fair start.
 
         Raises:
             UnsupportedPair: the method cannot work on this pair.
+            KdbenchError: building it changes what it has to leave alone.
         """
+
+        def build(student: StagedModel) -> Method:
+            pair = Pair(self.teacher, student, self.task)
+            return build_watched(lambda: method(pair, hyperparameters), method, self.teacher, student)
+
         return build_contender(
             name,
             lambda: new_model(self.suite, self.pair.student, self.task.num_classes, self.compute),
-            lambda student: method(Pair(self.teacher, student, self.task), hyperparameters),
+            build,
             self.stream.recipe,
             self.stream.steps_per_epoch,
             self.seed,
             self.pair.name,
             self.compute,
         )
+
+    def understudy(self) -> "Arena":
+        """The same with a copy of the teacher, for self-checks: what harms that harms nobody else."""
+        return replace(self, teacher=copy.deepcopy(self.teacher))
 
     def check(self, contender: Contender) -> list[Check]:
         """Self-check `contender`, and use it up, on the first images of the training stream."""
@@ -115,7 +134,7 @@ class Noise(TrainingStream):
         self._shape = shape
 
     def images(self, epoch: int, batches: Sequence[Tensor]) -> Iterator[Tensor]:
-        generator = self.generator("noise", epoch)
+        generator = self.generator("rehearsal", epoch)
         for batch in batches:
             yield 255 * torch.rand(len(batch), *self._shape, generator=generator).to(self.labels.device)
 

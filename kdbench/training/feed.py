@@ -9,13 +9,13 @@ import torch
 from kdbench.data import sources
 from kdbench.data.resident import ResidentImages, ResidentStream
 from kdbench.data.sources import DataSet, FileSet, ImageSet
-from kdbench.data.stream import EvaluationSet, TrainingStream
+from kdbench.data.stream import Counted, TrainingStream
 from kdbench.data.streaming import StreamedEvaluation, StreamedStream
 from kdbench.errors import KdbenchError
 from kdbench.suites.schema import Data, Recipe
 from kdbench.training.device import Compute
 
-Part = Literal["train", "validation", "test"]
+Part = Literal["train", "val", "test"]
 
 
 @lru_cache(maxsize=4)
@@ -68,14 +68,12 @@ def open_training(
     return ResidentStream(resident, recipe, classes, seed, pair, compute.shard)
 
 
-def open_evaluation(
-    data: Data, root: Path, part: Part, held_out: float, eval_crop: float, compute: Compute
-) -> EvaluationSet:
+def open_evaluation(data: Data, root: Path, part: Part, held_out: float, eval_crop: float, compute: Compute) -> Counted:
     """A part of the data to be evaluated on."""
     images = split(data, root, part, held_out)
     if isinstance(images, FileSet):
-        return StreamedEvaluation(images, data, eval_crop, compute.device, compute.loaders)
-    return _resident(data, root, part, held_out, 0, compute.device).evaluation(eval_crop)
+        return Counted(part, StreamedEvaluation(images, data, eval_crop, compute.device, compute.loaders))
+    return Counted(part, _resident(data, root, part, held_out, 0, compute.device).evaluation(eval_crop))
 
 
 @lru_cache(maxsize=8)

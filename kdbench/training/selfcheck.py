@@ -13,7 +13,7 @@ from kdbench.models.staged import StagedModel
 from kdbench.training.contender import Contender, total
 from kdbench.training.device import Compute
 from kdbench.training.lockstep import teacher_outputs
-from kdbench.training.weights import weights_sha256
+from kdbench.training.watch import RULES, STUDENT, TEACHER, broken_rules, watched
 
 STEPS = 3
 """Projectors may start at zero and so starve the layers before them in the first step."""
@@ -32,24 +32,30 @@ def self_check(contender: Contender, teacher: StagedModel, raw: Tensor, batch: B
     """Run a few steps on one batch and say what holds. The contender is used up.
 
     The checks: terms are finite scalars and not all zero; the gradient reaches the student and every trainable
-    projector (or the method declares which it starves), and does not reach the teacher, whose weights stay as they
-    are; the student keeps exactly its own keys.
+    projector (or the method declares which it starves), and does not reach the teacher; the rules of its division are
+    kept (`watch`); the student keeps exactly its own keys.
     """
     student, method = contender.student, contender.method
-    before, keys = weights_sha256(teacher.model), set(student.model.state_dict())
+    keys = set(student.model.state_dict())
     reached: dict[str, bool] = {}
     terms: dict[str, Tensor] = {}
+    broken: dict[str, str] = {}
+    found: dict[str, str] = {}
     trainable = [p for module in (student, method) for p in module.parameters() if p.requires_grad]
     try:
         for _ in range(STEPS):
             answer = teacher_outputs(teacher, [contender], lambda norm: normalise(raw, norm), compute)
             with compute.autocast():
                 outputs = student.forward(normalise(raw, student.normalisation), method.student_needs)
-                terms = method(outputs, answer if method.teacher_needs is not None else None, batch)
-            problem = _terms_problem(terms)
+            with watched(teacher, student, batch, answer) as found:
+                with compute.autocast():
+                    terms = method(outputs, answer if method.teacher_needs is not None else None, batch)
+                problem = _terms_problem(terms)
+                if not problem:
+                    total(terms).backward()
+            broken |= broken_rules(found, type(method))
             if problem:
-                return [Check("loss terms", False, problem)]
-            total(terms).backward()
+                return [*_failed(broken), Check("loss terms", False, problem)]
             for name, parameter in [*_named("student", student.model), *_named("method", method)]:
                 reached[name] = reached.get(name, False) or _has_gradient(parameter)
             with torch.no_grad():
@@ -58,13 +64,14 @@ def self_check(contender: Contender, teacher: StagedModel, raw: Tensor, batch: B
                         parameter -= 0.01 * parameter.grad
                         parameter.grad = None
     except Exception as error:
-        return [Check("runs", False, describe(error))]
+        # A rule that was broken is often why.
+        return [*_failed(broken | broken_rules(found, type(method))), Check("runs", False, describe(error))]
     values = ", ".join(f"{name} {term.item():.3g}" for name, term in terms.items())
     return [
         Check("loss terms", True, values),
         _student_check(reached),
         _projector_check(method, reached),
-        Check("teacher is frozen", *_teacher_verdict(teacher, before)),
+        *_rule_checks(method, teacher, broken),
         Check(
             "student keeps timm's keys",
             set(student.model.state_dict()) == keys,
@@ -115,13 +122,21 @@ def _projector_check(method: Method, reached: dict[str, bool]) -> Check:
     return Check("gradient reaches every projector", not unexplained, detail)
 
 
-def _teacher_verdict(teacher: StagedModel, before: str) -> tuple[bool, str]:
+def _failed(broken: dict[str, str]) -> list[Check]:
+    return [Check(rule, False, change) for rule, change in broken.items()]
+
+
+def _rule_checks(method: Method, teacher: StagedModel, broken: dict[str, str]) -> list[Check]:
+    """A verdict a rule; the teacher must not only stay as it is but be as it should."""
     if any(parameter.grad is not None for parameter in teacher.parameters()):
-        return False, "a gradient reached the teacher"
-    if teacher.training:
-        return False, "the teacher was put into training mode"
-    after = weights_sha256(teacher.model)
-    return after == before, f"weights {after[:12]}" + ("" if after == before else f", were {before[:12]}")
+        broken = broken | {TEACHER: "a gradient reached the teacher"}
+    elif any(module.training for module in teacher.modules()):
+        broken = broken | {TEACHER: "the teacher was put into training mode"}
+    kept = {
+        rule: f"open division: {method.differs}" if rule == STUDENT and method.differs else fine
+        for rule, fine in RULES.items()
+    }
+    return [Check(rule, rule not in broken, broken.get(rule, fine)) for rule, fine in kept.items()]
 
 
 def passed(checks: list[Check]) -> bool:

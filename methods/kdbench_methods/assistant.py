@@ -11,7 +11,20 @@ from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdbench.method import Batch, Feature, Method, Needs, Outputs, Pair, StagedModel, StageInfo, Tail
+from kdbench.method import (
+    Batch,
+    Feature,
+    LogUniform,
+    Method,
+    Needs,
+    Outputs,
+    Pair,
+    SearchSpace,
+    StagedModel,
+    StageInfo,
+    Tail,
+    Uniform,
+)
 from kdbench_methods.contrastive import InfoNCE
 from kdbench_methods.losses import ofa_loss
 from kdbench_methods.projectors import init_projector
@@ -55,6 +68,12 @@ class Assistant(Method):
 
     aliases: ClassVar[tuple[str, ...]] = ("tas", "fbt")
     published: ClassVar[tuple[str, ...]] = ("FBT", "TAS")
+
+    search_space: ClassVar[SearchSpace] = {
+        "nce_weight": LogUniform(0.01, 10),
+        "ofa_weight": LogUniform(0.1, 10),
+        "gamma": Uniform(1.0, 1.5),
+    }
 
     order: Literal["auto", "student_first", "teacher_first"] = "auto"
     teacher_tail: Literal["frozen", "trained"] = "frozen"

@@ -7,7 +7,18 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdbench.method import Batch, Feature, Method, Needs, Outputs, Pair, StageInfo, UnsupportedPair
+from kdbench.method import (
+    Batch,
+    Feature,
+    LogUniform,
+    Method,
+    Needs,
+    Outputs,
+    Pair,
+    SearchSpace,
+    StageInfo,
+    UnsupportedPair,
+)
 from kdbench_methods.losses import kl_divergence
 from kdbench_methods.projectors import init_projector
 
@@ -28,6 +39,8 @@ class FitNet(Method):
 
     published: ClassVar[tuple[str, ...]] = ("FitNet",)
     presets: ClassVar[dict[str, dict[str, Any]]] = {"crd": {"stages": (3,), "weight": 100.0}}
+
+    search_space: ClassVar[SearchSpace] = {"weight": LogUniform(0.01, 100)}
 
     stages: tuple[Annotated[int, Field(ge=1, le=4)], ...] = (1, 2, 3, 4)
     weight: float = 1.0

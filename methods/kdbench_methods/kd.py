@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from kdbench.method import Batch, Method, Outputs
+from kdbench.method import Batch, LogUniform, Method, Outputs, SearchSpace
 from kdbench.records import Role
 from kdbench_methods.losses import kl_divergence
 
@@ -25,6 +25,8 @@ class KD(Method):
     published: ClassVar[tuple[str, ...]] = ("KD", "KD(T=4)")
     role: ClassVar[Role] = "baseline"
     presets: ClassVar[dict[str, dict[str, Any]]] = {"crd": {"temperature": 4.0, "ce_weight": 0.1, "kd_weight": 0.9}}
+
+    search_space: ClassVar[SearchSpace] = {"temperature": LogUniform(1, 8), "kd_weight": LogUniform(0.1, 10)}
 
     temperature: Annotated[float, Field(gt=0)] = 1.0
     ce_weight: float = 1.0

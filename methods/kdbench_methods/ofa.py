@@ -10,7 +10,19 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdbench.method import Batch, Feature, Method, Needs, Outputs, Pair, StageInfo, UnsupportedPair
+from kdbench.method import (
+    Batch,
+    Choice,
+    Feature,
+    LogUniform,
+    Method,
+    Needs,
+    Outputs,
+    Pair,
+    SearchSpace,
+    StageInfo,
+    UnsupportedPair,
+)
 from kdbench_methods.losses import ofa_loss
 from kdbench_methods.projectors import init_projector
 
@@ -31,6 +43,12 @@ class OFA(Method):
 
     published: ClassVar[tuple[str, ...]] = ("OFA",)
     presets: ClassVar[dict[str, dict[str, Any]]] = {"ofa-cifar100": {"ofa_weight": 0.1}}
+
+    search_space: ClassVar[SearchSpace] = {
+        "gamma": Choice(((1.0,), (1.1,), (1.2,), (1.3,), (1.4,), (1.5,))),
+        "kd_weight": LogUniform(0.1, 10),
+        "ofa_weight": LogUniform(0.01, 10),
+    }
 
     stages: tuple[Annotated[int, Field(ge=1, le=4)], ...] = (1, 2, 3, 4)
     gamma: tuple[Annotated[float, Field(gt=0)], ...] = (1.0,)

@@ -53,9 +53,13 @@ class Plan:
     random_seed: int = 0
     protocol: str = "proxy/1"
     split: str = "test"
+    best: bool = True
+    """The test split was read for the learning curve; else that is of held-out images."""
     published: PublishedNames | None = None
     unclean: dict[str, list[str]] = field(default_factory=dict)
     """By pair, why its throughput was not measured on a clean machine."""
+    differs: dict[str, str] = field(default_factory=dict)
+    """Methods of the open division."""
     levels: dict[Place, float] = field(default_factory=dict)
     """Top-1 to invent around, where not drawn."""
 
@@ -117,6 +121,8 @@ def write_results(folder: Path, plan: Plan) -> Results:
             for method in plan.methods
         ],
     }
+    if plan.differs:
+        manifest["differs"] = plan.differs
     if plan.published is not None:
         manifest["published"] = plan.published
     write_json(results.manifest_path, manifest)
@@ -208,6 +214,9 @@ def _write_cell(
             "extra_parameters": 1000 * plan.methods.index(method),
             "checkpoint": None,
         }
+        if not plan.best:
+            del record["best_top1"], record["best_epoch"]
+            record["curves"]["eval_split"] = "val"
     write_json(results.cell_path(pair, method, seed, record["key"]), record)
 
 

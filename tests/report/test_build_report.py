@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -179,3 +180,26 @@ def test_a_machine_that_was_not_clean_is_told(tmp_path: Path):
     assert f"* Throughput, the machine was not clean on {PAIRS[1]} (" in page
     csv = pd.read_csv(tmp_path / "report/csv/throughput.csv")
     assert csv.set_index("pair")["unclean"].dropna().unique().tolist() == ["; ".join(reasons)]
+
+
+def test_the_open_division_has_a_table_of_its_own(tmp_path: Path):
+    """Taking a method out of the closed division changes no number there, but for ranks and corrections."""
+    without = Plan(methods=["scratch", "kd", "fitnet", "ofa"])
+    beside = Plan(methods=["scratch", "kd", "fitnet", "ofa", "assistant"], differs={"assistant": "sees more images"})
+    files, page = built(tmp_path / "open", beside)
+    closed, _ = built(tmp_path / "all", replace(beside, differs={}))
+    row = next(line for line in page.splitlines() if line.startswith("| assistant"))
+    assert row.endswith("| sees more images |")
+    assert page.count("\n| assistant") == 1
+    assert "Open division (assistant), control and baseline included: 27 of 27 cells done." in page
+    gains = pd.read_csv(tmp_path / "open/report/csv/gains.csv")
+    assert sorted(set(gains["method"])) == sorted(without.methods)
+    opened = pd.read_csv(tmp_path / "open/report/csv/open_gains.csv")
+    assert sorted(set(opened["method"])) == ["assistant", "kd", "scratch"]
+    everything = pd.read_csv(tmp_path / "all/report/csv/gains.csv").set_index(["pair", "method"])
+    for frame in (gains, opened):
+        own = frame.set_index(["pair", "method"])["gain"]
+        assert np.allclose(own, everything.loc[own.index, "gain"])
+    ranks = pd.read_csv(tmp_path / "open/report/csv/gains_by_group.csv")["rank"]
+    assert ranks.sum() == pytest.approx(sum(range(1, 5)))
+    assert "csv/open_gains.csv" in files and "csv/open_gains.csv" not in closed

@@ -125,3 +125,18 @@ def test_the_committed_report_of_the_proxy_is_what_its_records_give(tmp_path: Pa
     build_report(collect(load(Results(reference))), tmp_path)
     for name in ("report.md", "csv/gains.csv"):
         assert (tmp_path / name).read_bytes() == (reference / "report" / name).read_bytes()
+
+
+def test_without_the_best_epoch_nothing_is_held_against_one(tmp_path: Path) -> None:
+    plan = replace(published_plan(pairs=1), best=False)
+    text = page(tmp_path, plan)
+    reason = "not comparable: our best epoch is unknown, run with --best"
+    assert f"Published top-1 (ofa-300ep-224px, best epoch), {reason}:" in text
+    assert "reproduced" not in text and "80.54" in text
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if "| OFA |" in line]
+    assert rows[0][3:6] == ["-", "-", reason]
+    assert "| best epoch |" not in text and "| best epoch |" in page(tmp_path / "best", published_plan(pairs=1))
+    curves = draw_curves(collect(load(write_results(tmp_path / "again", plan))))
+    assert not hollow(curves), "published numbers are of the test split, these curves are not"
+    told = " ".join(word for entry in curves.texts for word in entry.get_text().split())
+    assert "on held-out training images" in told

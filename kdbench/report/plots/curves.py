@@ -1,4 +1,4 @@
-"""Test accuracy by epoch, mean over the seeds of each method."""
+"""Accuracy by epoch, mean over the seeds of each method."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -27,7 +27,11 @@ def draw_curves(content: Content) -> Figure:
     legend_rows = ROW * len(study.methods)
     rows = max(1, -(-len(study.pairs) // 4))
     published = [row for row in content.own_published if not row.reason and row.seeds]
-    noise = "means over seeds" + (f" · {text.published_note(published)}" if published else "")
+    noise = "means over seeds"
+    if study.curve_split != "test" and "val" not in study.cells["split"].tolist():
+        # Published numbers are of the test split, and have no place beside these.
+        published, noise = [], f"{noise}, on held-out training images"
+    noise = noise + (f" · {text.published_note(published)}" if published else "")
     with styled():
         figure, axes = panels(
             len(study.pairs),
