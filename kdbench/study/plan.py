@@ -70,6 +70,7 @@ class Plan:
 
     Attributes:
         identities: what the keys say of each pair: data, teacher weights, models, recipe.
+        places: the (pair, method)s that it is about; None for all.
     """
 
     suite: Suite
@@ -79,10 +80,17 @@ class Plan:
     pairs: tuple[PairSpec, ...]
     seeds: tuple[int, ...]
     identities: dict[str, dict[str, Any]]
+    places: frozenset[tuple[str, str]] | None = None
+
+    def includes(self, pair: PairSpec, method: MethodPlan) -> bool:
+        """Whether the plan is about this method on this pair."""
+        return self.places is None or (pair.name, method.name) in self.places
 
     def cells(self) -> Iterator[Cell]:
         """Every cell, seeds outermost, so that an unfinished study has whole seeds."""
         for seed, pair, method in product(self.seeds, self.pairs, self.methods):
+            if not self.includes(pair, method):
+                continue
             identity = {
                 **self.identities[pair.name],
                 "method": method.identity,

@@ -68,10 +68,11 @@ def run(
         Group(plan.suite, pair, seed, tuple(cells), plan.split, compute, data_root, results.folder)
         for (seed, pair), cells in groupby(due, key=lambda cell: (cell.seed, cell.pair))
     ]
-    total = len(plan.pairs) * len(plan.methods) * len(plan.seeds)
+    total = sum(1 for _ in plan.cells())
+    grid = "=" if plan.places is None else "of"
     console.print(
-        f"suite [bold]{plan.suite.name}[/bold]: {total} cells = {len(plan.pairs)} pairs x {len(plan.methods)} methods "
-        f"x {len(plan.seeds)} seeds on {compute.device} ({compute.precision}); {total - len(due)} finished, "
+        f"suite [bold]{plan.suite.name}[/bold]: {total} cells {grid} {len(plan.pairs)} pairs x {len(plan.methods)} "
+        f"methods x {len(plan.seeds)} seeds on {compute.device} ({compute.precision}); {total - len(due)} finished, "
         f"{len(due)} to run -> {results.folder}",
         highlight=False,
     )
