@@ -16,7 +16,7 @@ from kdbench.analysis.gate.decision import Shift, false_alarm
 from kdbench.analysis.gate.verdict import Check, Outcome, Verdict
 from kdbench.report.text import NONE, fixed, p_value, plural, ratio, signed
 
-WIDE = 120
+WIDE = 135
 """Columns from which the console shows everything."""
 STYLES = {Outcome.WORSE: "red", Outcome.BETTER: "magenta", Outcome.FAILED_CELL: "red", Outcome.MISSING_CELL: "red"} | {
     Outcome.SLOWER: "yellow",
@@ -123,7 +123,7 @@ def provisional(baseline: Baseline) -> str:
 def print_check(check: Check, console: Console) -> None:
     """The table, what needs an explanation, the summary."""
     full = console.width >= WIDE
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1) if full else (0, 0, 0, 1))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1))
     rows = [columns(verdict, full) for verdict in check.verdicts]
     for name in rows[0] if rows else ():
         table.add_column(name, justify="left" if name in ("outcome", "pair", "method") else "right", overflow="fold")

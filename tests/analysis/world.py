@@ -1,5 +1,6 @@
 """Results folders for the gate: invented numbers whose truth is known, the same for the same seed."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,13 +9,19 @@ from typing import Any
 import numpy as np
 from synthetic import ENVIRONMENT, Plan, cell_key, cell_record, environment, timing_key
 
-from kdbench.records import SCHEMA, TIMING_PROTOCOL, Results, Role, content_key, write_json
+from kdbench.records import SCHEMA, TIMING_PROTOCOL, Results, Role, content_key
 
 PAIRS = ["vit-t:resnet-s", "mixer-t:resnet-s"]
 METHODS = ["scratch", "kd", "ofa"]
 SIGMA = 0.5
 EPOCHS = 4
 LOSS_SIGMA = 0.02
+
+
+def write_json(path: Path, value: Any) -> None:
+    """As `kdbench.records` writes it, without waiting for the disk: there are many."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 @dataclass

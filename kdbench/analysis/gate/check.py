@@ -74,8 +74,7 @@ def _verdict(evidence: Evidence, baseline: Baseline, place: Place) -> Verdict:
         return replace(verdict, outcome=Outcome.STALE_PROTOCOL, reason=stale)
     for seed, record in sorted(records.items()):
         if record["status"] != "done":
-            error = " ".join((record["error"] or "").split("\n")[0].split())
-            reason = f"seed {seed} {record['status']}: {error}"
+            reason = f"seed {seed} {record['status']}: {_first_line(record['error'] or '')}"
             return replace(verdict, outcome=Outcome.FAILED_CELL, reason=reason)
     absent = [str(seed) for seed in evidence.planned[place] if seed not in records]
     if absent:
@@ -248,6 +247,12 @@ def _finds(cell: BaselineCell) -> float:
         return math.nan
     mean = sum(cell.top1) / n
     return detectable(n) * math.sqrt(sum((value - mean) ** 2 for value in cell.top1) / (n - 1))
+
+
+def _first_line(error: str) -> str:
+    """The first line of an error, without the control characters that a terminal or XML would choke on."""
+    line = error.partition("\n")[0]
+    return "".join(sign if sign.isprintable() else " " for sign in line).strip()
 
 
 def _names(terms: Collection[str]) -> str:
