@@ -73,6 +73,8 @@ def execute(args: argparse.Namespace) -> int:
         suite = Results(args.results).manifest()["suite"]
     else:
         raise KdbenchError("name a results folder to check, or train one with --run")
+    if not args.run and (args.minutes, args.first_seed, args.suite) != (None, None, None):
+        raise KdbenchError("--minutes, --first-seed and --suite choose what is trained; give --run too")
     baseline = load(args.baseline or default_path(suite))
     results = Results(args.results or Path("results") / f"check-{baseline.suite}")
     registry, console = Registry.installed(), Console(stderr=args.json)

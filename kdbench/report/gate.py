@@ -84,6 +84,8 @@ def speed_reason(verdict: Verdict) -> str:
     old, new = verdict.old_ratio, verdict.new_ratio
     if math.isnan(new.value):
         return "its throughput was not measured, or under another protocol"
+    if math.isnan(old.low) or math.isnan(new.low):
+        return "its throughput was measured in too few blocks to tell a difference from noise"
     return (
         f"{ratio(new.value)} the control's images/s [{new.low:.2f}, {new.high:.2f}], "
         f"in the baseline {ratio(old.value)} [{old.low:.2f}, {old.high:.2f}]"

@@ -200,6 +200,13 @@ def test_the_same_speed_is_no_news(held) -> None:
         assert {verdict.speed for verdict in found.verdicts} == {None, Outcome.PASS}
 
 
+def test_a_few_blocks_tell_no_speed(held, baseline: Baseline, tmp_path: Path) -> None:
+    evidence = read(replace(FRESH, speed={"ofa": 0.1}).write(tmp_path / "few"))
+    for blocks in ("blocks", "control_blocks"):
+        evidence.timings[PLACE][blocks] = evidence.timings[PLACE][blocks][:5]  # type: ignore[literal-required]
+    assert of(check(evidence, baseline)).speed is Outcome.MISSING_CELL
+
+
 def test_unmeasured_speed_fails_only_on_request(held) -> None:
     world = replace(FRESH, throughput=False)
     assert of(held(world)).speed is Outcome.MISSING_CELL

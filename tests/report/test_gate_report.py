@@ -2,6 +2,7 @@
 
 import io
 import json
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -119,6 +120,22 @@ def test_repeated_it_gives_the_same_bytes(mixed: Check, found: Callable[..., Che
     again = found(world, fail_on_speed=True)
     for write in (markdown, junit, as_json, annotations, lambda one: printed(one, 100)):
         assert write(mixed) == write(again)
+
+
+def test_reading_loads_no_torch(tmp_path: Path) -> None:
+    World(seeds=range(3)).write(tmp_path / "results")
+    code = (
+        "import sys\nfrom kdbench.cli.main import main\n"
+        f"folder, file = {str(tmp_path / 'results')!r}, {str(tmp_path / 'baseline.json')!r}\n"
+        "assert main(['baseline', 'update', folder, '--out', file, '--provisional']) == 0\n"
+        "assert main(['baseline', 'update', folder, '--out', file, '--provisional', '--json']) == 0\n"
+        "assert main(['baseline', 'show', file]) == 2\n"
+        "assert main(['check', folder, '--baseline', file]) == 0\n"
+        "assert not {'torch', 'timm', 'kdbench.study', 'kdbench.training'} & set(sys.modules), 'heavy imports'\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "6 IDENTICAL" in done.stdout and "provisional" in done.stdout
 
 
 def test_ten_thousand_records_in_seconds(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
+from scipy.stats import mannwhitneyu
+
 from kdbench.analysis.gate.baseline import Baseline, BaselineCell, ratios, trace
 from kdbench.analysis.gate.decision import ACCURACY, FIRST, LOSS, MORE, Shift, detectable, pooled_p, two_stage
 from kdbench.analysis.gate.evidence import Evidence, Place, last_losses
@@ -204,11 +206,13 @@ def _gain(evidence: Evidence, baseline: Baseline, cell: BaselineCell, seeds: Seq
 
 
 def _blamed(verdict: Verdict, control: Verdict | None) -> Verdict:
-    """Say whether the trainer or the method moved, by the gain or, for a loss, by the control's loss."""
+    """Say whether the trainer or the method moved: by the control where it is identical, else by gain or loss."""
     if verdict.outcome not in (Outcome.WORSE, Outcome.BETTER) or verdict.blame or verdict.accuracy is None:
         return verdict
     if control is not None and control.place == verdict.place:
         return replace(verdict, blame="trainer")
+    if control is not None and control.outcome is Outcome.IDENTICAL:
+        return replace(verdict, blame="method")
     if verdict.accuracy.stage == "moved":
         # One more test on the same numbers, to tell two explanations apart; it raises no alarm of its own.
         blame = None if verdict.gain is None else "method" if verdict.gain.p < ACCURACY.suspect else "trainer"
@@ -219,7 +223,10 @@ def _blamed(verdict: Verdict, control: Verdict | None) -> Verdict:
 
 
 def _with_speed(verdict: Verdict, evidence: Evidence, baseline: Baseline, cell: BaselineCell) -> Verdict:
-    """The throughput of a cell as a ratio to the control's; the control is the measure and has none."""
+    """The throughput of a cell as a ratio to the control's; the control is the measure and has none.
+
+    Ratios of single blocks have outliers on a loaded machine, so they are compared by ranks (Mann-Whitney).
+    """
     if not cell.ratios or baseline.control == cell.method:
         return verdict
     record = evidence.timings.get(cell.place)
@@ -231,12 +238,14 @@ def _with_speed(verdict: Verdict, evidence: Evidence, baseline: Baseline, cell: 
     if not found:
         return replace(verdict, speed=Outcome.FAILED_CELL)
     old, new = median_interval(cell.ratios), median_interval(found)
-    if new.high < old.low and new.value < old.value * (1 - SPEED_MARGIN):
-        speed = Outcome.SLOWER
-    elif new.low > old.high and new.value > old.value * (1 + SPEED_MARGIN):
-        speed = Outcome.FASTER
-    else:
+    change = new.value / old.value - 1
+    if math.isnan(old.low) or math.isnan(new.low):
+        # So few blocks have no interval, and no difference could be told from noise.
+        speed = Outcome.MISSING_CELL
+    elif abs(change) <= SPEED_MARGIN or mannwhitneyu(cell.ratios, found).pvalue >= ACCURACY.fail:
         speed = Outcome.PASS
+    else:
+        speed = Outcome.SLOWER if change < 0 else Outcome.FASTER
     return replace(verdict, speed=speed, old_ratio=old, new_ratio=new)
 
 
