@@ -7,7 +7,20 @@ from difflib import get_close_matches
 from typing import NoReturn
 
 from kdbench import __version__
-from kdbench.cli import bench, data, list_, new_method, published, report, run, teachers, tune, verify
+from kdbench.cli import (
+    baseline,
+    bench,
+    check,
+    data,
+    list_,
+    new_method,
+    published,
+    report,
+    run,
+    teachers,
+    tune,
+    verify,
+)
 from kdbench.errors import EXIT_INTERRUPTED, EXIT_USAGE, KdbenchError
 
 EPILOG = """\
@@ -15,6 +28,7 @@ examples:
   kdbench run                                      the proxy suite: all methods, heterogeneous pairs, 3 seeds
   kdbench run --methods all,./mine.py --pairs all  with your own method beside the others
   kdbench report results/proxy                     tables and plots again, from the records
+  kdbench check --run                              is everything still as accurate and as fast as the baseline?
 
 exit codes: 0 all done, 1 regression found, 2 some cell not done, 3 bad usage or config, 130 interrupted"""
 
@@ -47,7 +61,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"kdbench {__version__}")
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
-    for module in (run, bench, tune, report, published, list_, verify, new_method, teachers, data):
+    for module in (
+        *(run, bench, tune, report, check, baseline, published),
+        *(list_, verify, new_method, teachers, data),
+    ):
         module.add_parser(commands)
     return parser
 

@@ -82,6 +82,7 @@ class Plan:
         identities: what the keys say of each pair: data, teacher weights, models, recipe.
         best: the test split is read for the whole learning curve, for the best epoch that the literature reports.
         tuned: the file of tuned hyperparameters, None for none.
+        places: the (pair, method)s that it is about; None for all.
     """
 
     suite: Suite
@@ -93,10 +94,17 @@ class Plan:
     identities: dict[str, dict[str, Any]]
     best: bool = False
     tuned: TunedNote | None = None
+    places: frozenset[tuple[str, str]] | None = None
+
+    def includes(self, pair: PairSpec, method: MethodPlan) -> bool:
+        """Whether the plan is about this method on this pair."""
+        return self.places is None or (pair.name, method.name) in self.places
 
     def cells(self) -> Iterator[Cell]:
         """Every cell, seeds outermost, so that an unfinished study has whole seeds."""
         for seed, pair, method in product(self.seeds, self.pairs, self.methods):
+            if not self.includes(pair, method):
+                continue
             identity = {
                 **self.identities[pair.name],
                 "method": method.identity,

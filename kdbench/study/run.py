@@ -73,10 +73,11 @@ def run(
         for (seed, pair), cells in groupby(due, key=lambda cell: (cell.seed, cell.pair))
         for number, part in enumerate(_parts(tuple(cells)))
     ]
-    total = len(plan.pairs) * len(plan.methods) * len(plan.seeds)
+    total = sum(1 for _ in plan.cells())
+    grid = "=" if plan.places is None else "of"
     console.print(
-        f"suite [bold]{plan.suite.name}[/bold]: {total} cells = {len(plan.pairs)} pairs x {len(plan.methods)} methods "
-        f"x {len(plan.seeds)} seeds on {compute.device} ({compute.precision}); {total - len(due)} finished, "
+        f"suite [bold]{plan.suite.name}[/bold]: {total} cells {grid} {len(plan.pairs)} pairs x {len(plan.methods)} "
+        f"methods x {len(plan.seeds)} seeds on {compute.device} ({compute.precision}); {total - len(due)} finished, "
         f"{len(due)} to run -> {results.folder}",
         highlight=False,
     )

@@ -130,6 +130,7 @@ def planned_measurements(plan: Plan, compute: Compute) -> list[PlannedMeasuremen
         )
         for pair in plan.pairs
         for method in plan.methods
+        if plan.includes(pair, method)
     ]
 
 

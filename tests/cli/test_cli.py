@@ -22,7 +22,16 @@ def kdbench(*arguments: str, cwd: Path | None = None, **variables: str) -> subpr
 
 @pytest.mark.parametrize(
     "arguments",
-    ["--help", "--version", "list methods", "list pairs", "list suites", "run --help", "list methods --json"],
+    [
+        "--help",
+        "--version",
+        "list methods",
+        "list pairs",
+        "list suites",
+        "run --help",
+        "list methods --json",
+        "check --help",
+    ],
 )
 def test_help_and_lists_load_no_torch(arguments: str) -> None:
     code = (

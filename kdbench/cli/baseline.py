@@ -1,0 +1,68 @@
+"""`kdbench baseline update|show`: the frozen numbers that `kdbench check` holds results against."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from kdbench.cli import options
+from kdbench.errors import EXIT_INCOMPLETE, EXIT_OK
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser(
+        "baseline", help="make, or look at, what `kdbench check` holds results against", allow_abbrev=False
+    )
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    update = options.add_command(
+        verbs, "update", execute_update, "write the baseline from results, and print it against the old one"
+    )
+    update.add_argument(
+        "results", type=Path, metavar="DIR", help="a results folder, as `kdbench run --seeds 20` wrote it"
+    )
+    update.add_argument("--out", type=Path, metavar="FILE", help="default: baselines/SUITE.json")
+    update.add_argument(
+        "--provisional", action="store_true", help="accept fewer than 20 seeds or a changed tree; the file is marked so"
+    )
+    options.add_json(update)
+    show = options.add_command(verbs, "show", execute_show, "print a baseline; exit code 2 for a provisional one")
+    show.add_argument("file", nargs="?", type=Path, metavar="FILE", help="default: baselines/proxy.json")
+    options.add_json(show)
+
+
+def execute_update(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from kdbench.analysis.gate.baseline import changes, default_path, load, make
+    from kdbench.analysis.gate.evidence import read
+    from kdbench.records import Results
+    from kdbench.report.gate import changes_as_json, print_baseline, print_changes
+
+    evidence = read(Results(args.results))
+    new = make(evidence, args.provisional)
+    path = args.out or default_path(new.suite)
+    rows = changes(load(path), new) if path.is_file() else []
+    new.write(path)
+    if args.json:
+        options.print_json({"baseline": str(path), "provisional": new.provisional, "changes": changes_as_json(rows)})
+        return EXIT_OK
+    console = Console()
+    if rows:
+        print_changes(rows, console)
+    else:
+        print_baseline(new, console)
+    console.print(f"baseline: {path}", highlight=False, soft_wrap=True)
+    return EXIT_OK
+
+
+def execute_show(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from kdbench.analysis.gate.baseline import default_path, load
+    from kdbench.report.gate import print_baseline
+
+    baseline = load(args.file or default_path("proxy"))
+    if args.json:
+        options.print_json(baseline.model_dump(mode="json", by_alias=True))
+    else:
+        print_baseline(baseline, Console())
+    return EXIT_INCOMPLETE if baseline.provisional else EXIT_OK

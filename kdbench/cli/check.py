@@ -1,0 +1,164 @@
+"""`kdbench check`: the regression gate, on records that are there or on those that it trains first."""
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdbench.cli import options
+from kdbench.errors import KdbenchError, unknown_name
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from kdbench.analysis.gate.baseline import Baseline
+    from kdbench.analysis.gate.evidence import Place
+    from kdbench.analysis.gate.verdict import Check
+    from kdbench.records import Results
+    from kdbench.registry import Registry
+
+EPILOG = """\
+outcomes: IDENTICAL, PASS, CLEARED (suspicious after three seeds, not after six), WORSE, BETTER, SLOWER, FASTER,
+MISSING_BASELINE, MISSING_CELL, NEW_METHOD, STALE_PROTOCOL, FAILED_CELL. BETTER fails too: accept it with
+`kdbench baseline update`.
+
+exit codes: 0 all cells pass; 1 WORSE or BETTER, and SLOWER with --fail-on-speed; 2 MISSING_CELL or FAILED_CELL;
+3 MISSING_BASELINE or STALE_PROTOCOL"""
+
+
+def add_parser(commands: Any) -> None:
+    parser = options.add_command(
+        commands, "check", execute, "hold results against the frozen baseline: accuracy, losses, throughput"
+    )
+    parser.formatter_class, parser.epilog = argparse.RawDescriptionHelpFormatter, EPILOG
+    parser.add_argument(
+        "results", nargs="?", type=Path, metavar="DIR", help="results folder (--run: results/check-SUITE)"
+    )
+    parser.add_argument("--baseline", type=Path, metavar="FILE", help="default: baselines/SUITE.json")
+    parser.add_argument("--methods", default="all", help="those of the baseline to check, by name (default: all)")
+    parser.add_argument("--pairs", default="all", help="those of the baseline to check, by name (default: all)")
+    parser.add_argument("--fail-on-speed", action="store_true", help="SLOWER and unmeasured throughput fail")
+    train = parser.add_argument_group("training")
+    train.add_argument("--run", action="store_true", help="train what is needed first; the same command goes on")
+    train.add_argument("--suite", help="name of a suite, or a TOML file (default: the baseline's, else proxy)")
+    train.add_argument("--minutes", type=float, metavar="N", help="only the cells that fit into so many minutes")
+    train.add_argument("--first-seed", type=int, metavar="N", help="fresh seeds (default: after the baseline's)")
+    train.add_argument("--workers", type=int, help="processes side by side (default: one a core, one on a GPU)")
+    train.add_argument("--no-throughput", dest="throughput", action="store_false", help="accuracy only")
+    options.add_compute(parser)
+    output = parser.add_argument_group("output")
+    output.add_argument("--markdown", type=Path, metavar="FILE", help="write a comment for a pull request")
+    output.add_argument("--junit", type=Path, metavar="FILE", help="write JUnit XML")
+    output.add_argument(
+        "--github",
+        action="store_true",
+        default=os.environ.get("GITHUB_ACTIONS") == "true",
+        help="print annotations for GitHub Actions (default there)",
+    )
+    options.add_json(parser)
+
+
+def execute(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from kdbench.analysis.gate.baseline import default_path, load
+    from kdbench.analysis.gate.check import check
+    from kdbench.analysis.gate.evidence import read
+    from kdbench.records import Results
+    from kdbench.registry import Registry
+
+    if args.run:
+        suite = Path(args.suite or "proxy").stem
+    elif args.results is not None:
+        suite = Results(args.results).manifest()["suite"]
+    else:
+        raise KdbenchError("name a results folder to check, or train one with --run")
+    if not args.run and (args.minutes, args.first_seed, args.suite) != (None, None, None):
+        raise KdbenchError("--minutes, --first-seed and --suite choose what is trained; give --run too")
+    baseline = load(args.baseline or default_path(suite))
+    results = Results(args.results or Path("results") / f"check-{baseline.suite}")
+    registry, console = Registry.installed(), Console(stderr=args.json)
+    places, installed = _places(args, baseline, registry), []
+    if args.run:
+        places = _train(args, baseline, registry, places, results, console)
+        installed = registry.names
+    # Asked for everything, cells that the baseline has not are told too.
+    everything = args.methods == args.pairs == "all" and args.minutes is None
+    found = check(read(results), baseline, None if everything else places, installed, args.fail_on_speed)
+    _tell(args, found, console)
+    return found.exit_code
+
+
+def _places(args: argparse.Namespace, baseline: "Baseline", registry: "Registry") -> "list[Place]":
+    """The cells of the baseline that are asked for; files among the methods are registered.
+
+    Raises:
+        KdbenchError: a name that the baseline does not know.
+    """
+    words = [word.strip() for word in args.methods.split(",")]
+    words = [registry.select(word)[0].name if ":" in word or word.endswith(".py") else word for word in words]
+    methods = _known("method", words, list(baseline.roles))
+    pairs = _known("pair", [word.strip() for word in args.pairs.split(",")], baseline.pairs)
+    return [place for place in baseline.by_place if place[0] in pairs and place[1] in methods]
+
+
+def _known(what: str, names: list[str], known: list[str]) -> list[str]:
+    for name in names:
+        if name not in [*known, "all"]:
+            raise unknown_name(f"{what} of the baseline", name, [*known, "all"])
+    return known if "all" in names else names
+
+
+def _train(
+    args: argparse.Namespace,
+    baseline: "Baseline",
+    registry: "Registry",
+    places: "list[Place]",
+    results: "Results",
+    console: "Console",
+) -> "list[Place]":
+    """Train what is needed to check `places`, or those of them that fit into the time; returns which."""
+    from kdbench.suites.loading import load
+
+    suite = load(args.suite or baseline.suite)
+
+    from kdbench.analysis.gate.subset import duration, fitting
+    from kdbench.study.gate import gather
+    from kdbench.training.device import default_workers
+
+    compute = options.resolve_compute(args)
+    workers = args.workers or default_workers(compute)
+    if args.minutes is not None:
+        asked = len(places)
+        places = fitting(baseline, args.minutes, workers, places)
+        most = duration(baseline, places, workers) / 60
+        console.print(
+            f"{len(places)} of {asked} cells fit into {args.minutes:g} minutes: {most:.1f} if all need every level",
+            highlight=False,
+        )
+    needed = {method for _, method in places} | {baseline.control}
+    plugins = registry.importable([registry.plugins[name] for name in registry.names if name in needed], "all")
+    for name in sorted(needed & set(registry.errors)):
+        console.print(f"[yellow]method {name} is left out:[/yellow] {registry.errors[name]}", highlight=False)
+    gather(
+        *(baseline, suite, plugins, places, compute, args.data, results, console, workers),
+        throughput=args.throughput,
+        first_seed=args.first_seed,
+    )
+    return places
+
+
+def _tell(args: argparse.Namespace, check: "Check", console: "Console") -> None:
+    from kdbench.records import write_bytes
+    from kdbench.report.gate import as_json, print_check
+    from kdbench.report.gate_files import annotations, junit, markdown
+
+    for path, write in ((args.markdown, markdown), (args.junit, junit)):
+        if path is not None:
+            write_bytes(path, write(check).encode())
+    if args.json:
+        options.print_json(as_json(check))
+    else:
+        print_check(check, console)
+    if args.github and not args.json:
+        print("\n".join(annotations(check)))

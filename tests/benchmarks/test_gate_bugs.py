@@ -1,0 +1,179 @@
+"""Does the gate see planted bugs? Real trainings, sized small: `pytest tests/benchmarks/test_gate_bugs.py -m bench -s`.
+
+A baseline of 20 seeds on one pair, three epochs each, then each bug with fresh seeds; some ten minutes on one core. The
+trainings run in this process, where the trainer can be tampered with.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdbench.analysis.gate.baseline import Baseline, make
+from kdbench.analysis.gate.check import check
+from kdbench.analysis.gate.evidence import read
+from kdbench.analysis.gate.verdict import Check, Outcome, Verdict
+from kdbench.records import Results, write_json
+from kdbench.registry import Plugin, Registry
+from kdbench.study.group import Group
+from kdbench.study.plan import make_plan
+from kdbench.study.timing import planned_measurements, timing_tasks
+from kdbench.suites.loading import load
+from kdbench.suites.schema import Augment, Suite
+from kdbench.training.arena import Arena
+from kdbench.training.device import Compute
+from tests.conftest import NO_DATA
+
+pytestmark = [pytest.mark.bench, pytest.mark.timeout(3600)]
+
+PAIR = "resnet-t:resnet-s"
+EPOCHS = 3
+FRESH = range(20, 26)
+VICTIM = '''
+import time
+from torch import Tensor
+from torch.nn import functional as F
+from kdbench.method import Batch, Method, Outputs
+
+class Victim(Method):
+    """Vanilla KD at T = 4, to plant bugs in."""
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
+        T = 4
+        teacher_soft, student_soft = (teacher.logits / T).softmax(1), (student.logits / T).log_softmax(1)
+        soft = F.kl_div(student_soft, teacher_soft, reduction="batchmean")
+        return {"ce": batch.cross_entropy(student.logits), "soft": T**2 * soft}
+'''
+
+Train = Callable[..., Results]
+
+
+@pytest.fixture(scope="module")
+def train(short_suite: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Train:
+    """Trains the control and the victim on some seeds in this process."""
+    import torch
+
+    compute = Compute(torch.device("cpu"), "fp32", threads=1)
+    suite = load(str(short_suite(epochs=EPOCHS, text=lambda text: text.replace("blocks = 3", "blocks = 60"))))
+
+    def run(seeds: Sequence[int], victim: str = VICTIM, suite: Suite = suite, throughput: bool = False) -> Results:
+        folder = tmp_path_factory.mktemp("trained")
+        (folder / "victim.py").write_text(victim)
+        plugins = [Registry.installed().plugins["scratch"], Plugin("victim", str(folder / "victim.py"), "test")]
+        plan = make_plan(suite, plugins, suite.select_pairs(PAIR), seeds, {}, "test", compute, NO_DATA)
+        results, planned = Results(folder), planned_measurements(plan, compute) if throughput else []
+        write_json(results.manifest_path, plan.manifest(planned))
+        for seed in seeds:
+            cells = tuple(cell for cell in plan.cells() if cell.seed == seed)
+            Group(plan.suite, plan.pairs[0], seed, cells, "test", compute, NO_DATA, folder).execute(
+                lambda progress: None
+            )
+        for task in timing_tasks(plan, planned, compute, NO_DATA, results):
+            task.execute(lambda progress: None)
+        return results
+
+    run.suite = suite  # type: ignore[attr-defined]
+    return run
+
+
+@pytest.fixture(scope="module")
+def baseline(train: Train) -> Baseline:
+    return make(read(train(range(20))), provisional=True)
+
+
+def seen(results: Results, baseline: Baseline, **arguments: bool) -> dict[str, Verdict]:
+    found: Check = check(read(results), baseline, **arguments)
+    for verdict in found.verdicts:
+        accuracy = verdict.accuracy
+        moved = f"{accuracy.difference:+.2f} points, p {accuracy.p:.4f}" if accuracy else ""
+        ratios = f"{verdict.old_ratio.value:.2f} to {verdict.new_ratio.value:.2f}"
+        print(f"\n{verdict.outcome} {verdict.blame or ''} {verdict.method}: {verdict.reason} [{moved}, speed {ratios}]")
+    return {verdict.method: verdict for verdict in found.verdicts}
+
+
+def test_without_a_bug_it_passes(train: Train, baseline: Baseline) -> None:
+    assert {verdict.outcome for verdict in seen(train([0]), baseline).values()} == {Outcome.IDENTICAL}
+    outcomes = {verdict.outcome for verdict in seen(train(FRESH), baseline).values()}
+    assert outcomes <= {Outcome.PASS, Outcome.CLEARED}
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [('"soft": T**2 * soft', '"soft": 0.0 * soft'), ("T**2 * soft", "soft"), (', "soft": T**2 * soft', "")],
+    ids=["term multiplied by zero", "no T^2", "term dropped"],
+)
+def test_a_bug_in_the_method(train: Train, baseline: Baseline, right: str, wrong: str) -> None:
+    assert right in VICTIM
+    verdicts = seen(train(FRESH, VICTIM.replace(right, wrong)), baseline)
+    assert (verdicts["victim"].outcome, verdicts["victim"].blame) == (Outcome.WORSE, "method")
+    assert verdicts["scratch"].outcome in (Outcome.PASS, Outcome.CLEARED)
+
+
+def _teacher_trains(arena: Arena) -> None:
+    arena.teacher.train()
+
+
+def _labels_shift(arena: Arena) -> None:
+    labels: Any = arena.stream.labels.clone()
+    labels[::50] = (labels[::50] + 1) % arena.task.num_classes
+    arena.stream.labels = labels
+
+
+@pytest.mark.parametrize(
+    ("tamper", "blame"),
+    [(_teacher_trains, "method"), (_labels_shift, "trainer")],
+    ids=["teacher trains", "labels shift"],
+)
+def test_a_bug_in_the_trainer(
+    train: Train,
+    baseline: Baseline,
+    monkeypatch: pytest.MonkeyPatch,
+    tamper: Callable[[Arena], None],
+    blame: str,
+) -> None:
+    enter = Arena.enter
+
+    def tampered(*arguments: Any) -> Arena:
+        arena = enter(*arguments)
+        tamper(arena)
+        return arena
+
+    monkeypatch.setattr(Arena, "enter", tampered)
+    verdict = seen(train(FRESH), baseline)["victim"]
+    assert (verdict.outcome, verdict.blame) == (Outcome.WORSE, blame)
+
+
+def test_a_student_with_anothers_normalisation(
+    train: Train, baseline: Baseline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contender = Arena.contender
+
+    def tampered(*arguments: Any) -> Any:
+        made = contender(*arguments)
+        made.student.normalisation = ((0.5,), (0.5,))
+        return made
+
+    monkeypatch.setattr(Arena, "contender", tampered)
+    assert Outcome.WORSE in {verdict.outcome for verdict in seen(train(FRESH), baseline).values()}
+
+
+def test_training_without_augmentation(train: Train, baseline: Baseline) -> None:
+    suite: Suite = train.suite  # type: ignore[attr-defined]
+    recipes = {name: recipe.model_copy(update={"augment": Augment()}) for name, recipe in suite.recipes.items()}
+    verdicts = seen(train(FRESH, suite=suite.model_copy(update={"recipes": recipes})), baseline)
+    assert {verdict.outcome for verdict in verdicts.values()} & {Outcome.WORSE, Outcome.BETTER}
+    assert verdicts["victim"].blame == "trainer"
+
+
+def test_a_slower_method(train: Train) -> None:
+    """1.3 times the step: the method sleeps for .3 of the time that it took."""
+    baseline = make(read(train([0], throughput=True)), provisional=True)
+    results = train([0], throughput=True)
+    (own,) = (record for record in results.throughput() if record["method"] == "victim")
+    step = sum(own.get("phases", {}).values())
+    slow = VICTIM.replace("T = 4\n", f"T = 4; time.sleep({0.3 * step})\n", 1)
+    assert slow != VICTIM
+    assert seen(results, baseline)["victim"].speed is Outcome.PASS
+    verdict = seen(train([0], slow, throughput=True), baseline, fail_on_speed=True)["victim"]
+    assert (verdict.outcome, verdict.speed) == (Outcome.IDENTICAL, Outcome.SLOWER)

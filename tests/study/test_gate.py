@@ -1,0 +1,167 @@
+"""`kdbench check --run` and `kdbench baseline` as a user meets them: real trainings of an epoch."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from kdbench.records import Results, read_json, write_json
+
+Short = Callable[..., Path]
+PAIR = "resnet-t:resnet-s"
+VICTIM = '''
+from torch import Tensor
+from torch.nn import functional as F
+from kdbench.method import Batch, Method, Outputs
+
+class Victim(Method):
+    """A method to plant bugs in."""
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
+        soft = F.kl_div(student.logits.log_softmax(1), teacher.logits.softmax(1), reduction="batchmean")
+        return {"ce": batch.cross_entropy(student.logits), "soft": 1.0 * soft}
+'''
+
+
+def kdbench(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "kdbench.cli.main", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=500, cwd=cwd)
+
+
+@pytest.fixture(scope="module")
+def made(short_suite: Short, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """Suite, method file and baseline of five seeds."""
+    folder = tmp_path_factory.mktemp("gate")
+    victim, suite, baseline = folder / "victim.py", short_suite(), folder / "short.json"
+    victim.write_text(VICTIM)
+    done = kdbench(
+        *("run", "--suite", suite, "--pairs", PAIR, "--methods", f"scratch,{victim}", "--seeds", "5"),
+        *("--out", folder / "results", "--no-report", "--workers", "1"),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    refused = kdbench("baseline", "update", folder / "results", "--out", baseline)
+    assert refused.returncode == 3 and "5 seeds are too few" in refused.stderr
+    done = kdbench("baseline", "update", folder / "results", "--out", baseline, "--provisional")
+    assert done.returncode == 0 and str(baseline.name) in done.stdout, done.stderr
+    return suite, victim, baseline
+
+
+def check(made: tuple[Path, Path, Path], folder: Path, *arguments: object, methods: str = "all"):
+    suite, victim, baseline = made
+    words = f"{methods},{victim}" if victim.is_file() else methods
+    return kdbench(
+        *("check", "--run", folder, "--suite", suite, "--baseline", baseline, "--methods", words, "--workers", "1"),
+        *arguments,
+    )
+
+
+def trained(folder: Path) -> set[tuple[str, int]]:
+    return {(cell["method"], cell["seed"]) for cell in Results(folder).cells()}
+
+
+def test_nothing_changed(made: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "results"
+    done = check(made, folder, "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    cells = json.loads(done.stdout)["cells"]
+    assert [(cell["method"], cell["outcome"]) for cell in cells if cell["outcome"] != "NEW_METHOD"] == [
+        ("scratch", "IDENTICAL"),
+        ("kd", "IDENTICAL"),
+        ("victim", "IDENTICAL"),
+    ]
+    assert all(cell["new_ratio"]["value"] > 0 for cell in cells if cell["method"] in ("kd", "victim"))
+    assert trained(folder) == {("scratch", 0), ("kd", 0), ("victim", 0)}, "one seed is enough"
+    # Reading alone says the same of what is there.
+    again = kdbench("check", folder, "--baseline", made[2])
+    assert again.returncode == 0 and "3 IDENTICAL" in again.stdout, again.stdout + again.stderr
+
+
+def test_a_lost_term_is_found_and_blamed_on_the_method(made: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    suite, _, baseline = made
+    broken = tmp_path / "victim.py"
+    broken.write_text(VICTIM.replace("1.0 * soft", "0.0 * soft"))
+    folder, junit, comment = tmp_path / "results", tmp_path / "junit.xml", tmp_path / "comment.md"
+    files = ("--no-throughput", "--github", "--junit", junit, "--markdown", comment)
+    done = check((suite, broken, baseline), folder, *files)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert trained(folder) == {
+        *(("kd", seed) for seed in (0,)),
+        *((method, seed) for method in ("scratch", "victim") for seed in (0, 5, 6, 7, 8, 9, 10)),
+    }, "what is identical is not trained again, but for the control"
+    assert f"::error title=kdbench WORSE::victim on {PAIR}: the loss term soft moved" in done.stdout
+    text = " ".join(done.stdout.split())
+    assert f"WORSE (method) victim on {PAIR}" in text and "2 IDENTICAL" in text
+    assert len(ElementTree.parse(junit).findall(".//failure")) == 1
+    assert comment.read_text().startswith("### kdbench check: failed")
+    repeated = check((suite, broken, baseline), folder, *files)
+    assert repeated.returncode == 1
+    assert " ".join(repeated.stdout.split()).count(" 0 to run") == 3
+
+
+def test_a_method_that_is_gone(made: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    done = check((made[0], tmp_path / "gone.py", made[2]), tmp_path / "results", "--json", "--no-throughput")
+    cells = {cell["method"]: cell["outcome"] for cell in json.loads(done.stdout)["cells"]}
+    assert cells["victim"] == "MISSING_CELL" and cells["ofa"] == "NEW_METHOD"
+    assert done.returncode == 2
+
+
+def test_another_machine_is_told_and_goes_to_fresh_seeds(made: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    content = read_json(made[2])
+    for environment in content["environments"].values():
+        environment["torch"] = "1.0"
+    elsewhere = tmp_path / "baseline.json"
+    write_json(elsewhere, content)
+    arguments = ("--no-throughput", "--pairs", PAIR, "--first-seed", "30")
+    done = check((made[0], tmp_path / "none", elsewhere), tmp_path / "r", *arguments, methods="kd")
+    assert "level 0 is left out, this is not the machine of the baseline: torch" in " ".join(done.stdout.split())
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {("kd", seed) for seed in (30, 31, 32)} <= trained(tmp_path / "r")
+    taken = check((made[0], tmp_path / "none", elsewhere), tmp_path / "r", "--first-seed", "4", methods="kd")
+    assert taken.returncode == 3 and "partly the baseline's" in taken.stderr
+
+
+def test_a_subset_by_time(made: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    content = read_json(made[2])
+    for cell in content["cells"]:
+        cell["seconds"] = 1.0 if cell["method"] == "scratch" else 5.0
+    known = tmp_path / "baseline.json"
+    write_json(known, content)
+    # 45 s to start three passes, 7 seeds and 3 s of measuring for each cell: 93 s for two cells, 131 s for three.
+    done = check((made[0], made[1], known), tmp_path / "results", "--minutes", "1.7", "--no-throughput")
+    assert "2 of 3 cells fit into 1.7 minutes" in done.stdout, done.stdout + done.stderr
+    assert trained(tmp_path / "results") == {("scratch", 0), ("kd", 0)}
+    assert "Smallest drop of top-1 found with 80 % probability" in " ".join(done.stdout.split())
+    few = check(made, tmp_path / "results", "--minutes", "0.1")
+    assert few.returncode == 3 and "0.1 minutes are too few" in few.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("check", "name a results folder to check, or train one with --run"),
+        ("check --minutes 8 no-such-folder", "no results in no-such-folder"),
+        ("check no-such-folder", "no results in no-such-folder"),
+        ("check --run --baseline no.json", "MISSING_BASELINE: no no.json"),
+        ("baseline show no.json", "MISSING_BASELINE: no no.json"),
+        ("baseline update no-such-folder", "no results in no-such-folder"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_3(arguments: str, message: str, tmp_path: Path) -> None:
+    done = kdbench(*arguments.split(), cwd=tmp_path)
+    assert done.returncode == 3 and message in done.stderr, done.stdout + done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_mistyped_names_and_other_suites(made: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    done = kdbench("check", "--run", tmp_path / "r", "--baseline", made[2], "--methods", "victm")
+    assert done.returncode == 3 and "did you mean victim" in done.stderr
+    content = read_json(made[2])
+    write_json(tmp_path / "other.json", content | {"protocol": "proxy/0"})
+    done = kdbench("check", "--run", tmp_path / "r", "--suite", made[0], "--baseline", tmp_path / "other.json")
+    assert done.returncode == 3 and "STALE_PROTOCOL" in done.stderr
+    shown = kdbench("baseline", "show", made[2])
+    assert shown.returncode == 2 and "provisional" in shown.stdout
