@@ -42,6 +42,7 @@ def study(seed: int, planted: float = 0.0) -> Study:
         methods=METHODS,
         roles=roles,  # type: ignore[arg-type]
         groups={"heterogeneous": PAIRS},
+        curve_split="test",
         ignored=0,
     )
 
