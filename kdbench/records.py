@@ -7,6 +7,7 @@ Layout of a results folder::
     throughput/<pair>/<method>-<key>.json           a throughput measurement
     environments/<id>.json                          what the records were measured on
     checkpoints/<pair>/<method>/s<seed>-<key>.safetensors   the student, with timm's own keys
+    equal-time/<n>-epochs/                          the control trained for n epochs, laid out as this folder
 
 This module imports neither torch nor timm.
 """
@@ -83,6 +84,8 @@ class Manifest(TypedDict):
     differs: NotRequired[dict[str, str]]
     """The methods of the open division, with what each does that the closed one fixes."""
     tuned: NotRequired[TunedNote]
+    equal_time: NotRequired[dict[str, dict[str, int]]]
+    """By pair and method, the epochs of the control that take as long as the method does; its own are its recipe's."""
 
 
 class ModelRecord(TypedDict):
@@ -282,6 +285,10 @@ class Results:
 
     def environment_path(self, environment: str) -> Path:
         return self.folder / "environments" / f"{environment}.json"
+
+    def at_epochs(self, epochs: int) -> "Results":
+        """The folder of the control that was trained for other epochs than its recipe's."""
+        return Results(self.folder / "equal-time" / f"{epochs}-epochs")
 
     def manifest(self) -> Manifest:
         """The manifest of the last run into this folder.

@@ -1,5 +1,6 @@
 """Reading a results folder into one `Study`: every planned cell is a row, the missing ones too."""
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -50,6 +51,7 @@ THROUGHPUT_COLUMNS = [
     *("blocks", "control_blocks", "baseline_blocks", "phases", "peak_memory", "extra_parameters"),
     *("flops", "matmul_flops", "phases_to_step", "clean", "unclean", "repeated"),
 ]
+EQUAL_TIME_COLUMNS = ["pair", "method", "epochs", "seed", "top1"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ class Study:
             accuracies in percent. A cell without a record has status "missing" and NaN elsewhere.
         throughput: one row a measured (pair, method), `THROUGHPUT_COLUMNS`; lists and dicts are the records'.
         curves: accuracy by epoch on `curve_split`: pair, method, seed, epoch, top1 (percent).
+        equal_time: top-1 of the control trained for as long as a method takes, `EQUAL_TIME_COLUMNS`, one row a planned
+            cell of the method; NaN where the control is not done. Empty unless the run asked for it.
         environments: descriptions of the environments that the records above name, by id.
         pairs: in the manifest's order.
         methods: the control, the baseline, then the others in the manifest's order.
@@ -75,6 +79,7 @@ class Study:
     cells: pd.DataFrame
     throughput: pd.DataFrame
     curves: pd.DataFrame
+    equal_time: pd.DataFrame
     environments: dict[str, dict[str, Any]]
     pairs: list[str]
     methods: list[str]
@@ -90,13 +95,15 @@ class Study:
 
     def only(self, methods: Collection[str]) -> "Study":
         """The same about some of the methods."""
-        frames = (self.cells, self.throughput, self.curves)
-        cells, throughput, curves = (frame[frame["method"].isin(methods)].reset_index(drop=True) for frame in frames)
+        frames = (self.cells, self.throughput, self.curves, self.equal_time)
+        own = (frame[frame["method"].isin(methods)].reset_index(drop=True) for frame in frames)
+        cells, throughput, curves, equal_time = own
         return replace(
             self,
             cells=cells,
             throughput=throughput,
             curves=curves,
+            equal_time=equal_time,
             methods=[method for method in self.methods if method in methods],
             roles={method: role for method, role in self.roles.items() if method in methods},
         )
@@ -130,12 +137,14 @@ def load(results: Results) -> Study:
     _refuse_mixture("protocol", {manifest["protocol"], *reading.protocols})
     _refuse_mixture("split", reading.splits)
     _refuse_mixture("timing_protocol", {record["timing_protocol"] for record in timings})
+    cells = _in_order(reading.cell_frame(roles), manifest["pairs"], methods)
     used = reading.environments | {record["environment"] for record in timings}
     return Study(
         manifest=manifest,
-        cells=_in_order(reading.cell_frame(roles), manifest["pairs"], methods),
+        cells=cells,
         throughput=_in_order(_throughput_frame(timings), manifest["pairs"], methods),
         curves=reading.curve_frame(manifest["pairs"], methods),
+        equal_time=_equal_time_frame(results, manifest, cells),
         environments={key: value for key, value in results.environments().items() if key in used},
         pairs=list(manifest["pairs"]),
         methods=methods,
@@ -254,6 +263,30 @@ def _throughput_frame(records: list[ThroughputRecord]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=THROUGHPUT_COLUMNS).astype(
         dict.fromkeys(("batch_size", "peak_memory", "extra_parameters"), "Int64")
     )
+
+
+def _equal_time_frame(results: Results, manifest: Manifest, cells: pd.DataFrame) -> pd.DataFrame:
+    worth = manifest.get("equal_time", {})
+    control = _with_role(manifest["roles"], "control")
+    by_epochs: dict[int, dict[tuple[str, int], float]] = {}
+
+    def top1(pair: str, seed: int, epochs: int) -> float:
+        own = epochs == worth[pair][control or ""]
+        if (number := 0 if own else epochs) not in by_epochs:
+            folder = results.at_epochs(epochs)
+            found = cells if own else load(folder).cells if folder.manifest_path.is_file() else cells.iloc[:0]
+            done = found[(found["method"] == control) & (found["status"] == "done")]
+            by_epochs[number] = dict(zip(zip(done["pair"], done["seed"], strict=True), done["top1"], strict=True))
+        return by_epochs[number].get((pair, seed), math.nan)
+
+    rows = [
+        (pair, method, epochs, seed, top1(pair, seed, epochs))
+        for pair, by_method in worth.items()
+        for method, epochs in by_method.items()
+        if method != control
+        for seed in manifest["seeds"]
+    ]
+    return pd.DataFrame(rows, columns=EQUAL_TIME_COLUMNS)
 
 
 def _in_order(frame: pd.DataFrame, pairs: list[str], methods: list[str]) -> pd.DataFrame:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.cli import options
-from kdbench.errors import EXIT_INCOMPLETE, EXIT_OK
+from kdbench.errors import EXIT_INCOMPLETE, EXIT_OK, KdbenchError
 
 
 def add_parser(commands: Any) -> None:
@@ -30,6 +30,11 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--tuned", type=Path, metavar="FILE", help="hyperparameters that `kdbench tune` chose; --set goes before them"
     )
+    parser.add_argument(
+        "--equal-time",
+        action="store_true",
+        help="also train the control for as long as each method takes (by the throughput measured), to compare with",
+    )
     parser.add_argument("--workers", type=int, help="processes side by side (default: one a core, one on a GPU)")
     parser.add_argument("--no-throughput", dest="throughput", action="store_false", help="accuracy only")
     parser.add_argument("--no-report", dest="report", action="store_false", help="records only")
@@ -44,12 +49,15 @@ def execute(args: argparse.Namespace) -> int:
     from kdbench.records import Results
     from kdbench.tuning import read_tuned
 
+    if args.equal_time and not args.throughput:
+        raise KdbenchError("--equal-time goes by the measured throughput; leave --no-throughput out")
     grid = options.read_grid(args)
     suite = options.reduce(grid.suite, args)
     seeds = options.parse_seeds(args.seeds, suite.seeds)
     console = Console(stderr=args.json)
     grid.add_references()
 
+    from kdbench.study.equal_time import train_control
     from kdbench.study.plan import make_plan
     from kdbench.study.run import run
 
@@ -62,6 +70,8 @@ def execute(args: argparse.Namespace) -> int:
     folder = args.out or Path("results") / (options.folder_name(suite) + ("" if args.split == "test" else "-val"))
     results = Results(folder)
     outcome = run(plan, results, console, args.data, args.workers, args.throughput)
+    if args.equal_time:
+        outcome += train_control(plan, results, console, args.data, args.workers)
     if compute.shard.rank > 0:
         return EXIT_OK if outcome.complete else EXIT_INCOMPLETE
     files = _report(results, console, quiet=args.json) if args.report else []

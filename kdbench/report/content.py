@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from kdbench.analysis.comparison import Comparison, compare
 from kdbench.analysis.cost import GroupCost, PairCost, group_costs, pair_costs
+from kdbench.analysis.equal_time import EqualTime, GroupEqualTime, group_equal_times, pair_equal_times
 from kdbench.analysis.frames import Group, Study
 from kdbench.analysis.gains import GroupGain, PairGain, Sensitivity, group_gains, pair_gains, sensitivities
 from kdbench.analysis.ranking import Ranking, rankings
@@ -15,6 +16,7 @@ class Content:
 
     Attributes:
         published: the numbers of the literature for the pairs and methods of the study, comparable or not.
+        equal_times, group_equal_times: gains over the control trained for as long; empty where not asked for.
         open: the methods of the open division beside control and baseline, None without any; all else is about the
             closed division, whose tests and ranks do not know them.
     """
@@ -27,6 +29,8 @@ class Content:
     published: list[Comparison]
     sensitivities: dict[Group, Sensitivity]
     rankings: list[Ranking]
+    equal_times: list[EqualTime]
+    group_equal_times: list[GroupEqualTime]
     open: "Content | None" = None
 
     @property
@@ -59,7 +63,7 @@ def collect(study: Study) -> Content:
 
 
 def _collect(study: Study) -> Content:
-    costs = pair_costs(study)
+    costs, equal_times = pair_costs(study), pair_equal_times(study)
     return Content(
         study=study,
         gains={(row.pair, row.method): row for row in pair_gains(study)},
@@ -69,4 +73,6 @@ def _collect(study: Study) -> Content:
         published=compare(study),
         sensitivities={row.group: row for row in sensitivities(study)},
         rankings=rankings(study) if len(study.cells) else [],
+        equal_times=equal_times,
+        group_equal_times=group_equal_times(study, equal_times),
     )

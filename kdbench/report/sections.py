@@ -13,6 +13,7 @@ from kdbench.report.notes import accuracy_scope, cost_scope
 from kdbench.report.tables import (
     accuracy_table,
     cost_table,
+    equal_time_matrix,
     gain_matrix,
     headline,
     of_open_division,
@@ -76,6 +77,9 @@ def group_sections(content: Content, group: Group, full: bool = True) -> list[Se
             {pair: [_gain(content, pair, method) for method in study.methods] for pair in pairs},
         ),
     ]
+    if content.equal_times:
+        title = f"Gain over {study.control} trained for the same time (its epochs), {over}, {seeds}"
+        sections.append(Section(f"{group}-equal-time", title, equal_time_matrix(content, group, ends=full), scope))
     for of_gain in (False, True):
         published = published_matrix(content, pairs, of_gain)
         if len(published):

@@ -68,6 +68,18 @@ def speed_matrix(content: Content, pairs: list[str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def equal_time_matrix(content: Content, group: Group, ends: bool) -> pd.DataFrame:
+    """Gain of every method (rows) over the control trained for as long, on average and on each pair; may be empty."""
+    by_place = {(row.pair, row.method): row for row in content.equal_times}
+    rows = []
+    for row in content.group_equal_times:
+        if row.group == group:
+            own = {pair: by_place[pair, row.method] for pair in content.study.groups[group]}
+            mean = {"gain": text.equal_time(row), "p": text.p_value(row.p)}
+            rows.append({"method": row.method} | mean | {pair: text.equal_time(on, ends) for pair, on in own.items()})
+    return pd.DataFrame(rows)
+
+
 def published_matrix(content: Content, pairs: list[str], of_gain: bool) -> pd.DataFrame:
     """Top-1 or gain as published under the study's protocol, by method and source (rows) and pair; may be empty."""
     cells: dict[tuple[str, str], dict[str, str]] = {}
@@ -188,6 +200,9 @@ def csv_tables(content: Content) -> dict[str, pd.DataFrame]:
     if content.has_throughput:
         tables["throughput"] = _numeric(list(content.costs.values()))
         tables["throughput_by_group"] = _numeric(list(content.group_costs.values()))
+    if content.equal_times:
+        tables["equal_time"] = _numeric(content.equal_times).drop(columns="seed_gains")
+        tables["equal_time_by_group"] = _numeric(content.group_equal_times)
     if content.published:
         tables["published"] = _numeric(content.published)
     if content.open is not None:

@@ -7,6 +7,7 @@ import pandas as pd
 
 from kdbench.analysis.comparison import ALLOWANCE, Comparison, Match
 from kdbench.analysis.cost import PairCost
+from kdbench.analysis.equal_time import EqualTime, GroupEqualTime
 from kdbench.analysis.frames import MISSING, Study
 from kdbench.analysis.gains import GroupGain, PairGain
 from kdbench.analysis.stats import ALPHA, Interval
@@ -112,6 +113,14 @@ def gain(row: PairGain | GroupGain, ends: bool = True) -> str:
     if row.role == "control":
         return "control"
     return difference(row.gain, ends) + marks(row)
+
+
+def equal_time(row: EqualTime | GroupEqualTime, ends: bool = True) -> str:
+    """The gain over the control at equal time, with the epochs of that control where it is about one pair."""
+    if math.isnan(row.gain.value):
+        return runs(row.n, row.planned)
+    epochs = f" ({row.epochs})" if isinstance(row, EqualTime) else ""
+    return difference(row.gain, ends) + epochs
 
 
 def accuracy(row: PairGain) -> str:

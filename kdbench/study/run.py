@@ -39,6 +39,10 @@ class Outcome:
         """Everything planned is done, or known to be impossible."""
         return set(self.statuses) <= {"done", "unsupported"}
 
+    def __add__(self, other: "Outcome") -> "Outcome":
+        statuses, errors = Counter(self.statuses), Counter(self.errors)
+        return Outcome(dict(statuses + Counter(other.statuses)), dict(errors + Counter(other.errors)))
+
 
 def run(
     plan: Plan,

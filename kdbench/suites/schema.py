@@ -213,18 +213,19 @@ class Suite(_Strict, frozen=True):
         """The folder in the data folder `root` where the teachers of this suite, and of all its variants, are."""
         return root / "teachers" / self.name.partition(VARIANT)[0]
 
-    def reduced(self, epochs: int | None, limit: int | None, test_limit: int | None) -> "Suite":
-        """The suite with fewer epochs or images, under a protocol of its own, so that results are never mixed up.
+    def reduced(self, epochs: int | None = None, limit: int | None = None, test_limit: int | None = None) -> "Suite":
+        """The suite with other epochs or fewer images, under a protocol of its own, so that results are never mixed up.
 
-        Warm-up and milestones shrink with the epochs.
+        Warm-up and milestones keep their share of the epochs.
         """
         given = {"epochs": epochs, "limit": limit, "test_limit": test_limit}
-        changed = [f"{name}={value}" for name, value in given.items() if value is not None]
+        changed = {name: value for name, value in given.items() if value is not None}
         if not changed:
             return self
-        data = self.data.model_copy(update={"limit": limit, "test_limit": test_limit})
+        data = self.data.model_copy(update={name: value for name, value in changed.items() if name != "epochs"})
         recipes = {name: recipe.shortened(epochs) if epochs else recipe for name, recipe in self.recipes.items()}
-        update = {"protocol": f"{self.protocol}+{','.join(changed)}", "data": data, "recipes": recipes}
+        label = ",".join(f"{name}={value}" for name, value in changed.items())
+        update = {"protocol": f"{self.protocol}+{label}", "data": data, "recipes": recipes}
         return self.model_copy(update=update)
 
     def select_pairs(self, request: str) -> list[PairSpec]:

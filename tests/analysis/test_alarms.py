@@ -37,6 +37,7 @@ def study(seed: int, planted: float = 0.0) -> Study:
         cells=cells.assign(best_top1=cells["top1"]),
         throughput=pd.DataFrame(),
         curves=pd.DataFrame(),
+        equal_time=pd.DataFrame(),
         environments={},
         pairs=PAIRS,
         methods=METHODS,

@@ -14,9 +14,10 @@ from kdbench.analysis.gate.baseline import Baseline, make
 from kdbench.analysis.gate.check import check
 from kdbench.analysis.gate.evidence import read
 from kdbench.analysis.gate.verdict import Check, Outcome, Verdict
+from kdbench.errors import KdbenchError
 from kdbench.records import Results, write_json
 from kdbench.registry import Plugin, Registry
-from kdbench.study.group import Group
+from kdbench.study.group import Group, _GroupRun
 from kdbench.study.plan import make_plan
 from kdbench.study.timing import planned_measurements, timing_tasks
 from kdbench.suites.loading import load
@@ -140,6 +141,11 @@ def test_a_bug_in_the_trainer(
         return arena
 
     monkeypatch.setattr(Arena, "enter", tampered)
+    if tamper is _teacher_trains:
+        with pytest.raises(KdbenchError, match="the teacher of .* was changed"):
+            train([20])
+        # The gate sees it even so.
+        monkeypatch.setattr(_GroupRun, "_refuse_changed_teacher", lambda self: None)
     verdict = seen(train(FRESH), baseline)["victim"]
     assert (verdict.outcome, verdict.blame) == (Outcome.WORSE, blame)
 

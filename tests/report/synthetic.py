@@ -60,6 +60,8 @@ class Plan:
     """By pair, why its throughput was not measured on a clean machine."""
     differs: dict[str, str] = field(default_factory=dict)
     """Methods of the open division."""
+    equal_time: dict[str, dict[str, int]] = field(default_factory=dict)
+    """By pair and method, epochs of a longer trained control; its cells are another plan's (`Results.at_epochs`)."""
     levels: dict[Place, float] = field(default_factory=dict)
     """Top-1 to invent around, where not drawn."""
 
@@ -121,6 +123,8 @@ def write_results(folder: Path, plan: Plan) -> Results:
             for method in plan.methods
         ],
     }
+    if plan.equal_time:
+        manifest["equal_time"] = plan.equal_time
     if plan.differs:
         manifest["differs"] = plan.differs
     if plan.published is not None:
