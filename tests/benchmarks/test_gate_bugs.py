@@ -142,7 +142,7 @@ def test_a_bug_in_the_trainer(
 
     monkeypatch.setattr(Arena, "enter", tampered)
     if tamper is _teacher_trains:
-        with pytest.raises(KdbenchError, match="the teacher of .* was changed"):
+        with pytest.raises(KdbenchError, match="was changed during the training"):
             train([20])
         # The gate sees it even so.
         monkeypatch.setattr(_GroupRun, "_refuse_changed_teacher", lambda self: None)
