@@ -85,7 +85,7 @@ def test_a_run_records_the_names_and_the_report_uses_them(short_suite: Callable[
         return text + '\n[[pairs]]\nteacher = "swin-t"\nstudent = "resnet-s"\n'
 
     arguments = ["--suite", str(short_suite(text=labelled)), "--pairs", "swin-t:resnet-s", "--methods", "kd"]
-    done = kdbench("run", *arguments, "--seeds", "1", "--no-throughput", "--out", str(tmp_path))
+    done = kdbench("run", *arguments, "--seeds", "1", "--no-throughput", "--out", str(tmp_path), "--best")
     assert done.returncode == 0, done.stdout + done.stderr
     assert Results(tmp_path).manifest().get("published") == {
         "protocol": "ofa-300ep-224px",
