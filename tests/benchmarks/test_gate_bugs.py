@@ -29,7 +29,7 @@ from tests.conftest import NO_DATA
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(3600)]
 
-PAIR = "resnet-t:mixer-s"
+PAIR = "resnet-t:resnet-s"
 EPOCHS = 3
 FRESH = range(20, 26)
 VICTIM = '''
@@ -179,7 +179,7 @@ def test_a_teacher_that_stays_in_train_mode_is_refused(
 def test_a_student_with_anothers_normalisation(
     train: Train, baseline: Baseline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The student is no ResNet: with batch norm behind the first layer it would hardly notice."""
+    """Not seen so far at this size: batch norm behind the first layer all but undoes it, and three epochs are noisy."""
     contender = Arena.contender
 
     def tampered(*arguments: Any) -> Any:
