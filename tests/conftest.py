@@ -51,7 +51,7 @@ def short_suite(proxy: Suite, tmp_path_factory: pytest.TempPathFactory) -> Calla
         content = source.read_text()
         content = re.sub(r"(?m)^epochs = \d+", f"epochs = {epochs}", content)
         content = content.replace("warmup_epochs = 1", "warmup_epochs = 0")
-        content = content.replace("blocks = 12", "blocks = 3").replace("warmup_seconds = 0.4", "warmup_seconds = 0")
+        content = content.replace("blocks = 36", "blocks = 3").replace("warmup_seconds = 0.4", "warmup_seconds = 0")
         path = tmp_path_factory.mktemp("suite") / "short.toml"
         path.write_text(text(content))
         (path.parent / "teachers").symlink_to(proxy.folder / "teachers")

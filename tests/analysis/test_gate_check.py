@@ -129,6 +129,9 @@ def test_bounds_that_hold_for_any_seed(held, baseline: Baseline, change: dict, r
     evidence.cells[PLACE][21].update(change)  # type: ignore[typeddict-item]
     verdict = of(check(evidence, baseline))
     assert verdict.outcome is Outcome.WORSE and reason in verdict.reason, verdict
+    assert verdict.blame == "method", "the control is as it was"
+    evidence.cells[PLACE[0], "scratch"][21].update(change)  # type: ignore[typeddict-item]
+    assert of(check(evidence, baseline)).blame == "trainer"
 
 
 @pytest.mark.parametrize("status", ["failed", "oom", "diverged", "timeout", "unsupported", "interrupted"])

@@ -207,12 +207,16 @@ def _gain(evidence: Evidence, baseline: Baseline, cell: BaselineCell, seeds: Seq
 
 def _blamed(verdict: Verdict, control: Verdict | None) -> Verdict:
     """Say whether the trainer or the method moved: by the control where it is identical, else by gain or loss."""
-    if verdict.outcome not in (Outcome.WORSE, Outcome.BETTER) or verdict.blame or verdict.accuracy is None:
+    if verdict.outcome not in (Outcome.WORSE, Outcome.BETTER) or verdict.blame:
         return verdict
     if control is not None and control.place == verdict.place:
         return replace(verdict, blame="trainer")
     if control is not None and control.outcome is Outcome.IDENTICAL:
         return replace(verdict, blame="method")
+    if verdict.accuracy is None:
+        # Beyond a bound, which needs no test.
+        beyond = {Outcome.WORSE: "trainer", Outcome.PASS: "method", Outcome.CLEARED: "method"}
+        return verdict if control is None else replace(verdict, blame=beyond.get(control.outcome))
     if verdict.accuracy.stage == "moved":
         # One more test on the same numbers, to tell two explanations apart; it raises no alarm of its own.
         blame = None if verdict.gain is None else "method" if verdict.gain.p < ACCURACY.suspect else "trainer"

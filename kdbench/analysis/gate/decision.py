@@ -85,12 +85,15 @@ class Shift:
 def pooled_p(old: Sequence[float], new: Sequence[float]) -> float:
     """Two-sided p-value of "both have one mean", by the t-test with pooled variance.
 
-    Where neither side has any spread it is 1 for equal means and 0 for others. NaN for an empty side or a single pair.
+    Where neither side has any spread it is 1 for equal means and 0 for others. NaN for an empty side or a single pair,
+    or where a value is not finite.
     """
     freedom = len(old) + len(new) - 2
     if not old or not new or freedom < 1:
         return math.nan
     a, b = np.asarray(old, dtype=np.float64), np.asarray(new, dtype=np.float64)
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        return math.nan
     squares = float(((a - a.mean()) ** 2).sum() + ((b - b.mean()) ** 2).sum())
     return float(_p(float(a.mean() - b.mean()), squares, len(old), len(new)))
 
