@@ -38,7 +38,8 @@ def add_grid(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--pairs",
-        help="hetero, homo, all, or teacher:student,... (default: hetero; all in a suite that has none of those)",
+        help="hetero, homo, all, or teacher:student,... of the suite's models or timm's, overrides in brackets: "
+        "resnet18[layers=[1,1,1,1]] (default: hetero; all in a suite that has none of those)",
     )
     parser.add_argument(
         "--set", action="append", default=[], metavar="METHOD.NAME=VALUE", help="a hyperparameter, repeatable"
@@ -140,10 +141,13 @@ def read_grid(args: argparse.Namespace) -> Grid:
     """
     from kdbench.hyperparameters import parse_settings
     from kdbench.registry import Registry
+    from kdbench.suites.anymodel import with_pairs
     from kdbench.suites.loading import load
 
     suite, registry = load(args.suite), Registry.installed()
-    pairs = suite.select_pairs(args.pairs or suite.usual_pairs)
+    request = args.pairs or suite.usual_pairs
+    suite = with_pairs(suite, request)
+    pairs = suite.select_pairs(request)
     return Grid(suite, registry, registry.select(args.methods), pairs, parse_settings(args.set))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdbench.cli import options
-from kdbench.errors import EXIT_INCOMPLETE, EXIT_OK, KdbenchError, unknown_name
+from kdbench.errors import EXIT_INCOMPLETE, EXIT_OK, KdbenchError
 
 if TYPE_CHECKING:
     from kdbench.suites.schema import Suite
@@ -59,20 +59,20 @@ def add_parser(commands: Any) -> None:
 
 
 def _chosen(args: argparse.Namespace, only: str | None) -> tuple["Suite", list[str]]:
-    """The suite and those of its teachers that `only` names (None: all).
+    """The suite and the teachers that `only` names, its own or other models of timm's (None: all its own).
 
     Raises:
-        KdbenchError: no such suite, or no such teacher of it.
+        KdbenchError: no such suite, or no such model.
     """
+    from kdbench.suites.anymodel import with_models
     from kdbench.suites.loading import load
+    from kdbench.suites.request import split
 
     suite = load(args.suite)
-    known = list(dict.fromkeys(pair.teacher for pair in suite.pairs))
-    names = known if only is None else list(dict.fromkeys(only.split(",")))
-    for name in names:
-        if name not in known:
-            raise unknown_name(f"teacher of suite {suite.name}", name, known)
-    return suite, names
+    if only is None:
+        return suite, list(dict.fromkeys(pair.teacher for pair in suite.pairs))
+    names = list(dict.fromkeys(split(only)))
+    return with_models(suite, names, as_teacher=True), names
 
 
 def _list(args: argparse.Namespace) -> int:

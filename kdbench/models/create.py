@@ -13,11 +13,12 @@ from kdbench.errors import KdbenchError, unknown_name
 from kdbench.models.spec import ModelSpec
 
 
-def create_model(spec: ModelSpec, num_classes: int, in_chans: int, image_size: int) -> nn.Module:
+def create_model(spec: ModelSpec, num_classes: int, in_chans: int, image_size: int | None) -> nn.Module:
     """A freshly initialised timm model (weights from the global random stream).
 
     Args:
-        image_size: side in pixels; handed on where the architecture is built for one size.
+        image_size: side in pixels; handed on where the architecture is built for one size. None for the size that timm
+            gives it.
 
     Raises:
         KdbenchError: timm does not know the name, or refuses an override.
@@ -29,7 +30,7 @@ def create_model(spec: ModelSpec, num_classes: int, in_chans: int, image_size: i
         raise KdbenchError(f"timm cannot build {spec.timm} with {spec.kwargs}: {reason}") from error
 
 
-def create_arguments(spec: ModelSpec, num_classes: int, in_chans: int, image_size: int) -> dict[str, Any]:
+def create_arguments(spec: ModelSpec, num_classes: int, in_chans: int, image_size: int | None) -> dict[str, Any]:
     """What `timm.create_model` gets beside the name.
 
     Raises:
@@ -38,7 +39,7 @@ def create_arguments(spec: ModelSpec, num_classes: int, in_chans: int, image_siz
     if not timm.is_model(spec.timm):
         raise unknown_name("timm model", spec.timm, list_models())
     arguments: dict[str, Any] = {"num_classes": num_classes, "in_chans": in_chans}
-    if get_pretrained_cfg_value(spec.timm, "fixed_input_size"):
+    if image_size is not None and get_pretrained_cfg_value(spec.timm, "fixed_input_size"):
         arguments["img_size"] = image_size
     return arguments | spec.kwargs
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from kdbench.errors import KdbenchError, unknown_name
 from kdbench.models.spec import ModelSpec
+from kdbench.suites.request import split
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -241,7 +242,7 @@ class Suite(_Strict, frozen=True):
             "hetero": [pair for pair in self.pairs if self.is_hetero(pair)],
             "homo": [pair for pair in self.pairs if not self.is_hetero(pair)],
         }
-        for word in filter(None, (part.strip() for part in request.split(","))):
+        for word in split(request):
             if word in groups:
                 chosen |= {pair.name: pair for pair in groups[word]}
             elif word in by_name:
