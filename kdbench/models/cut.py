@@ -95,7 +95,7 @@ class _Cut:
                 self._batch = self._tail.call_method("size", (self._images, 0))
             self._copies[node] = self._batch
         elif node.op == "placeholder":
-            raise Unclean(f"{self._traced.output.name} needs more of the image than that")
+            raise Unclean("the image is needed behind it")
         else:
             try:
                 for source in node.all_input_nodes:
@@ -103,7 +103,7 @@ class _Cut:
                 self._copy(node)
             except Unclean:
                 if not (isinstance(first, Tensor) and first.shape == second.shape and torch.equal(first, second)):
-                    raise Unclean(f"{node.name} is needed on both sides") from None
+                    raise Unclean(f"more than its features is needed behind it ({node.name})") from None
                 self._copies[node] = self._constant(node.name, first)
 
     def _copy(self, node: fx.Node) -> None:

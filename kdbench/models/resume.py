@@ -173,6 +173,7 @@ class Tail:
                 reason = str(error)
                 continue
             if not any(True for _ in trunk.parameters()):
+                reason = "nothing but the head is behind it"
                 break
             state, final = traced.values[1][place.node], traced.values[1][traced.output]
             prefix = prefix_of(state, place.packing)
