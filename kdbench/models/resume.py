@@ -165,6 +165,7 @@ class Tail:
         traced = Traced(model, graph, (values, values_of(model, graph, images[1])), (2, 3))
         with torch.no_grad():
             found = [features(batch) for batch in images]
+            final = model.forward_features(images[1])  # type: ignore[operator]
         reason = "no state there holds its features"
         for place in _places(traced, found, names, info.stage, opening):
             try:
@@ -175,8 +176,7 @@ class Tail:
             if not any(True for _ in trunk.parameters()):
                 reason = "nothing but the head is behind it"
                 break
-            state, final = traced.values[1][place.node], traced.values[1][traced.output]
-            prefix = prefix_of(state, place.packing)
+            prefix = prefix_of(traced.values[1][place.node], place.packing)
             with torch.no_grad():
                 if not _same(trunk(place.packing.pack(place.maps[1], prefix)), final):
                     raise UnsupportedPair("the part behind it does not reproduce its output")
