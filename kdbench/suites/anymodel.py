@@ -1,7 +1,8 @@
 """Pairs of any models in any suite: `swin_tiny_patch4_window7_224:resnet18[layers=[1,1,1,1]]`.
 
-A model that the suite does not list is what timm calls by that name, with overrides in brackets as TOML writes them. It
-is trained as the suite trains its own models of the same kind.
+A model that the suite does not list is what timm calls by that name, or what a function makes, as in
+`torchvision.models:resnet18` and `./mine.py:build`; overrides stand in brackets, as TOML writes them. It is trained as
+the suite trains its own models of the same kind.
 """
 
 import re
@@ -13,6 +14,7 @@ from kdbench.errors import KdbenchError, unknown_name
 from kdbench.models.spec import Kind, ModelSpec
 from kdbench.suites.request import split
 from kdbench.suites.schema import PairSpec, Suite
+from kdbench.targets import is_target
 
 _MODEL = re.compile(r"(?P<timm>[^\[\]]+)(\[(?P<overrides>.*)\])?")
 
@@ -26,7 +28,7 @@ def with_pairs(suite: Suite, request: str) -> Suite:
     known = {"all", "hetero", "homo", *suite.pair_names}
     pairs = []
     for word in split(request):
-        ends = split(word, ":")
+        ends = _ends(word)
         if word not in known and len(ends) == 2:
             pairs.append(PairSpec(teacher=ends[0], student=ends[1]))
     if not pairs:
@@ -34,6 +36,17 @@ def with_pairs(suite: Suite, request: str) -> Suite:
     students = with_models(suite, [pair.student for pair in pairs], as_teacher=False)
     extended = with_models(students, [pair.teacher for pair in pairs], as_teacher=True)
     return extended.model_copy(update={"pairs": (*suite.pairs, *pairs)})
+
+
+def _ends(word: str) -> list[str]:
+    """The models of a pair; that of a function has a colon of its own."""
+    ends: list[str] = []
+    parts = split(word, ":")
+    while parts:
+        size = 2 if len(parts) > 1 and is_target(":".join(parts[:2])) else 1
+        ends.append(":".join(parts[:size]))
+        del parts[:size]
+    return ends
 
 
 def with_models(suite: Suite, names: Iterable[str], as_teacher: bool) -> Suite:
@@ -55,7 +68,7 @@ def _spec(suite: Suite, name: str, as_teacher: bool) -> ModelSpec:
 
     from kdbench.models.kind import kind_of
 
-    if not timm.is_model(match["timm"]):
+    if not is_target(match["timm"]) and not timm.is_model(match["timm"]):
         raise unknown_name(
             f"model, to suite {suite.name} and to timm,", match["timm"], [*suite.models, *timm.list_models()]
         )
