@@ -173,8 +173,8 @@ class Tail:
             except Unclean as error:
                 reason = str(error)
                 continue
-            if not any(True for _ in trunk.parameters()):
-                reason = "nothing but the head is behind it"
+            own = place.maps[0].shape == found[0][info.stage].shape
+            if not own and not any(True for _ in trunk.parameters()):
                 break
             prefix = prefix_of(traced.values[1][place.node], place.packing)
             with torch.no_grad():
