@@ -267,26 +267,27 @@ def _throughput_frame(records: list[ThroughputRecord]) -> pd.DataFrame:
 
 def _equal_time_frame(results: Results, manifest: Manifest, cells: pd.DataFrame) -> pd.DataFrame:
     worth = manifest.get("equal_time", {})
-    control = _with_role(manifest["roles"], "control")
-    by_epochs: dict[int, dict[tuple[str, int], float]] = {}
-
-    def top1(pair: str, seed: int, epochs: int) -> float:
-        own = epochs == worth[pair][control or ""]
-        if (number := 0 if own else epochs) not in by_epochs:
-            folder = results.at_epochs(epochs)
-            found = cells if own else load(folder).cells if folder.manifest_path.is_file() else cells.iloc[:0]
-            done = found[(found["method"] == control) & (found["status"] == "done")]
-            by_epochs[number] = dict(zip(zip(done["pair"], done["seed"], strict=True), done["top1"], strict=True))
-        return by_epochs[number].get((pair, seed), math.nan)
-
-    rows = [
-        (pair, method, epochs, seed, top1(pair, seed, epochs))
-        for pair, by_method in worth.items()
-        for method, epochs in by_method.items()
-        if method != control
-        for seed in manifest["seeds"]
-    ]
+    control = _with_role(manifest["roles"], "control") or ""
+    own = _top1(cells, control)
+    longer = {
+        epochs: _top1(load(folder).cells, control)
+        for epochs in {count for by_method in worth.values() for count in by_method.values()}
+        if (folder := results.at_epochs(epochs)).manifest_path.is_file()
+    }
+    rows = []
+    for pair, by_method in worth.items():
+        for method, epochs in by_method.items():
+            # Where a method takes no longer than the control does, that is the control itself.
+            top1 = own if epochs == by_method[control] else longer.get(epochs, {})
+            if method != control:
+                rows += [(pair, method, epochs, seed, top1.get((pair, seed), math.nan)) for seed in manifest["seeds"]]
     return pd.DataFrame(rows, columns=EQUAL_TIME_COLUMNS)
+
+
+def _top1(cells: pd.DataFrame, method: str) -> dict[tuple[str, int], float]:
+    """Top-1 of a method's finished cells, by pair and seed."""
+    done = cells[(cells["method"] == method) & (cells["status"] == "done")]
+    return dict(zip(zip(done["pair"], done["seed"], strict=True), done["top1"], strict=True))
 
 
 def _in_order(frame: pd.DataFrame, pairs: list[str], methods: list[str]) -> pd.DataFrame:

@@ -148,6 +148,6 @@ def timing_tasks(
         keys = {one["method"]: one["key"] for one in planned if one["pair"] == pair.name}
         due = frozenset(name for name, key in keys.items() if key not in present)
         if due:
-            methods = tuple(m for m in plan.methods if m.name in due or m.role != "method")
+            methods = tuple(m for m in plan.methods if m.name in due or (m.name in keys and m.role != "method"))
             tasks.append(TimingTask(plan.suite, pair, methods, due, keys, compute, data_root, results.folder))
     return tasks

@@ -63,6 +63,16 @@ def trained(folder: Path) -> set[tuple[str, int]]:
     return {(cell["method"], cell["seed"]) for cell in Results(folder).cells()}
 
 
+def test_some_of_the_methods(made: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    """Without the baseline method, which throughput is else measured beside, too."""
+    done = check(made, tmp_path, methods="scratch")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {one["method"]: one["status"] for one in Results(tmp_path).throughput()} == {
+        "scratch": "done",
+        "victim": "done",
+    }
+
+
 def test_nothing_changed(made: tuple[Path, Path, Path], tmp_path: Path) -> None:
     folder = tmp_path / "results"
     done = check(made, folder, "--json")

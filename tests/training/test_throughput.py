@@ -40,7 +40,8 @@ def test_the_phases_add_up_to_the_step(
     measured = found[method]
     step = place.stream.recipe.batch_size / sorted(measured.blocks)[5]
     assert list(measured.phases) == list(PHASES)
-    assert measured.phases_to_step == pytest.approx(1, abs=0.05)
+    # 5 % on a machine of our own; other processes cost us cache, if not time.
+    assert measured.phases_to_step == pytest.approx(1, abs=0.1)
     assert sum(measured.phases.values()) == pytest.approx(step, rel=0.1)
     assert (measured.phases["teacher"] > 0.1 * step) == (method != "scratch")
 
