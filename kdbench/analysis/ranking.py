@@ -12,7 +12,6 @@ from statistics import fmean
 
 import numpy as np
 from scipy.special import chdtrc
-from scipy.stats import studentized_range
 
 from kdbench.analysis.frames import Group, Study
 from kdbench.analysis.gains import Accuracies
@@ -87,6 +86,9 @@ def friedman_p(placed: np.ndarray) -> float:
 
 def critical_difference(methods: int, pairs: int) -> float:
     """Nemenyi's critical difference of mean ranks at ALPHA (Demsar 2006, section 3.2.2)."""
+    # SciPy's distributions take a third of a second to import, for every report.
+    from scipy.stats import studentized_range
+
     q = float(studentized_range.ppf(1 - ALPHA, methods, math.inf)) / math.sqrt(2)
     return q * math.sqrt(methods * (methods + 1) / (6 * pairs))
 

@@ -35,10 +35,10 @@ from functools import cache
 from typing import cast
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.special import chdtri, ndtr, ndtri, stdtr, stdtrit
-from scipy.stats import binom, rankdata
+from scipy.special import bdtr, chdtri, ndtr, ndtri, stdtr, stdtrit
 
 LEVEL = 0.95
 """Confidence level of every interval."""
@@ -230,8 +230,8 @@ def _win_variance(probability: float, sizes: Sequence[int]) -> float:
 
 
 def ranks(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Ranks along the last axis, 1 for the highest score, equal scores share their mean rank."""
-    return rankdata(-scores, axis=-1)
+    """Ranks in each row, 1 for the highest score, equal scores share their mean rank."""
+    return pd.DataFrame(scores).rank(axis=1, ascending=False).to_numpy()
 
 
 def median_interval(values: Values) -> Interval:
@@ -258,10 +258,13 @@ def median_interval(values: Values) -> Interval:
 def _median_ranks(n: int) -> tuple[int, float]:
     """The rank k that still holds the level, 0 for none, and how much of the way to the next is gone inwards."""
     # [x_(k), x_(n+1-k)] misses the median with probability 2 P(Bin(n, 1/2) < k).
-    k = int(binom.ppf((1 - LEVEL) / 2, n, 0.5))
-    outer, inner = (1 - 2 * float(binom.cdf(rank - 1, n, 0.5)) for rank in (k, k + 1))
+    below = bdtr(np.arange(n), n, 0.5)
+    k = int(np.searchsorted(below, (1 - LEVEL) / 2))
+    if k == 0:
+        return 0, 0.0
+    outer, inner = 1 - 2 * float(below[k - 1]), 1 - 2 * float(below[k])
     part = (outer - LEVEL) / (outer - inner)
-    return k, (n - k) * part / (k + (n - 2 * k) * part) if k else 0.0
+    return k, (n - k) * part / (k + (n - 2 * k) * part)
 
 
 def geometric_mean(ratios: Values) -> float:

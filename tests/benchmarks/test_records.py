@@ -4,6 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from kdbench.cli.main import main
 from kdbench.records import Results
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "analysis"))
 from synthetic import PAIRS, Plan, many_methods, write_results
+from world import World
 
 pytestmark = pytest.mark.bench
 
@@ -50,4 +53,24 @@ def test_a_report_in_seconds_the_same_twice(cells: tuple[Results, int]) -> None:
     print(f"\nreport on {number:,} cells: {min(times):.1f} s")
     first, second = ({path.relative_to(f): path.read_bytes() for path in f.rglob("*.*")} for f in folders)
     assert first == second
+    assert min(times) <= SECONDS[number]
+
+
+@pytest.mark.parametrize("number", SECONDS, ids="{:,} cells".format)
+def test_a_check_in_seconds_the_same_twice(number: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Against a baseline of 20 seeds: 500 (pair, method) with other numerics, none worse."""
+    grid = World(methods=["scratch", "kd", *(f"m{i}" for i in range(23))], pairs=[f"t{i}:s{i}" for i in range(20)])
+    baseline = tmp_path / "baseline.json"
+    grid.write(tmp_path / "old")
+    assert main(["baseline", "update", str(tmp_path / "old"), "--out", str(baseline)]) == 0
+    replace(grid, seeds=range(20, 20 + number // 500), numerics=1).write(tmp_path / "new")
+    capsys.readouterr()
+    times, texts = [], []
+    for _ in range(2):
+        started = time.perf_counter()
+        main(["check", str(tmp_path / "new"), "--baseline", str(baseline)])
+        times.append(time.perf_counter() - started)
+        texts.append(capsys.readouterr().out)
+    print(f"check of {number:,} cells: {min(times):.1f} s")
+    assert texts[0] == texts[1]
     assert min(times) <= SECONDS[number]

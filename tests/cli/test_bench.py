@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kdbench.records import Results
-from tests.cli.test_cli import kdbench
+from tests.command import kdbench
 
 Short = Callable[..., Path]
 

@@ -1,23 +1,13 @@
-"""The command line as a user meets it: in a process of its own, by exit code and output."""
+"""The command line as a user meets it: exit codes and output."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-
-def kdbench(*arguments: str, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "kdbench.cli.main", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, **variables},
-        timeout=300,
-    )
+from tests.command import kdbench
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from kdbench.data import sources
 from kdbench.data.sources.download import download
 from kdbench.data.sources.sets import ImageSet
 from kdbench.errors import KdbenchError
-from tests.cli.test_cli import kdbench
+from tests.command import kdbench
 from tests.data.files import cifar_images, image_folder, write_cifar_pack, write_cifar_python
 
 NO_NETWORK = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9") | {"no_proxy": "", "NO_PROXY": ""}

@@ -14,7 +14,7 @@ from kdbench.cli.main import main
 from kdbench.cli.teachers import published_top1
 from kdbench.suites.loading import load
 from kdbench.suites.schema import Suite
-from tests.cli.test_cli import kdbench
+from tests.command import kdbench
 from tests.conftest import NO_DATA
 
 Short = Callable[..., Path]

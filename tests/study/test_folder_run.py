@@ -11,7 +11,7 @@ import safetensors.torch
 from PIL import Image
 
 from kdbench.records import Results
-from tests.cli.test_cli import kdbench
+from tests.command import kdbench
 
 SUITE = """
 name = "mine"

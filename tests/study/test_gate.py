@@ -1,8 +1,6 @@
 """`kdbench check --run` and `kdbench baseline` as a user meets them: real trainings of an epoch."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
@@ -10,6 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from kdbench.records import Results, read_json, write_json
+from tests.command import kdbench
 
 Short = Callable[..., Path]
 PAIR = "resnet-t:resnet-s"
@@ -25,11 +24,6 @@ class Victim(Method):
         soft = F.kl_div(student.logits.log_softmax(1), teacher.logits.softmax(1), reduction="batchmean")
         return {"ce": batch.cross_entropy(student.logits), "soft": 1.0 * soft}
 '''
-
-
-def kdbench(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "kdbench.cli.main", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=500, cwd=cwd)
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from kdbench.training.arena import Arena
 from kdbench.training.device import Compute
 from kdbench.training.teacher import new_model
 from kdbench.training.weights import load_weights
-from tests.cli.test_cli import kdbench
+from tests.command import kdbench
 from tests.conftest import NO_DATA
 
 Short = Callable[..., Path]

@@ -11,7 +11,7 @@ from kdbench.hyperparameters import draw
 from kdbench.records import Results
 from kdbench.registry import Registry
 from kdbench.tuning import read_tuned
-from tests.cli.test_cli import kdbench
+from tests.command import kdbench
 from tests.study.test_run import Short, records, run
 
 GRID = ["--pairs", "vit-t:resnet-s", "--limit", "250,300"]

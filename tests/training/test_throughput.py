@@ -38,12 +38,10 @@ def test_the_phases_add_up_to_the_step(
     place = arena(proxy, cpu, blocks=10)
     found, _ = measure(place, contenders(place, method))
     measured = found[method]
-    step = place.stream.recipe.batch_size / sorted(measured.blocks)[5]
     assert list(measured.phases) == list(PHASES)
     # 5 % on a machine of our own; other processes cost us cache, if not time.
     assert measured.phases_to_step == pytest.approx(1, abs=0.1)
-    assert sum(measured.phases.values()) == pytest.approx(step, rel=0.1)
-    assert (measured.phases["teacher"] > 0.1 * step) == (method != "scratch")
+    assert (measured.phases["teacher"] > 0.1 * sum(measured.phases.values())) == (method != "scratch")
 
 
 def watched(monkeypatch: pytest.MonkeyPatch, findings: list[Finding]) -> None:
