@@ -94,9 +94,9 @@ def _models(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _stages(suite: "Suite", name: str, size: int | None) -> list[dict[str, Any]]:
-    from kdbench.suites.anymodel import with_models
+    from kdbench.suites.anymodel import with_model
 
-    suite = with_models(suite, [name], as_teacher=False)
+    suite, name = with_model(suite, name, as_teacher=False)
     channels, side = (len(suite.data.mean), suite.data.image_size) if size is None else (3, size)
 
     from kdbench.models.create import create_model

@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from kdbench.errors import KdbenchError
 
 
+_PROBES = 2
+
+
 @dataclass(frozen=True)
 class _Output:
     """What a module put out: axes, channels, grid and prefix tokens."""
@@ -117,7 +120,7 @@ class Adapted(nn.Module):
 def _probe(network: nn.Module, image_shape: tuple[int, int, int]) -> tuple[str, list[_Output]]:
     """Name of the classifier, and the outputs of all other modules that may be stages, in order."""
     reference = next(network.parameters())
-    images = torch.linspace(-1, 1, 2 * math.prod(image_shape), device=reference.device, dtype=reference.dtype)
+    images = torch.linspace(-1, 1, _PROBES * math.prod(image_shape), device=reference.device, dtype=reference.dtype)
     outputs: list[_Output] = []
     linear: list[tuple[str, Any]] = []
 
@@ -135,7 +138,7 @@ def _probe(network: nn.Module, image_shape: tuple[int, int, int]) -> tuple[str, 
     training = network.training
     network.eval()
     try:
-        logits = network(images.view(2, *image_shape))
+        logits = network(images.view(_PROBES, *image_shape))
     finally:
         network.train(training)
         for handle in handles:
@@ -149,6 +152,8 @@ def _probe(network: nn.Module, image_shape: tuple[int, int, int]) -> tuple[str, 
 
 
 def _described(name: str, kind: type[nn.Module], output: Tensor) -> list[_Output]:
+    if len(output) != _PROBES:
+        return []  # Windows, or a table of positions.
     if output.ndim == 4:
         _, first, second, third = output.shape
         if second == third:
@@ -167,7 +172,10 @@ def _stages(outputs: list[_Output]) -> list[_Output]:
     """Those of a network's outputs that may be stages, in order."""
     maps = [output for output in outputs if output.axes != "NLC"]
     # What is smaller than the last map is an excursion, a squeeze-and-excitation say.
-    by_grid = {output.grid: output for output in maps if output.grid >= maps[-1].grid}
+    maps = [output for output in maps if output.grid >= maps[-1].grid]
+    by_grid = {output.grid: output for output in maps}
+    # The first layers of a block that down-samples belong to it, not to the stage before.
+    by_grid |= {output.grid: output for output in maps if not _opens_next(output, maps)}
     if len(by_grid) > 1:
         return [by_grid[grid] for grid in sorted(by_grid, reverse=True)]
     siblings: dict[tuple[Any, ...], list[_Output]] = {}
@@ -175,3 +183,13 @@ def _stages(outputs: list[_Output]) -> list[_Output]:
         place = (output.module.rpartition(".")[0], output.kind, output.axes, output.channels, output.grid)
         siblings.setdefault(place, []).append(output)
     return max(siblings.values(), key=len, default=[])
+
+
+def _opens_next(output: _Output, maps: list[_Output]) -> bool:
+    """Whether it is made inside of a module that goes from its grid to another, and to no further one."""
+    for around in maps:
+        if output.module.startswith(f"{around.module}.") and around.grid != output.grid:
+            inside = {other.grid for other in maps if other.module.startswith(f"{around.module}.")}
+            if inside <= {output.grid, around.grid}:
+                return True
+    return False

@@ -5,6 +5,7 @@ of branches. Here every symbol knows its value for one example, so that such que
 image, by it. Blocks are leaves, so what goes on in them never matters.
 """
 
+import builtins
 import inspect
 import operator
 from collections.abc import Collection, Iterator
@@ -16,6 +17,7 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
 _CALL, _GETATTR = nn.Module.__call__, nn.Module.__getattr__
+_len = len
 
 Values = dict[fx.Node, Any]
 
@@ -32,7 +34,7 @@ def trace_trunk(model: nn.Module, taps: Collection[str], image: Tensor) -> tuple
     signature = inspect.signature(model.forward_features)  # type: ignore[arg-type]
     defaults = {n: p.default for n, p in signature.parameters.items() if p.default is not inspect.Parameter.empty}
     tracer = _Tracer(taps, [image, *defaults.values()])
-    with torch.no_grad():
+    with torch.no_grad(), patch.object(builtins, "len", _symbolic_len):
         graph = tracer.trace(model, concrete_args=defaults)
     # Options are fixed at their defaults; what is left of them only says so.
     _, *options = graph.find_nodes(op="placeholder")
@@ -161,8 +163,15 @@ class _Valued(fx.Proxy):
         return operator.index(self.value)
 
     def __len__(self) -> int:
-        return len(self.value)
+        return _len(self.value)
 
     def __iter__(self) -> Iterator[Any]:
         whole: Any = self
-        return (whole[i] for i in range(len(self.value)))
+        return (whole[i] for i in range(_len(self.value)))
+
+
+def _symbolic_len(value: Any) -> Any:
+    """`len`, which Python wants to be a number: of a tensor it is a symbol, as its size is; it may be the batch's."""
+    if isinstance(value, _Valued) and isinstance(value.value, Tensor):
+        return value.size(0)
+    return _len(value)

@@ -1,14 +1,15 @@
 """Pairs of any models in any suite: `swin_tiny_patch4_window7_224:resnet18[layers=[1,1,1,1]]`.
 
 A model that the suite does not list is what timm calls by that name, or what a function makes, as in
-`torchvision.models:resnet18` and `./mine.py:build`; overrides stand in brackets, as TOML writes them. It is trained as
-the suite trains its own models of the same kind.
+`torchvision.models:resnet18` and `./mine.py:build` (listed as `torchvision.models.resnet18` and `mine.build`);
+overrides stand in brackets, as TOML writes them. It is trained as the suite trains its own models of the same kind.
 """
 
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
+from pathlib import Path
 
 from kdbench.errors import KdbenchError, unknown_name
 from kdbench.models.spec import Kind, ModelSpec
@@ -19,23 +20,43 @@ from kdbench.targets import is_target
 _MODEL = re.compile(r"(?P<timm>[^\[\]]+)(\[(?P<overrides>.*)\])?")
 
 
-def with_pairs(suite: Suite, request: str) -> Suite:
-    """The suite with the pairs of a request such as `hetero,vit_tiny_patch16_224:resnet18` that it does not list.
+def select_pairs(suite: Suite, request: str) -> tuple[Suite, list[PairSpec]]:
+    """The pairs of a request such as `hetero,vit_tiny_patch16_224:resnet18`, and the suite with those it does not list.
 
     Raises:
         KdbenchError: a model that neither suite nor timm knows, or overrides that are not TOML.
     """
     known = {"all", "hetero", "homo", *suite.pair_names}
-    pairs = []
+    words, pairs = [], []
     for word in split(request):
         ends = _ends(word)
         if word not in known and len(ends) == 2:
-            pairs.append(PairSpec(teacher=ends[0], student=ends[1]))
-    if not pairs:
-        return suite
-    students = with_models(suite, [pair.student for pair in pairs], as_teacher=False)
-    extended = with_models(students, [pair.teacher for pair in pairs], as_teacher=True)
-    return extended.model_copy(update={"pairs": (*suite.pairs, *pairs)})
+            suite, student = with_model(suite, ends[1], as_teacher=False)
+            suite, teacher = with_model(suite, ends[0], as_teacher=True)
+            pairs.append(PairSpec(teacher=teacher, student=student))
+            word = pairs[-1].name
+        words.append(word)
+    suite = suite.model_copy(update={"pairs": (*suite.pairs, *pairs)}) if pairs else suite
+    return suite, suite.select_pairs(",".join(words))
+
+
+def with_checkpoint(suite: Suite, pairs: Sequence[PairSpec], file: Path) -> tuple[Suite, list[PairSpec]]:
+    """The suite and the pairs with `file` as the teacher's weights; it stands beside the suite's own, as NAME@FILE.
+
+    Raises:
+        KdbenchError: the pairs have several teachers.
+    """
+    teachers = sorted({pair.teacher for pair in pairs})
+    if len(teachers) > 1:
+        raise KdbenchError(
+            f"--teacher-checkpoint {file} is one teacher's, the pairs have {len(teachers)} ({', '.join(teachers)}); "
+            "name pairs of one with --pairs"
+        )
+    (teacher,) = teachers
+    name = f"{teacher}@{file.stem}"
+    own = [PairSpec(teacher=name, student=pair.student) for pair in pairs]
+    models = suite.models | {name: suite.models[teacher]}
+    return suite.model_copy(update={"models": models, "pairs": (*suite.pairs, *own)}), own
 
 
 def _ends(word: str) -> list[str]:
@@ -49,20 +70,40 @@ def _ends(word: str) -> list[str]:
     return ends
 
 
-def with_models(suite: Suite, names: Iterable[str], as_teacher: bool) -> Suite:
-    """The suite with the models among `names` that it does not list, trained as its teachers or as its students are.
+def with_model(suite: Suite, word: str, as_teacher: bool) -> tuple[Suite, str]:
+    """The suite with the model that `word` asks for, trained as its teachers or as its students are, and its name.
 
     Raises:
-        KdbenchError: as `with_pairs`.
+        KdbenchError: as `select_pairs`; or the name is that of another model.
     """
-    new = {name: _spec(suite, name, as_teacher) for name in names if name not in suite.models}
-    return suite.model_copy(update={"models": suite.models | new}) if new else suite
+    if word in suite.models:
+        return suite, word
+    spec, name = _spec(suite, word, as_teacher), _name(word)
+    known = suite.models.get(name, spec)
+    if (known.timm, known.kwargs) != (spec.timm, spec.kwargs):
+        raise KdbenchError(f"{word} and {known.timm} would both be called {name}; rename one of them")
+    return suite.model_copy(update={"models": {name: spec} | suite.models}), name
 
 
-def _spec(suite: Suite, name: str, as_teacher: bool) -> ModelSpec:
-    match = _MODEL.fullmatch(name)
+def _name(word: str) -> str:
+    """What a model is listed as: pairs and folders are named after it, so it has neither colon nor path."""
+    target, bracket, overrides = word.partition("[")
+    where, colon, function = target.partition(":")
+    if not colon:
+        return word
+    return f"{Path(where).stem if where.endswith('.py') else where}.{function}{bracket}{overrides}"
+
+
+def request_of(suite: Suite, name: str) -> str:
+    """The word that asks for a model of the suite."""
+    spec = suite.models[name]
+    return spec.timm + "".join(name.partition("[")[1:]) if is_target(spec.timm) else name
+
+
+def _spec(suite: Suite, word: str, as_teacher: bool) -> ModelSpec:
+    match = _MODEL.fullmatch(word)
     if match is None:
-        raise KdbenchError(f"model {name!r} is not of the form NAME or NAME[key=value,...]")
+        raise KdbenchError(f"model {word!r} is not of the form NAME or NAME[key=value,...]")
     # Only who names such a model waits for timm.
     import timm
 
@@ -70,12 +111,12 @@ def _spec(suite: Suite, name: str, as_teacher: bool) -> ModelSpec:
 
     if not is_target(match["timm"]) and not timm.is_model(match["timm"]):
         raise unknown_name(
-            f"model, to suite {suite.name} and to timm,", match["timm"], [*suite.models, *timm.list_models()]
+            f"model of suite {suite.name} or of timm", match["timm"], [*suite.models, *timm.list_models()]
         )
     try:
         overrides = tomllib.loads(f"value = {{{match['overrides'] or ''}}}")["value"]
     except tomllib.TOMLDecodeError as error:
-        raise KdbenchError(f"overrides of {name!r} are not TOML, as in resnet18[layers=[1,1,1,1]]: {error}") from error
+        raise KdbenchError(f"overrides of {word!r} are not TOML, as in resnet18[layers=[1,1,1,1]]: {error}") from error
     spec = ModelSpec(timm=match["timm"], kwargs=overrides, kind="cnn", recipe="-")
     kind = kind_of(spec)
     return spec.model_copy(update={"kind": kind, "recipe": _recipe(suite, kind, as_teacher)})
