@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from kdbench.errors import KdbenchError
 
-
 _PROBES = 2
 
 

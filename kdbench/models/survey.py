@@ -28,7 +28,7 @@ from kdbench.models.stages import STAGES
 from kdbench.records import write_bytes
 
 SIZES = (64, 128, 224, 256)
-"""Sides in pixels, the first at which a network runs counts; at 32 most end in a single pixel, which shows little."""
+"""Sides in pixels; the first at which a network runs counts, then its own. At 32 most end in a single pixel."""
 CLASSES = 10
 SHALLOW = {"depth": 8}
 """For what has no small model."""
@@ -87,7 +87,7 @@ def smallest(family: str) -> str:
     for name in timm.list_models(module=family):
         with torch.device("meta"):
             model: Any = timm.create_model(name, num_classes=CLASSES)
-        if not isinstance(model.get_classifier(), nn.Identity):
+        if hasattr(model, "get_classifier") and not isinstance(model.get_classifier(), nn.Identity):
             sizes[name] = sum(parameter.numel() for parameter in model.parameters())
     return min(sizes, key=lambda name: (sizes[name], name))
 
@@ -96,7 +96,7 @@ def look(family: str, name: str) -> tuple[Row, list[str]]:
     """What kdbench sees of a model, and why it cannot do what it cannot.
 
     Raises:
-        KdbenchError: it does not run at any of `SIZES`.
+        KdbenchError: it runs neither at any of `SIZES` nor at its own.
     """
     spec, staged = _built(name)
     images = torch.randn(BATCH, *staged.image_shape, generator=torch.Generator().manual_seed(1))
@@ -153,7 +153,8 @@ def table(rows: Iterable[Row]) -> str:
 
 def _built(name: str) -> tuple[ModelSpec, StagedModel]:
     problem: KdbenchError | None = None
-    for size in SIZES:
+    own = timm.get_pretrained_cfg(name)
+    for size in (*SIZES, *([own.input_size[-1]] if own else [])):
         spec = ModelSpec(timm=name, kind="cnn", recipe="-")
         try:
             with torch.device("meta"):
@@ -231,7 +232,12 @@ def main(arguments: list[str] | None = None) -> int:
     rows, reasons = [], []
     warnings.simplefilter("ignore")
     for family in options.only.split(",") if options.only else timm.list_modules():
-        row, why = look(family, smallest(family))
+        try:
+            row, why = look(family, smallest(family))
+        except Exception as error:
+            # One family that is not understood must not cost the hour of all the others.
+            reasons.append(f"* {family}: {type(error).__name__}: {error}")
+            continue
         print(*vars(row).values(), *why, sep="  ", file=sys.stderr, flush=True)
         rows.append(row)
         reasons += [f"* {family}: {reason}" for reason in why]
