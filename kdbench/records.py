@@ -313,9 +313,9 @@ class Results:
         return {path.stem: read_json(path) for path in sorted((self.folder / "environments").glob("*.json"))}
 
 
-def slug(pair: str) -> str:
-    """The folder name of a pair: `teacher:student` with the colon (illegal on some systems) replaced."""
-    return pair.replace(":", "--").replace("/", "_")
+def slug(name: str) -> str:
+    """The name of a pair or model in a path: no colon (illegal on some systems), no slash, and never hidden."""
+    return name.replace(":", "--").replace("/", "_").lstrip("._")
 
 
 def _files(folder: Path, depth: int) -> Iterator[Path]:

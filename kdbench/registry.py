@@ -6,7 +6,6 @@ source.
 
 import ast
 import hashlib
-import importlib
 import importlib.util
 import sys
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdbench.errors import KdbenchError, unknown_name
+from kdbench.targets import file_of, module_of, short
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -63,11 +63,11 @@ class Plugin:
         from kdbench.method import Method
 
         try:
-            method = getattr(_import(self.source.path, self.target), self.source.class_name)
+            method = getattr(module_of(self.target), self.source.class_name)
         except KdbenchError:
             raise
         except Exception as error:
-            raise KdbenchError(f"method '{self.name}' ({self.origin}) fails to import: {_short(error)}") from error
+            raise KdbenchError(f"method '{self.name}' ({self.origin}) fails to import: {short(error)}") from error
         if not (isinstance(method, type) and issubclass(method, Method)):
             raise KdbenchError(f"method '{self.name}' ({self.origin}): {self.target} is no kdbench.method.Method")
         return method
@@ -212,7 +212,7 @@ def read_source(target: str) -> Source:
         KdbenchError: no such file, module or class, or a syntax error.
     """
     where, _, class_name = target.partition(":")
-    path = Path(where) if where.endswith(".py") else _module_file(where)
+    path = file_of(where)
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
     except SyntaxError as error:
@@ -274,40 +274,3 @@ def _constants(node: ast.ClassDef) -> dict[str, Any]:
 
 def _base_name(node: ast.expr) -> str:
     return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
-
-
-def _module_file(module: str) -> Path:
-    try:
-        spec = importlib.util.find_spec(module)
-    except (ImportError, ValueError, AttributeError) as error:
-        raise KdbenchError(f"cannot find module {module}: {_short(error)}") from error
-    except Exception as error:
-        raise KdbenchError(f"the package of {module} fails to import: {_short(error)}") from error
-    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
-        raise KdbenchError(f"cannot find the source of module {module}")
-    return Path(spec.origin)
-
-
-def _import(path: Path, target: str) -> Any:
-    where = target.partition(":")[0]
-    if not where.endswith(".py"):
-        return importlib.import_module(where)
-    # The path is part of the name, so that two files called mine.py do not meet in sys.modules.
-    name = f"kdbench_file_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
-
-
-def _short(error: BaseException) -> str:
-    first = str(error).splitlines()[0] if str(error) else ""
-    return f"{type(error).__name__}: {first}" if first else type(error).__name__

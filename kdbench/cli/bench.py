@@ -13,6 +13,7 @@ def add_parser(commands: Any) -> None:
         commands, "bench", execute, "measure the training throughput of methods, without training them"
     )
     options.add_grid(parser)
+    options.add_checkpoint(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="results folder (default: results/SUITE-bench)")
     options.add_compute(parser)
     options.add_json(parser)
@@ -33,6 +34,7 @@ def execute(args: argparse.Namespace) -> int:
 
     grid.drop_broken(args.methods, console)
     compute = options.resolve_compute(args)
+    options.store_checkpoint(args, grid, compute)
     plan = make_plan(grid.suite, grid.ordered, grid.pairs, [], grid.settings, "test", compute, args.data)
     results = Results(args.out or Path("results") / f"{grid.suite.name}-bench")
     outcome = bench(plan, results, console, args.data)

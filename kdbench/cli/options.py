@@ -38,10 +38,22 @@ def add_grid(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--pairs",
-        help="hetero, homo, all, or teacher:student,... (default: hetero; all in a suite that has none of those)",
+        help="hetero, homo, all, or teacher:student,... of the suite's models or timm's, overrides in brackets: "
+        "resnet18[layers=[1,1,1,1]] (default: hetero; all in a suite that has none of those)",
     )
     parser.add_argument(
         "--set", action="append", default=[], metavar="METHOD.NAME=VALUE", help="a hyperparameter, repeatable"
+    )
+
+
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """A teacher of the user's own."""
+    parser.add_argument(
+        "--teacher-checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="trained weights of the teacher of --pairs: safetensors, or a torch checkpoint; images are normalised as "
+        "the suite's (else: kdbench teachers import)",
     )
 
 
@@ -140,11 +152,28 @@ def read_grid(args: argparse.Namespace) -> Grid:
     """
     from kdbench.hyperparameters import parse_settings
     from kdbench.registry import Registry
+    from kdbench.suites.anymodel import select_pairs, with_checkpoint
     from kdbench.suites.loading import load
 
     suite, registry = load(args.suite), Registry.installed()
-    pairs = suite.select_pairs(args.pairs or suite.usual_pairs)
+    suite, pairs = select_pairs(suite, args.pairs or suite.usual_pairs)
+    if getattr(args, "teacher_checkpoint", None) is not None:
+        suite, pairs = with_checkpoint(suite, pairs, args.teacher_checkpoint)
     return Grid(suite, registry, registry.select(args.methods), pairs, parse_settings(args.set))
+
+
+def store_checkpoint(args: argparse.Namespace, grid: Grid, compute: "Compute") -> None:
+    """Import the file of `add_checkpoint`, where one is named and not yet stored.
+
+    Raises:
+        KdbenchError: its weights do not fit, or do not know the task.
+    """
+    from kdbench.study.plan import command_line
+    from kdbench.study.teachers import import_once
+
+    if args.teacher_checkpoint is not None:
+        name = grid.pairs[0].teacher
+        import_once(grid.suite, name, args.teacher_checkpoint, compute, args.data, command_line())
 
 
 def reduce(suite: "Suite", args: argparse.Namespace) -> "Suite":

@@ -13,6 +13,7 @@ def add_parser(commands: Any) -> None:
         commands, "run", execute, "train every method on every pair, measure throughput, write the report"
     )
     options.add_grid(parser)
+    options.add_checkpoint(parser)
     parser.add_argument("--seeds", help="how many, or which: 5 or 0,1,2 (default: the suite's)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="results folder (default: results/SUITE)")
     parser.add_argument(
@@ -63,6 +64,7 @@ def execute(args: argparse.Namespace) -> int:
 
     grid.drop_broken(args.methods, console)
     compute = options.resolve_compute(args)
+    options.store_checkpoint(args, grid, compute)
     console.quiet = compute.shard.rank > 0
     plugins = grid.ordered
     tuned = read_tuned(args.tuned, suite.protocol, [plugin.name for plugin in plugins]) if args.tuned else None

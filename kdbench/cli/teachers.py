@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdbench.cli import options
-from kdbench.errors import EXIT_INCOMPLETE, EXIT_OK, KdbenchError, unknown_name
+from kdbench.errors import EXIT_INCOMPLETE, EXIT_OK, KdbenchError
 
 if TYPE_CHECKING:
     from kdbench.suites.schema import Suite
@@ -59,20 +59,23 @@ def add_parser(commands: Any) -> None:
 
 
 def _chosen(args: argparse.Namespace, only: str | None) -> tuple["Suite", list[str]]:
-    """The suite and those of its teachers that `only` names (None: all).
+    """The suite and the teachers that `only` names, its own or other models of timm's (None: all its own).
 
     Raises:
-        KdbenchError: no such suite, or no such teacher of it.
+        KdbenchError: no such suite, or no such model.
     """
+    from kdbench.suites.anymodel import with_model
     from kdbench.suites.loading import load
+    from kdbench.suites.request import split
 
     suite = load(args.suite)
-    known = list(dict.fromkeys(pair.teacher for pair in suite.pairs))
-    names = known if only is None else list(dict.fromkeys(only.split(",")))
-    for name in names:
-        if name not in known:
-            raise unknown_name(f"teacher of suite {suite.name}", name, known)
-    return suite, names
+    if only is None:
+        return suite, list(dict.fromkeys(pair.teacher for pair in suite.pairs))
+    names: dict[str, None] = {}
+    for word in split(only):
+        suite, name = with_model(suite, word, as_teacher=True)
+        names[name] = None
+    return suite, list(names)
 
 
 def _list(args: argparse.Namespace) -> int:
@@ -89,6 +92,7 @@ def _train(args: argparse.Namespace) -> int:
     from kdbench.study.plan import command_line
     from kdbench.study.progress import Display
     from kdbench.study.teachers import TeacherTask
+    from kdbench.suites.schema import teacher_file
     from kdbench.training import feed
     from kdbench.training.device import default_workers
     from kdbench.training.teacher import pretrained_model
@@ -102,7 +106,7 @@ def _train(args: argparse.Namespace) -> int:
     registry = Registry.installed()
     control = registry.plugins[registry.by_role("control")]
     folder = args.out or suite.own_teachers(args.data)
-    paths = {name: folder / f"{name}.safetensors" for name in names}
+    paths = {name: folder / teacher_file(name) for name in names}
     command = command_line()
     tasks = [
         TeacherTask(suite, name, control, args.seed, compute, args.data, path, command, args.source)
@@ -179,6 +183,7 @@ def _show(args: argparse.Namespace, suite: "Suite", paths: dict[str, Path]) -> N
     """Print what is known of teachers, and how to get those that are not there."""
     from rich.console import Console
 
+    from kdbench.suites.anymodel import request_of
     from kdbench.training.teacher import teacher_metadata
 
     found: list[dict[str, Any]] = []
@@ -187,7 +192,7 @@ def _show(args: argparse.Namespace, suite: "Suite", paths: dict[str, Path]) -> N
         try:
             row |= {"file": str(path), **teacher_metadata(path)}
         except KdbenchError as error:
-            row |= {"error": str(error), "commands": _commands(args, name)}
+            row |= {"error": str(error), "commands": _commands(args, shlex.quote(request_of(suite, name)))}
         found.append(row)
     if args.json:
         options.print_json(found)

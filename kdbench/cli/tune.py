@@ -20,6 +20,7 @@ def add_parser(commands: Any) -> None:
         commands, "tune", execute, "choose hyperparameters: equal random draws a method, on held-out training images"
     )
     options.add_grid(parser)
+    options.add_checkpoint(parser)
     parser.add_argument("--trials", type=int, default=8, metavar="K", help="draws of every method (default: 8)")
     parser.add_argument("--seeds", default="1", help="how many, or which: 5 or 0,1,2 (default: 1)")
     parser.add_argument(
@@ -50,6 +51,7 @@ def execute(args: argparse.Namespace) -> int:
 
     grid.drop_broken(args.methods, console)
     compute = options.resolve_compute(args)
+    options.store_checkpoint(args, grid, compute)
     console.quiet = compute.shard.rank > 0
     usual = make_plan(suite, grid.ordered, grid.pairs, seeds, grid.settings, "val", compute, args.data)
     plan = with_trials(usual, grid.settings, args.trials)

@@ -1,6 +1,8 @@
-"""Building timm models from specs."""
+"""Building models from specs: timm's, and those of any function."""
 
+import inspect
 import sys
+from collections.abc import Callable
 from typing import Any
 from unittest.mock import patch
 
@@ -10,37 +12,66 @@ from torch import nn
 
 import kdbench.models.cifar  # noqa: F401  (registers its networks with timm)
 from kdbench.errors import KdbenchError, unknown_name
+from kdbench.models.adapter import Adapted
 from kdbench.models.spec import ModelSpec
+from kdbench.targets import is_target, module_of, short
+
+USUAL_SIZE = 224
+"""Side in pixels where none is given."""
 
 
-def create_model(spec: ModelSpec, num_classes: int, in_chans: int, image_size: int) -> nn.Module:
-    """A freshly initialised timm model (weights from the global random stream).
+def create_model(spec: ModelSpec, num_classes: int, in_chans: int, image_size: int | None) -> nn.Module:
+    """A freshly initialised model (weights from the global random stream).
 
     Args:
-        image_size: side in pixels; handed on where the architecture is built for one size.
+        image_size: side in pixels; handed on where the architecture is built for one size. None for the size that timm
+            gives it.
 
     Raises:
-        KdbenchError: timm does not know the name, or refuses an override.
+        KdbenchError: there is no such model, it refuses an override, or is no network that kdbench can see into.
     """
     try:
-        return _create(spec.timm, create_arguments(spec, num_classes, in_chans, image_size))
+        arguments = create_arguments(spec, num_classes, in_chans, image_size)
+        if is_target(spec.timm):
+            side = arguments.get("image_size") or arguments.get("img_size") or image_size or USUAL_SIZE
+            return _adapted(spec.timm, arguments, (in_chans, side, side))
+        return _create(spec.timm, arguments)
     except (TypeError, KeyError, AssertionError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise KdbenchError(f"timm cannot build {spec.timm} with {spec.kwargs}: {reason}") from error
+        raise KdbenchError(f"cannot build {spec.timm} with {spec.kwargs}: {reason}") from error
 
 
-def create_arguments(spec: ModelSpec, num_classes: int, in_chans: int, image_size: int) -> dict[str, Any]:
-    """What `timm.create_model` gets beside the name.
+def create_arguments(spec: ModelSpec, num_classes: int, in_chans: int, image_size: int | None) -> dict[str, Any]:
+    """What `timm.create_model`, or the function that a spec names, gets.
 
     Raises:
-        KdbenchError: timm does not know the name.
+        KdbenchError: timm does not know the name, or the function cannot be imported.
     """
+    if is_target(spec.timm):
+        side = image_size or USUAL_SIZE
+        known = {"num_classes": num_classes, "in_chans": in_chans, "img_size": side, "image_size": side}
+        accepted = inspect.signature(_function(spec.timm)).parameters
+        # torchvision's builders take the number of classes among their keywords.
+        return {name: value for name, value in known.items() if name in {"num_classes", *accepted}} | spec.kwargs
     if not timm.is_model(spec.timm):
         raise unknown_name("timm model", spec.timm, list_models())
     arguments: dict[str, Any] = {"num_classes": num_classes, "in_chans": in_chans}
-    if get_pretrained_cfg_value(spec.timm, "fixed_input_size"):
+    if image_size is not None and get_pretrained_cfg_value(spec.timm, "fixed_input_size"):
         arguments["img_size"] = image_size
     return arguments | spec.kwargs
+
+
+def _function(target: str) -> Callable[..., nn.Module]:
+    try:
+        return getattr(module_of(target), target.partition(":")[2])
+    except Exception as error:
+        raise KdbenchError(f"model {target} cannot be imported: {short(error)}") from error
+
+
+def _adapted(target: str, arguments: dict[str, Any], image_shape: tuple[int, int, int]) -> nn.Module:
+    """A network that timm did not make, adapted where it does not answer as timm's do."""
+    network = _function(target)(**arguments)
+    return network if hasattr(network, "forward_intermediates") else Adapted(network, image_shape)
 
 
 def _create(name: str, arguments: dict[str, Any]) -> nn.Module:

@@ -1,24 +1,30 @@
 """Resuming a network from a stage: the graph of its trunk, cut behind that stage.
 
-The trunk's own glue is traced with torch.fx, every block a leaf, so block internals never matter. What is built is
-compared with the plain forward once; a network for which that fails is refused with a reason, never run wrongly.
+The trunk's own glue is traced (`trace`), every block a leaf, so block internals never matter. What is built is compared
+with the plain forward once, on other images and another number of them; a network for which that fails is refused with
+a reason, never run wrongly.
 """
 
-import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_leaves
 
 from kdbench.errors import UnsupportedPair
+from kdbench.models.cut import Traced, Unclean, cut
 from kdbench.models.features import Outputs, StageInfo
+from kdbench.models.layout import Packing, RawLayout, find_packing, prefix_of
+from kdbench.models.trace import forget_constants, trace_trunk, values_of
 
 Entry = Literal["stage", "downsampled"]
 """Where a state enters: right behind the stage, or behind the down-sampling that opens the next one (if it has one)."""
 
-RawLayout = Literal["NCHW", "NHWC", "NLC"]
+ROUNDING = 1e-4
+"""Largest difference that counts as rounding, over the largest value; a wrong cut is off by far more."""
 
 
 class Tail:
@@ -30,32 +36,29 @@ class Tail:
     """
 
     def __init__(
-        self, model: nn.Module, head: Callable[[Tensor], Outputs], trunk: fx.GraphModule, state: Tensor, info: StageInfo
+        self,
+        model: nn.Module,
+        head: Callable[[Any], Outputs],
+        trunk: fx.GraphModule,
+        packing: Packing,
+        feature: Tensor,
     ) -> None:
         """Use `build`.
 
         Args:
             head: pooled feature and logits of the trunk's final features.
             trunk: what lies between the entry and the final features.
-            state: an example of what enters.
+            packing: the form in which the network holds what enters.
+            feature: an example of it as a map.
         """
         self._model = model
         self._head = head
         self._trunk = trunk
-        self.prefix = info.prefix
-        self.layout: RawLayout
-        if state.ndim == 3:
-            self.layout = "NLC"
-            self.channels = state.shape[2]
-            self.grid = info.grid
-        elif info.layout == "tokens":
-            self.layout = "NHWC"
-            self.channels = state.shape[3]
-            self.grid = (state.shape[1], state.shape[2])
-        else:
-            self.layout = "NCHW"
-            self.channels = state.shape[1]
-            self.grid = (state.shape[2], state.shape[3])
+        self._packing = packing
+        self.prefix = packing.prefix
+        self.layout: RawLayout = packing.layout
+        self.channels = feature.shape[1]
+        self.grid = (feature.shape[2], feature.shape[3])
         # Those of the head, too, which is no part of the trunk.
         self._norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         heads = [n for m in trunk.modules() if isinstance(n := getattr(m, "num_heads", None), int)]
@@ -77,7 +80,7 @@ class Tail:
             prefix: (B, prefix, channels), needed when the network has prefix tokens.
         """
         with _frozen_statistics(self._norms):
-            return self._trunk(self.pack(feature, prefix))
+            return self._trunk(self._packing.pack(feature, prefix))
 
     def head(self, final: Tensor) -> Outputs:
         """Pooled feature and logits of the trunk's final features; batch-norm layers as in `final`."""
@@ -94,15 +97,6 @@ class Tail:
             reached = torch.autograd.grad(logits.sum(), everything, allow_unused=True)
         return [parameter for parameter, gradient in zip(everything, reached, strict=True) if gradient is not None]
 
-    def pack(self, feature: Tensor, prefix: Tensor | None = None) -> Tensor:
-        """Bring a map (and prefix tokens) into the network's own layout at the entry."""
-        if self.layout == "NCHW":
-            return feature
-        if self.layout == "NHWC":
-            return feature.permute(0, 2, 3, 1)
-        tokens = feature.flatten(2).transpose(1, 2)
-        return tokens if prefix is None else torch.cat([prefix, tokens], dim=1)
-
     @property
     def prefix_tokens(self) -> Tensor | None:
         """(1, prefix, channels): the network's own class and register tokens, None where it has none."""
@@ -110,118 +104,150 @@ class Tail:
             return None
         names = ("cls_token", "dist_token", "reg_token")
         own = [t.detach() for name in names if isinstance(t := getattr(self._model, name, None), Tensor)]
+        own = [t for t in own if t.ndim == 3 and t.shape[2] == self.channels]
         if sum(t.shape[1] for t in own) != self.prefix:
-            return torch.zeros(1, self.prefix, self.channels)
+            return torch.zeros(1, self.prefix, self.channels, device=next(self._model.parameters()).device)
         return torch.cat(own, dim=1)
 
     @classmethod
     def build(
         cls,
         model: nn.Module,
-        head: Callable[[Tensor], Outputs],
+        head: Callable[[Any], Outputs],
         image_shape: tuple[int, int, int],
         info: StageInfo,
         taps: dict[int, int],
+        features: Callable[[Tensor], dict[int, Tensor]],
         entry: Entry,
     ) -> "Tail":
         """Trace `model`, cut it behind the stage that `info` describes, and check what comes out.
 
+        Where that cannot be right there (inside a residual block, say), it is at the next place that allows it.
+
         Args:
             taps: the model's stages as indices into its `feature_info`.
+            features: the maps of all stages for some images.
 
         Raises:
             UnsupportedPair: the network cannot be cut there, or the cut network is not the network.
         """
         what = f"{type(model).__name__} cannot resume from stage {info.stage}"
-        boundary = _boundary(model, info, taps, entry)
+        if info.tap is None:
+            raise UnsupportedPair(f"{type(model).__name__} has nothing behind stage {info.stage}")
         training = model.training
         model.eval()
         try:
-            trunk = _cut(model, boundary)
-            reference = next(model.parameters())
-            image = torch.randn(
-                (3, *image_shape), generator=torch.Generator().manual_seed(0), dtype=reference.dtype
-            ).to(reference.device)
-            with torch.no_grad():
-                state, final = _state_at(model, boundary, image)
-                if not isinstance(state, Tensor):
-                    raise UnsupportedPair(f"{what}: its state there is a {type(state).__name__}, not one tensor")
-                if not torch.equal(trunk(state), final):
-                    raise UnsupportedPair(f"{what}: the part behind it does not reproduce its output")
-        except UnsupportedPair:
-            raise
+            return cls._resumed(model, head, image_shape, info, taps, features, entry)
+        except UnsupportedPair as reason:
+            raise UnsupportedPair(f"{what}: {reason}") from reason
         except Exception as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UnsupportedPair(f"{what}: {reason}") from error
         finally:
+            forget_constants(model)
             model.train(training)
-        return cls(model, head, trunk, state, info)
+
+    @classmethod
+    def _resumed(
+        cls,
+        model: nn.Module,
+        head: Callable[[Any], Outputs],
+        image_shape: tuple[int, int, int],
+        info: StageInfo,
+        taps: dict[int, int],
+        features: Callable[[Tensor], dict[int, Tensor]],
+        entry: Entry,
+    ) -> "Tail":
+        names = {stage: _tap_name(model, tap) for stage, tap in taps.items()}
+        opening = _opening(model, names.get(info.stage + 1)) if entry == "downsampled" else None
+        images = [_images(model, image_shape, number) for number in (2, 3)]
+        graph, values = trace_trunk(model, [*names.values(), *filter(None, [opening])], images[0])
+        traced = Traced(model, graph, (values, values_of(model, graph, images[1])), (2, 3))
+        with torch.no_grad():
+            found = [features(batch) for batch in images]
+            final = model.forward_features(images[1])  # type: ignore[operator]
+        reason = "no state there holds its features"
+        for place in _places(traced, found, names, info.stage, opening):
+            try:
+                trunk = cut(traced, place.node, place.packing.place)
+            except Unclean as error:
+                reason = str(error)
+                continue
+            own = place.maps[0].shape == found[0][info.stage].shape
+            if not own and not any(True for _ in trunk.parameters()):
+                break
+            prefix = prefix_of(traced.values[1][place.node], place.packing)
+            with torch.no_grad():
+                if not _same(trunk(place.packing.pack(place.maps[1], prefix)), final):
+                    raise UnsupportedPair("the part behind it does not reproduce its output")
+            return cls(model, head, trunk, place.packing, place.maps[0])
+        raise UnsupportedPair(reason)
 
 
-def _boundary(model: nn.Module, info: StageInfo, taps: dict[int, int], entry: Entry) -> str:
-    """Name of the module whose output is the state."""
-    if info.tap is None:
-        raise UnsupportedPair(f"{type(model).__name__} has nothing behind stage {info.stage}")
-    features: Any = model.feature_info
-    if entry == "downsampled" and info.stage + 1 in taps:
-        opening = f"{features[taps[info.stage + 1]]['module']}.downsample"
-        module = dict(model.named_modules()).get(opening)
-        if module is not None and not isinstance(module, nn.Identity):
-            return opening
-    return features[info.tap]["module"]
+@dataclass(frozen=True)
+class _Place:
+    """Where a network may be cut: the node, the form of its value, and that as maps, for both batches."""
+
+    node: fx.Node
+    packing: Packing
+    maps: list[Tensor]
 
 
-class _GlueTracer(fx.Tracer):
-    """Traces a model's `forward_features`; every module is a leaf except the containers above the boundary."""
-
-    def __init__(self, boundary: str) -> None:
-        super().__init__()
-        self.traced_func_name = "forward_features"
-        parts = boundary.split(".")
-        self._containers = {".".join(parts[:i]) for i in range(1, len(parts))}
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return module_qualified_name not in self._containers
-
-
-def _cut(model: nn.Module, boundary: str) -> fx.GraphModule:
-    """The part of `forward_features` behind the module `boundary`, as a function of that module's output."""
-    signature = inspect.signature(model.forward_features)  # type: ignore[arg-type]
-    defaults = {n: p.default for n, p in signature.parameters.items() if p.default is not inspect.Parameter.empty}
-    graph = _GlueTracer(boundary).trace(model, concrete_args=defaults)
-    cuts = [node for node in graph.nodes if node.op == "call_module" and node.target == boundary]
-    if len(cuts) != 1:
-        raise UnsupportedPair(f"its module {boundary} is called {len(cuts)} times")
-    (output,) = (node for node in graph.nodes if node.op == "output")
-    needed: set[fx.Node] = set()
-    pending = [output]
-    while pending:
-        node = pending.pop()
-        if node in needed:
-            continue
-        needed.add(node)
-        if node is not cuts[0]:
-            pending.extend(node.all_input_nodes)
-    tail = fx.Graph()
-    copies: dict[fx.Node, fx.Node] = {cuts[0]: tail.placeholder("state")}
-    for node in graph.nodes:
-        if node not in needed or node is cuts[0]:
-            continue
-        if node.op == "placeholder":
-            raise UnsupportedPair(f"{node.name} is needed on both sides of {boundary}")
-        copies[node] = tail.node_copy(node, copies.__getitem__)
-    return fx.GraphModule(model, tail)
+def _places(
+    traced: Traced, features: list[dict[int, Tensor]], names: dict[int, str], stage: int, opening: str | None
+) -> Iterator[_Place]:
+    """Behind the down-sampling where that is asked for and there is one, behind the stage, or somewhere after it."""
+    values, maps = traced.values, [by_stage[stage] for by_stage in features]
+    tap = traced.named(names[stage])
+    packing = find_packing(values[0][tap], maps[0]) if tap is not None else None
+    if packing is None:
+        # Names in `feature_info` may be wrong, or of a module that adds to what the stage puts out.
+        held = ((node, find_packing(values[0][node], maps[0])) for node in traced.graph.nodes if node.op != "output")
+        tap, packing = next((found for found in held if found[1] is not None), (tap, None))
+    if tap is None:
+        return
+    down = traced.named(opening) if opening else None
+    if down is not None:
+        yield from _as_map(traced, down, packing)
+    if packing is not None:
+        yield _Place(tap, packing, maps)
+    following = features[0].get(stage + 1)
+    for node in traced.behind(tap):
+        if following is not None and find_packing(values[0][node], following) is not None:
+            return
+        yield from _as_map(traced, node, packing)
 
 
-def _state_at(model: nn.Module, boundary: str, image: Tensor) -> tuple[Any, Tensor]:
-    """Output of the module `boundary` and of the whole trunk."""
-    states: list[Any] = []
-    handle = model.get_submodule(boundary).register_forward_hook(lambda *call: states.append(call[2]))
-    try:
-        final = model.forward_features(image)  # type: ignore[operator]
-    finally:
-        handle.remove()
-    return states[0], final
+def _as_map(traced: Traced, node: fx.Node, packing: Packing | None) -> Iterator[_Place]:
+    """A place whose value is a map itself, its axes ordered as behind the stage."""
+    found = [values[node] for values in traced.values]
+    sizes = [len(value) if isinstance(value, Tensor) and value.ndim == 4 else 0 for value in found]
+    if sizes == list(traced.batches):
+        nhwc = packing is not None and packing.layout == "NHWC"
+        maps = [value.permute(0, 3, 1, 2) if nhwc else value for value in found]
+        yield _Place(node, Packing("NHWC" if nhwc else "NCHW"), maps)
+
+
+def _tap_name(model: nn.Module, tap: int) -> str:
+    return model.feature_info[tap]["module"]  # type: ignore[index]
+
+
+def _opening(model: nn.Module, following: str | None) -> str | None:
+    """Name of the down-sampling that opens the following stage, None where it does not begin with one."""
+    module = dict(model.named_modules()).get(f"{following}.downsample")
+    return None if module is None or isinstance(module, nn.Identity) else f"{following}.downsample"
+
+
+def _images(model: nn.Module, image_shape: tuple[int, int, int], number: int) -> Tensor:
+    reference = next(model.parameters())
+    random = torch.Generator().manual_seed(number)
+    return torch.randn((number, *image_shape), generator=random, dtype=reference.dtype).to(reference.device)
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two outputs of a trunk agree, tensor by tensor, but for rounding (memory laid out otherwise)."""
+    pairs = [pair for pair in zip(tree_leaves(one), tree_leaves(other), strict=True) if isinstance(pair[0], Tensor)]
+    return all(a.shape == b.shape and (a - b).abs().max() <= ROUNDING * b.abs().max() for a, b in pairs)
 
 
 @contextmanager

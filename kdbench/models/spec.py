@@ -1,5 +1,7 @@
 """A model as a suite names it, a timm name with keyword overrides; this module imports neither torch nor timm."""
 
+import hashlib
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -12,7 +14,8 @@ class ModelSpec(BaseModel):
     """A timm architecture with keyword overrides, and which of the suite's recipes trains it.
 
     Attributes:
-        timm: name as `timm.create_model` takes it.
+        timm: name as `timm.create_model` takes it; or `FILE.py:function`, `package.module:function` of a function that
+            makes any other network.
         kwargs: keyword overrides (`depth`, `embed_dim`, `channels`, ...).
         kind: what the network is made of.
         recipe: the suite's recipe for this model.
@@ -31,5 +34,10 @@ class ModelSpec(BaseModel):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What determines results: the architecture."""
-        return {"timm": self.timm, "kwargs": self.kwargs}
+        """What determines results: the architecture, for a function in a file of the user's that file's content."""
+        where, _, function = self.timm.partition(":")
+        if not where.endswith(".py"):
+            return {"timm": self.timm, "kwargs": self.kwargs}
+        path = Path(where)
+        source = hashlib.sha256(path.read_bytes()).hexdigest()
+        return {"timm": f"{path.name}:{function}", "kwargs": self.kwargs, "source": source}

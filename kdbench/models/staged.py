@@ -1,6 +1,8 @@
 """Any timm model as stages 1-4, pooled feature and logits, in one forward pass."""
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -9,6 +11,7 @@ from torch import Tensor, nn
 from kdbench.data.normalise import Normalisation
 from kdbench.errors import KdbenchError
 from kdbench.models.features import Feature, Layout, Needs, Outputs, StageInfo
+from kdbench.models.layout import find_packing
 from kdbench.models.resume import Entry, Tail
 from kdbench.models.stages import stage_taps
 
@@ -43,7 +46,8 @@ class StagedModel(nn.Module):
         self.normalisation = normalisation
         self._taps = stage_taps([info["reduction"] for info in model.feature_info])  # type: ignore[union-attr]
         parameters = inspect.signature(model.forward_intermediates).parameters  # type: ignore[arg-type]
-        self._has_prefix = "return_prefix_tokens" in parameters
+        # Asked for prefix tokens, some networks without any fail.
+        self._has_prefix = "return_prefix_tokens" in parameters and bool(getattr(model, "num_prefix_tokens", True))
         self._tails: dict[tuple[int, Entry], Tail] = {}
         self._final_is_stage4 = False
         self._pooled_to_logits = False
@@ -57,9 +61,11 @@ class StagedModel(nn.Module):
         image += torch.linspace(-1, 1, image.numel(), device=image.device, dtype=image.dtype).view_as(image)
         training = self.model.training
         self.model.eval()
+        taps = list(self._taps.values())
         try:
             logits = self.model(image)
-            final, maps, prefixes = self._intermediates(image, sorted(self._taps.values()))
+            with _watched(self.model) as held:
+                final, maps, prefixes = self._intermediates(image, taps)
             pooled = self.model.forward_head(final, pre_logits=True)  # type: ignore[operator]
         except (RuntimeError, AssertionError, ValueError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -73,11 +79,17 @@ class StagedModel(nn.Module):
         # twice, once for each of the two.
         classifier = self.model.get_classifier()  # type: ignore[operator]
         self._pooled_to_logits = isinstance(classifier, nn.Module) and _equal(classifier, pooled, logits)
-        last = maps[-1]
-        layout: Layout = "map" if final.ndim == 4 and final.shape[2:] == last.shape[2:] else "tokens"
+        layouts: list[Layout] = [_layout(held, feature, final) for feature in maps]
         # A network whose trunk ends in a further convolution (MobileNetV2's) has that as its stage-4 output.
-        self._final_is_stage4 = layout == "map" and final.shape[1] != last.shape[1]
-        for (stage, tap), feature, prefix in zip(self._taps.items(), maps, prefixes, strict=True):
+        last = maps[-1]
+        self._final_is_stage4 = (
+            layouts[-1] == "map"
+            and isinstance(final, Tensor)
+            and final.ndim == 4
+            and final.shape[2:] == last.shape[2:]
+            and final.shape[1] != last.shape[1]
+        )
+        for (stage, tap), feature, prefix, layout in zip(self._taps.items(), maps, prefixes, layouts, strict=True):
             is_final = stage == 4 and self._final_is_stage4
             shape = (final if is_final else feature).shape
             self.stages[stage] = StageInfo(
@@ -129,7 +141,13 @@ class StagedModel(nn.Module):
         """
         if (stage, entry) not in self._tails:
             self._tails[stage, entry] = Tail.build(
-                self.model, self.head, self.image_shape, self.stages[stage], self._taps, entry
+                self.model,
+                self.head,
+                self.image_shape,
+                self.stages[stage],
+                self._taps,
+                lambda images: {k: f.map for k, f in self(images, Needs(frozenset(self.stages))).stages.items()},
+                entry,
             )
         return self._tails[stage, entry]
 
@@ -142,8 +160,29 @@ class StagedModel(nn.Module):
         return final, [pair[0] for pair in pairs], [pair[1] for pair in pairs]
 
 
+@contextmanager
+def _watched(model: nn.Module) -> Iterator[list[Any]]:
+    """What the modules of `model` put out while inside, in order."""
+    held: list[Any] = []
+    handles = [module.register_forward_hook(lambda *call: held.append(call[2])) for module in model.modules()]
+    try:
+        yield held
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _layout(held: list[Any], feature: Tensor, final: Any) -> Layout:
+    """What the network computes on where it has this map: the form in which the first of its modules holds it."""
+    for output in held:
+        if (packing := find_packing(output, feature)) is not None:
+            return packing.kind
+    # Its modules hold it in no form of their own (made by the glue): as the trunk ends.
+    return "map" if isinstance(final, Tensor) and final.ndim == 4 and final.shape[1] == feature.shape[1] else "tokens"
+
+
 def _equal(classifier: nn.Module, pooled: Tensor, logits: Tensor) -> bool:
     try:
         return torch.equal(classifier(pooled), logits)
-    except (RuntimeError, TypeError):
+    except (RuntimeError, TypeError, IndexError, ValueError):
         return False

@@ -25,7 +25,7 @@ from kdbench.registry import Plugin
 from kdbench.suites.schema import PairSpec, Suite
 from kdbench.training import feed
 from kdbench.training.device import Compute
-from kdbench.training.teacher import teacher_metadata
+from kdbench.training.teacher import stored_teacher, teacher_metadata
 from kdbench.tuning import Tuned
 
 
@@ -197,7 +197,7 @@ def make_plan(
     data = feed.load(suite.data, data_root)
     identities = {}
     for pair in pairs:
-        teacher = teacher_metadata(suite.teacher_path(pair.teacher, data_root))
+        teacher = teacher_metadata(stored_teacher(suite, pair.teacher, data_root))
         identities[pair.name] = {
             "data": {**suite.data.model_dump(exclude={"source", "teacher_source"}), "sha256": data.sha256},
             "teacher": {

@@ -13,6 +13,7 @@ from scipy import stats
 
 from kdbench.data.normalise import Normalisation
 from kdbench.data.stream import EvaluationSet
+from kdbench.distributed import wait_for_all
 from kdbench.errors import KdbenchError
 from kdbench.method import Method, Pair, Task
 from kdbench.models.create import create_arguments
@@ -20,13 +21,14 @@ from kdbench.models.staged import StagedModel
 from kdbench.records import Status
 from kdbench.registry import Plugin
 from kdbench.study.progress import ContenderState, Emit, Progress
-from kdbench.suites.schema import Data, Suite
+from kdbench.suites.schema import Data, Suite, teacher_file
 from kdbench.training import feed
 from kdbench.training.contender import Contender, build_contender
 from kdbench.training.device import Compute, environment
 from kdbench.training.evaluate import evaluate
 from kdbench.training.lockstep import Position, train
 from kdbench.training.teacher import (
+    file_sha256,
     load_teacher,
     new_model,
     normalisation_of,
@@ -174,10 +176,26 @@ def import_teacher(
     model, origin = pretrained_model(suite, name, classes, source, as_they_are=True)
     teacher = staged(suite, name, model, normalisation, compute)
     test = _test_split(suite, name, data_root, compute)
-    target = suite.own_teachers(data_root) / f"{name}.safetensors"
+    target = suite.own_teachers(data_root) / teacher_file(name)
     facts = {"imported_from": origin, "command": command}
     save_teacher(target, suite, name, teacher, test, compute, facts, imported=True)
     return target
+
+
+def import_once(suite: Suite, name: str, source: Path, compute: Compute, data_root: Path, command: str) -> None:
+    """`import_teacher`, unless what is stored under that name is this file already.
+
+    Raises:
+        KdbenchError: as `import_teacher`.
+    """
+    target = suite.own_teachers(data_root) / teacher_file(name)
+    if not (target.is_file() and source.is_file() and _imported_sha256(target) == file_sha256(source)):
+        import_teacher(suite, name, source, None, compute, data_root, command)
+    wait_for_all()
+
+
+def _imported_sha256(target: Path) -> str | None:
+    return teacher_metadata(target).get("imported_from", {}).get("sha256")
 
 
 def save_teacher(

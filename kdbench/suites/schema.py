@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from kdbench.errors import KdbenchError, unknown_name
 from kdbench.models.spec import ModelSpec
+from kdbench.records import slug
+from kdbench.suites.request import split
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -205,8 +207,8 @@ class Suite(_Strict, frozen=True):
 
     def teacher_path(self, teacher: str, root: Path) -> Path:
         """Where the trained weights of `teacher` lie: in the data folder `root`, else beside the suite file."""
-        own = self.own_teachers(root) / f"{teacher}.safetensors"
-        shipped = self.own_teachers(self.folder) / f"{teacher}.safetensors"
+        own = self.own_teachers(root) / teacher_file(teacher)
+        shipped = self.own_teachers(self.folder) / teacher_file(teacher)
         return shipped if shipped.is_file() and not own.is_file() else own
 
     def own_teachers(self, root: Path) -> Path:
@@ -241,7 +243,7 @@ class Suite(_Strict, frozen=True):
             "hetero": [pair for pair in self.pairs if self.is_hetero(pair)],
             "homo": [pair for pair in self.pairs if not self.is_hetero(pair)],
         }
-        for word in filter(None, (part.strip() for part in request.split(","))):
+        for word in split(request):
             if word in groups:
                 chosen |= {pair.name: pair for pair in groups[word]}
             elif word in by_name:
@@ -263,3 +265,8 @@ class Suite(_Strict, frozen=True):
                 if end not in self.models:
                     return f"pair {pair.name} names the model '{end}', which is not under [models]"
         return None
+
+
+def teacher_file(name: str) -> str:
+    """Of a teacher's weights; the name of a model may be a path with overrides."""
+    return f"{slug(name)}.safetensors"

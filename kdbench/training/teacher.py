@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from kdbench.models.create import create_arguments, create_model
 from kdbench.models.spec import ModelSpec
 from kdbench.models.staged import StagedModel
 from kdbench.records import TeacherRecord
+from kdbench.suites.anymodel import request_of
 from kdbench.suites.schema import Suite
 from kdbench.training.device import Compute
 from kdbench.training.foreign import fit, read_checkpoint
@@ -79,9 +81,13 @@ def pretrained_model(
     _check_classes(str(source), fitted.num_classes, suite, name, num_classes, as_they_are)
     own = model.state_dict()
     model.load_state_dict({n: t for n, t in fitted.state.items() if t.shape == own[n].shape}, strict=False)
-    with source.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return model, {"file": source.name, "sha256": sha256, "matched": fitted.matched}
+    return model, {"file": source.name, "sha256": file_sha256(source), "matched": fitted.matched}
+
+
+def file_sha256(path: Path) -> str:
+    """The hash of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_classes(what: str, theirs: int | None, suite: Suite, name: str, num_classes: int, as_they_are: bool) -> None:
@@ -120,19 +126,28 @@ def _timm_pretrained(spec: ModelSpec, weights: PretrainedCfg, arguments: dict[st
         hub.setLevel(level)
 
 
+def stored_teacher(suite: Suite, name: str, root: Path) -> Path:
+    """The file of a suite's trained teacher.
+
+    Raises:
+        KdbenchError: it is not there.
+    """
+    path = suite.teacher_path(name, root)
+    if not path.is_file():
+        word = shlex.quote(request_of(suite, name))
+        raise KdbenchError(
+            f"teacher {name} is not at {path}; run `kdbench teachers train --suite {suite.name} --only {word}` "
+            f"or `kdbench teachers import {word} FILE --suite {suite.name}`"
+        )
+    return path
+
+
 def teacher_metadata(path: Path) -> dict[str, Any]:
     """The metadata of a teacher file, without its weights.
 
     Raises:
-        KdbenchError: the teacher is not there or was not written by kdbench.
+        KdbenchError: it is no whole file, or was not written by kdbench.
     """
-    if not path.is_file():
-        # A missing teacher's place is DATA/teachers/SUITE/NAME.safetensors (`Suite.teacher_path`).
-        name, suite = path.stem, path.parent.name
-        raise KdbenchError(
-            f"teacher {name} is not at {path}; run `kdbench teachers train --suite {suite} --only {name}` "
-            f"or `kdbench teachers import {name} FILE --suite {suite}`"
-        )
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = {name: json.loads(text) for name, text in (file.metadata() or {}).items()}
@@ -153,7 +168,7 @@ def load_teacher(
     Raises:
         KdbenchError: no weights, weights of another model, or weights that are not those their metadata tells of.
     """
-    path = suite.teacher_path(name, root)
+    path = stored_teacher(suite, name, root)
     metadata = teacher_metadata(path)
     spec = suite.models[name]
     with torch.random.fork_rng(devices=[]):

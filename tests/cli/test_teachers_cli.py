@@ -105,7 +105,7 @@ def test_import_then_verify(proxy: Suite, teachers: Run, tmp_path: Path) -> None
         ("", "arguments are required: ACTION"),
         ("imprt", "unknown: 'imprt'; did you mean import"),
         ("import", "arguments are required: NAME"),
-        ("import vit", "unknown teacher of suite proxy 'vit'; did you mean vit-t"),
+        ("import vit", "unknown model of suite proxy or of timm 'vit'; did you mean vit-t"),
         ("import vit-t none.pth", "cannot read weights none.pth: No such file"),
         ("import vit-t {shipped} --normalisation imagenet", "3 channels"),
         ("import vit-t {shipped}", "does not fit the model VisionTransformer"),
@@ -113,7 +113,7 @@ def test_import_then_verify(proxy: Suite, teachers: Run, tmp_path: Path) -> None
         ("import resnet-t", "has 1000 classes, suite proxy has 10; to fine-tune these weights run"),
         ("train --from none.pth", "say which with --only NAME"),
         ("train --from none.pth --only vit-t,swin-t", "say which with --only NAME"),
-        ("verify --only vit", "unknown teacher of suite proxy 'vit'"),
+        ("verify --only vit", "unknown model of suite proxy or of timm 'vit'"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_3(

@@ -133,7 +133,7 @@ def test_probing_leaves_model_and_random_stream_alone() -> None:
     ("name", "kwargs", "message"),
     [
         ("resnet81", {}, "unknown timm model 'resnet81'; did you mean"),
-        ("resnet18", {"depth": 3}, "timm cannot build resnet18"),
+        ("resnet18", {"depth": 3}, "cannot build resnet18"),
     ],
 )
 def test_bad_specs(name: str, kwargs: dict[str, Any], message: str) -> None:

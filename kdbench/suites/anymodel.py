@@ -1,0 +1,136 @@
+"""Pairs of any models in any suite: `swin_tiny_patch4_window7_224:resnet18[layers=[1,1,1,1]]`.
+
+A model that the suite does not list is what timm calls by that name, or what a function makes, as in
+`torchvision.models:resnet18` and `./mine.py:build` (listed as `torchvision.models.resnet18` and `mine.build`);
+overrides stand in brackets, as TOML writes them. It is trained as the suite trains its own models of the same kind.
+"""
+
+import re
+import tomllib
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from kdbench.errors import KdbenchError, unknown_name
+from kdbench.models.spec import Kind, ModelSpec
+from kdbench.suites.request import split
+from kdbench.suites.schema import PairSpec, Suite
+from kdbench.targets import is_target
+
+_MODEL = re.compile(r"(?P<timm>[^\[\]]+)(\[(?P<overrides>.*)\])?")
+
+
+def select_pairs(suite: Suite, request: str) -> tuple[Suite, list[PairSpec]]:
+    """The pairs of a request such as `hetero,vit_tiny_patch16_224:resnet18`, and the suite with those it does not list.
+
+    Raises:
+        KdbenchError: a model that neither suite nor timm knows, or overrides that are not TOML.
+    """
+    known = {"all", "hetero", "homo", *suite.pair_names}
+    words, pairs = [], []
+    for word in split(request):
+        ends = _ends(word)
+        if word not in known and len(ends) == 2:
+            suite, student = with_model(suite, ends[1], as_teacher=False)
+            suite, teacher = with_model(suite, ends[0], as_teacher=True)
+            pairs.append(PairSpec(teacher=teacher, student=student))
+            word = pairs[-1].name
+        words.append(word)
+    suite = suite.model_copy(update={"pairs": (*suite.pairs, *pairs)}) if pairs else suite
+    return suite, suite.select_pairs(",".join(words))
+
+
+def with_checkpoint(suite: Suite, pairs: Sequence[PairSpec], file: Path) -> tuple[Suite, list[PairSpec]]:
+    """The suite and the pairs with `file` as the teacher's weights; it stands beside the suite's own, as NAME@FILE.
+
+    Raises:
+        KdbenchError: the pairs have several teachers.
+    """
+    teachers = sorted({pair.teacher for pair in pairs})
+    if len(teachers) > 1:
+        raise KdbenchError(
+            f"--teacher-checkpoint {file} is one teacher's, the pairs have {len(teachers)} ({', '.join(teachers)}); "
+            "name pairs of one with --pairs"
+        )
+    (teacher,) = teachers
+    name = f"{teacher}@{file.stem}"
+    own = [PairSpec(teacher=name, student=pair.student) for pair in pairs]
+    models = suite.models | {name: suite.models[teacher]}
+    return suite.model_copy(update={"models": models, "pairs": (*suite.pairs, *own)}), own
+
+
+def _ends(word: str) -> list[str]:
+    """The models of a pair; that of a function has a colon of its own."""
+    ends: list[str] = []
+    parts = split(word, ":")
+    while parts:
+        size = 2 if len(parts) > 1 and is_target(":".join(parts[:2])) else 1
+        ends.append(":".join(parts[:size]))
+        del parts[:size]
+    return ends
+
+
+def with_model(suite: Suite, word: str, as_teacher: bool) -> tuple[Suite, str]:
+    """The suite with the model that `word` asks for, trained as its teachers or as its students are, and its name.
+
+    Raises:
+        KdbenchError: as `select_pairs`; or the name is that of another model.
+    """
+    if word in suite.models:
+        return suite, word
+    spec, name = _spec(suite, word, as_teacher), _name(word)
+    known = suite.models.get(name, spec)
+    if (known.timm, known.kwargs) != (spec.timm, spec.kwargs):
+        raise KdbenchError(f"{word} and {known.timm} would both be called {name}; rename one of them")
+    return suite.model_copy(update={"models": {name: spec} | suite.models}), name
+
+
+def _name(word: str) -> str:
+    """What a model is listed as: pairs and folders are named after it, so it has neither colon nor path."""
+    target, bracket, overrides = word.partition("[")
+    where, colon, function = target.partition(":")
+    if not colon:
+        return word
+    return f"{Path(where).stem if where.endswith('.py') else where}.{function}{bracket}{overrides}"
+
+
+def request_of(suite: Suite, name: str) -> str:
+    """The word that asks for a model of the suite."""
+    spec = suite.models[name]
+    return spec.timm + "".join(name.partition("[")[1:]) if is_target(spec.timm) else name
+
+
+def _spec(suite: Suite, word: str, as_teacher: bool) -> ModelSpec:
+    match = _MODEL.fullmatch(word)
+    if match is None:
+        raise KdbenchError(f"model {word!r} is not of the form NAME or NAME[key=value,...]")
+    # Only who names such a model waits for timm.
+    import timm
+
+    from kdbench.models.kind import kind_of
+
+    if not is_target(match["timm"]) and not timm.is_model(match["timm"]):
+        raise unknown_name(
+            f"model of suite {suite.name} or of timm", match["timm"], [*suite.models, *timm.list_models()]
+        )
+    try:
+        overrides = tomllib.loads(f"value = {{{match['overrides'] or ''}}}")["value"]
+    except tomllib.TOMLDecodeError as error:
+        raise KdbenchError(f"overrides of {word!r} are not TOML, as in resnet18[layers=[1,1,1,1]]: {error}") from error
+    spec = ModelSpec(timm=match["timm"], kwargs=overrides, kind="cnn", recipe="-")
+    kind = kind_of(spec)
+    return spec.model_copy(update={"kind": kind, "recipe": _recipe(suite, kind, as_teacher)})
+
+
+def _recipe(suite: Suite, kind: Kind, as_teacher: bool) -> str:
+    """What trains most of the suite's models of this kind; without any, of those that are no CNNs either, or of all."""
+    own = {pair.teacher if as_teacher else pair.student for pair in suite.pairs}
+    models = [suite.models[name] for name in sorted(own)]
+    for alike in (
+        [model for model in models if model.kind == kind],
+        [model for model in models if (model.kind == "cnn") == (kind == "cnn")],
+        models,
+    ):
+        if alike:
+            return Counter(model.recipe for model in alike).most_common(1)[0][0]
+    raise KdbenchError(f"suite {suite.name} has no pairs, and so no recipe for other models")
