@@ -112,8 +112,8 @@ class Curves(TypedDict):
     loss: dict[str, list[float]]
     eval_epoch: list[int]
     eval_top1: list[float]
-    eval_split: NotRequired[Split]
-    """What `eval_top1` is of; without it, what the cell's accuracies are of."""
+    eval_split: Split
+    """What `eval_top1` is of."""
 
 
 class CellRecord(TypedDict):

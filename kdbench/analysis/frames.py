@@ -213,7 +213,7 @@ class _Reading:
             self.splits.add(record["split"])
             if "curves" in record:
                 self._curves[key] = record["curves"]["eval_epoch"], record["curves"]["eval_top1"]
-                self.curve_split = record["curves"].get("eval_split", record["split"])
+                self.curve_split = record["curves"]["eval_split"]
 
     def cell_frame(self, roles: Mapping[str, Role]) -> pd.DataFrame:
         """One row a planned cell (`CELL_COLUMNS`, then `seconds_<phase>`)."""

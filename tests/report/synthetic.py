@@ -213,6 +213,7 @@ def _write_cell(
                 "loss": {"label": [1.0] * plan.epochs},
                 "eval_epoch": epochs.tolist(),
                 "eval_top1": curve.tolist(),
+                "eval_split": "test" if plan.best else "val",
             },
             "seconds": {"train": 12.0, "eval": 1.5},
             "extra_parameters": 1000 * plan.methods.index(method),
@@ -220,7 +221,6 @@ def _write_cell(
         }
         if not plan.best:
             del record["best_top1"], record["best_epoch"]
-            record["curves"]["eval_split"] = "val"
     write_json(results.cell_path(pair, method, seed, record["key"]), record)
 
 
