@@ -11,14 +11,16 @@ from typing import Any
 import pytest
 import torch
 from torch import multiprocessing
+from torch.nn.parallel import DistributedDataParallel
 
 from kdbench.data.stream import Shard
 from kdbench.distributed import gather, join, leave
 from kdbench.errors import KdbenchError
+from kdbench.models.features import Needs
 from kdbench.records import Results
 from kdbench.training import feed
 from kdbench.training.device import Compute, resolve
-from tests.conftest import NO_DATA
+from tests.conftest import NO_DATA, staged
 from tests.training.course import METHODS, RECIPE, Course
 
 SGD = RECIPE.model_copy(update={"optimizer": "sgd", "lr": 0.05})
@@ -74,6 +76,30 @@ def test_gather_returns_everybodys_rows_with_gradients(tmp_path: Path) -> None:
         assert torch.equal(everybodys, torch.cat(parts))
         # Each process has a loss of its own over all rows; what they say of a row adds up.
         assert torch.equal(gradient, PROCESSES * 2 * parts[rank])
+
+
+def _staged_gradients() -> dict[str, torch.Tensor]:
+    """Under torch's own wrapper where there are several processes; a loss on everything a staged pass returns."""
+    shard = join(torch.device("cpu"))
+    found = {}
+    for name in ("vit_tiny_patch16_224", "test_convnext"):
+        model = staged(name, size=32, **({"depth": 4, "embed_dim": 48} if name.startswith("vit") else {}))
+        images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(3))
+        forward = DistributedDataParallel(model) if shard.world > 1 else model
+        outputs = forward(images[shard.of(torch.arange(4))], Needs(frozenset(model.stages), pooled=True))
+        stages = sum(feature.map.square().mean() for feature in outputs.stages.values())
+        (outputs.logits.square().mean() + outputs.pooled.square().mean() + stages).backward()
+        found |= {f"{name} {key}": p.grad for key, p in model.named_parameters() if p.grad is not None}
+    return found
+
+
+def test_a_staged_model_in_torchs_own_wrapper(tmp_path: Path) -> None:
+    single = _staged_gradients()
+    assert len(single) > 50
+    for found in _in_processes(_staged_gradients, tmp_path):
+        assert found.keys() == single.keys()
+        for key, gradient in single.items():
+            torch.testing.assert_close(found[key], gradient, rtol=1e-4, atol=1e-6, msg=key)
 
 
 def _trained() -> dict[str, dict[str, Any]]:
