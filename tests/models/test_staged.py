@@ -155,3 +155,16 @@ def test_overrides_reach_the_model_while_another_error_is_handled() -> None:
         model = create_model(spec, 10, 3, 32)
     assert len(model.blocks) == 2  # type: ignore[arg-type]
     assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
+
+
+@pytest.mark.parametrize("in_chans", [1, 5])
+@pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224", "mixer_s32_224"])
+def test_any_number_of_channels(name: str, in_chans: int) -> None:
+    model = staged(name, size=64, in_chans=in_chans).eval()
+    images = torch.randn(2, in_chans, 64, 64)
+    assert torch.equal(model(images, ALL).logits, model.model(images))
+
+
+def test_a_network_for_other_channels_says_so() -> None:
+    with pytest.raises(KdbenchError, match="to have 3 channels, but got 5"):
+        staged("torchvision.models:resnet18", size=64, in_chans=5)
