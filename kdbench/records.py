@@ -314,8 +314,8 @@ class Results:
 
 
 def slug(name: str) -> str:
-    """The name of a pair or model in a path: no colon (illegal on some systems), no slash, and never hidden."""
-    return name.replace(":", "--").replace("/", "_").lstrip("._")
+    """The name of a pair or model in a path: no colon (illegal on some systems) and no slash."""
+    return name.replace(":", "--").replace("/", "_")
 
 
 def _files(folder: Path, depth: int) -> Iterator[Path]:

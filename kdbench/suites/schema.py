@@ -268,5 +268,5 @@ class Suite(_Strict, frozen=True):
 
 
 def teacher_file(name: str) -> str:
-    """Of a teacher's weights; the name of a model may be a path with overrides."""
+    """Name of the file of a teacher's weights; the overrides in a model's name may hold what a path cannot."""
     return f"{slug(name)}.safetensors"
