@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from statistics import fmean
 
 import numpy as np
-from scipy.special import chdtrc
+from scipy.special import chdtrc, ndtr
 
 from kdbench.analysis.frames import Group, Study
 from kdbench.analysis.gains import Accuracies
-from kdbench.analysis.stats import ALPHA, ranks
+from kdbench.analysis.stats import ALPHA, ranks, root
 
 MIN_PAIRS = 10
 """A critical difference on fewer pairs separates hardly anything, and is not drawn."""
@@ -86,11 +86,11 @@ def friedman_p(placed: np.ndarray) -> float:
 
 def critical_difference(methods: int, pairs: int) -> float:
     """Nemenyi's critical difference of mean ranks at ALPHA (Demsar 2006, section 3.2.2)."""
-    # SciPy's distributions take a third of a second to import, for every report.
-    from scipy.stats import studentized_range
-
-    q = float(studentized_range.ppf(1 - ALPHA, methods, math.inf)) / math.sqrt(2)
-    return q * math.sqrt(methods * (methods + 1) / (6 * pairs))
+    # The quantile of the range of that many standard normal values; SciPy's own takes half a second, for every report.
+    z = np.linspace(-9, 9, 2001)
+    density = methods * (z[1] - z[0]) * np.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+    q = root(lambda width: float(density @ (ndtr(z) - ndtr(z - width)) ** (methods - 1)) - (1 - ALPHA), 0, 20)
+    return q / math.sqrt(2) * math.sqrt(methods * (methods + 1) / (6 * pairs))
 
 
 def _cliques(ranked: Sequence[float], difference: float) -> list[tuple[int, int]]:

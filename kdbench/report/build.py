@@ -46,11 +46,9 @@ def _illustrated(content: Content) -> dict[str, bytes]:
     # Matplotlib is slow to import, and the other formats do without.
     from kdbench.report import plots
 
-    files, embedded = {}, []
-    for plot in plots.draw(content):
-        files |= {f"figures/{plot.name}.{suffix}": plots.render(plot.figure, suffix) for suffix in plots.FORMATS}
-        embedded.append((f"figures/{plot.name}.png", plot.title))
-    return files | {"report.md": page(content, embedded).encode()}
+    planned = plots.planned(content)
+    files = {f"figures/{name}": data for name, data in plots.rendered(planned, content).items()}
+    return files | {"report.md": page(content, [(f"figures/{plot.name}.png", plot.title) for plot in planned]).encode()}
 
 
 def _json(content: Content) -> str:

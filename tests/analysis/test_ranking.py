@@ -18,6 +18,12 @@ def test_critical_differences_have_the_q_of_demsars_table_5(methods: int, q: flo
     assert critical_difference(methods, 14) == pytest.approx(q * math.sqrt(methods * (methods + 1) / 84), abs=2e-3)
 
 
+@pytest.mark.parametrize("methods", [2, 3, 10, 40])
+def test_critical_differences_have_the_q_of_scipy(methods: int):
+    q = scipy_stats.studentized_range.ppf(0.95, methods, math.inf) / math.sqrt(2)
+    assert critical_difference(methods, 14) == pytest.approx(q * math.sqrt(methods * (methods + 1) / 84), rel=1e-6)
+
+
 def test_friedman_is_scipys_with_and_without_ties():
     random = np.random.default_rng(0)
     for scores in (random.normal(size=(12, 5)), random.integers(0, 4, (12, 5)).astype(float)):

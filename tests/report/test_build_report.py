@@ -15,6 +15,7 @@ from kdbench.analysis.frames import load
 from kdbench.records import Results
 from kdbench.report.build import build_report
 from kdbench.report.content import collect
+from tests.command import kdbench
 
 FIGURES = ["gains", "tradeoff", "curves", "phases"]
 
@@ -121,6 +122,18 @@ def test_neither_torch_nor_the_training_code_is_imported():
     )
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_process_of_its_own_writes_the_same_bytes(tmp_path: Path):
+    """It draws in two processes; this one, which has torch loaded, in itself."""
+    plan = Plan(pairs=PAIRS[:2])
+    here, _ = built(tmp_path, plan)
+    done = kdbench("report", tmp_path, "--out", tmp_path / "fresh", "--json", OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stderr
+    there = {
+        path.relative_to(tmp_path / "fresh").as_posix(): path.read_bytes() for path in (tmp_path / "fresh").rglob("*.*")
+    }
+    assert there == here
 
 
 def test_results_of_a_default_report_are_not_read_as_records(tmp_path: Path):
