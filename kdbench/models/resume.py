@@ -207,23 +207,24 @@ def _places(
     if tap is None:
         return
     down = traced.named(opening) if opening else None
+    following = features[0].get(stage + 1)
+    grids = [feature.shape[2:] for feature in (maps[0], following) if feature is not None]
     if down is not None:
-        yield from _as_map(traced, down, packing)
+        yield from _as_map(traced, down, grids)
     if packing is not None:
         yield _Place(tap, packing, maps)
-    following = features[0].get(stage + 1)
     for node in traced.behind(tap):
         if following is not None and find_packing(values[0][node], following) is not None:
             return
-        yield from _as_map(traced, node, packing)
+        yield from _as_map(traced, node, grids)
 
 
-def _as_map(traced: Traced, node: fx.Node, packing: Packing | None) -> Iterator[_Place]:
-    """A place whose value is a map itself, its axes ordered as behind the stage."""
+def _as_map(traced: Traced, node: fx.Node, grids: list[torch.Size]) -> Iterator[_Place]:
+    """A place whose value is a map itself; channels come last only where that alone leaves one of the `grids`."""
     found = [values[node] for values in traced.values]
     sizes = [len(value) if isinstance(value, Tensor) and value.ndim == 4 else 0 for value in found]
     if sizes == list(traced.batches):
-        nhwc = packing is not None and packing.layout == "NHWC"
+        nhwc = found[0].shape[1:3] in grids and found[0].shape[2:] not in grids
         maps = [value.permute(0, 3, 1, 2) if nhwc else value for value in found]
         yield _Place(node, Packing("NHWC" if nhwc else "NCHW"), maps)
 

@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import update_bn
 
+from kdbench.data.normalise import normalise
 from kdbench.data.stream import Counted, TrainingStream
 from kdbench.method import Method, Pair, Task
 from kdbench.models.staged import StagedModel
@@ -84,6 +86,9 @@ class Arena:
         classes = data.classes or REHEARSED_CLASSES
         noise = Noise(data.image_shape, recipe, classes, pair.name, compute.device)
         teacher = new_model(suite, pair.teacher, classes, compute).requires_grad_(False).eval()
+        # The features of a trained network are of its batch norms' scale; those of a fresh one may be of any.
+        raw, _ = next(noise.epoch(0))
+        update_bn([normalise(raw, teacher.normalisation)], teacher.model)
         spec = suite.models[pair.teacher]
         record = TeacherRecord(name=pair.teacher, timm=spec.timm, kind=spec.kind, sha256="", top1=0.0)
         task = Task(classes, data.image_shape, len(noise), recipe.epochs)

@@ -106,6 +106,11 @@ def test_entering_behind_the_down_sampling() -> None:
     assert resnet.tail(3, "downsampled").grid == resnet.stages[3].grid
 
 
+def test_a_down_sampling_may_leave_channels_elsewhere_than_the_stage_had_them() -> None:
+    tail = staged("pvt_v2_b0", size=64).tail(3, "downsampled")
+    assert (tail.channels, tail.grid, tail.layout) == (256, (2, 2), "NHWC")
+
+
 @pytest.mark.parametrize(
     ("name", "size"), [("resnet18", 64), ("mobilenetv4_conv_small", 64), ("cifar_mobilenetv2", 32)]
 )
