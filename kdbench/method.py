@@ -27,7 +27,7 @@ or with `--set mine.weight=2`. The sum of the returned terms is what the student
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -40,10 +40,14 @@ from kdbench.models.resume import Tail
 from kdbench.models.staged import StagedModel
 from kdbench.records import Role
 
+Kind = Literal["logit", "feature", "relation", "contrastive", "other"]
+"""What a method transfers: outputs, features one by one, how images or classes relate, which image is which."""
+
 __all__ = [
     "Batch",
     "Choice",
     "Feature",
+    "Kind",
     "Layout",
     "LogUniform",
     "Method",
@@ -63,11 +67,18 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Task:
-    """What is learned: number of classes, (channels, side, side) of an image, number of training images, epochs."""
+    """What is learned.
+
+    Attributes:
+        num_classes: width of the logits.
+        image_shape: (channels, side, side).
+        labels: (N,) int64 of the training images, in the order that `Batch.index` counts in.
+        epochs: of the training.
+    """
 
     num_classes: int
     image_shape: tuple[int, int, int]
-    num_samples: int
+    labels: Tensor
     epochs: int
 
 
@@ -90,6 +101,8 @@ class Method(nn.Module):
     Attributes:
         aliases: further names it is known by.
         published: what the tables of published numbers (`kdbench published`) call it.
+        kind: what it transfers.
+        paper, venue: where it was published, such as "arXiv 1503.02531" and "CVPR 2022".
         role: leave it; `control` and `baseline` are the two methods every other is compared with.
         presets: hyperparameters by protocol; a suite names the protocol whose values apply to all its methods.
         search_space: what `kdbench tune` draws hyperparameters from, by name; it is the same for every pair.
@@ -98,11 +111,18 @@ class Method(nn.Module):
         starved: trainable parameters (by prefix) that the loss does not reach, with the reason; may be set in `build`.
         student_needs: what it needs of the student besides the logits. Set it in `build` where it depends on options.
         teacher_needs: the same for the teacher; None when it uses no teacher at all.
+        second_view: whether it compares two views of each image: outputs carry those of the other one in `second`.
+        inference_needs: what `predict` needs of the student, for a method that overrides it; such a method is in the
+            open division.
+        inference_parameters: what `predict` adds to the parameters of the student.
         pair: the models and the task it was built for.
     """
 
     aliases: ClassVar[tuple[str, ...]] = ()
     published: ClassVar[tuple[str, ...]] = ()
+    kind: ClassVar[Kind] = "other"
+    paper: ClassVar[str] = ""
+    venue: ClassVar[str] = ""
     role: ClassVar[Role] = "method"
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
     search_space: ClassVar[SearchSpace] = {}
@@ -111,6 +131,9 @@ class Method(nn.Module):
     starved: Mapping[str, str] = MappingProxyType({})
     student_needs = Needs()
     teacher_needs: Needs | None = Needs()
+    second_view: bool = False
+    inference_needs: Needs | None = None
+    inference_parameters: int = 0
 
     def __init__(self, pair: Pair, hyperparameters: dict[str, Any]) -> None:
         """Built by the harness, which has validated `hyperparameters`; a method overrides `build`."""
@@ -142,3 +165,11 @@ class Method(nn.Module):
         What it is given is shared with other methods: none of it may be changed in place, but the student's outputs.
         """
         raise NotImplementedError(f"{type(self).__name__} has no forward")
+
+    def predict(self, student: Outputs) -> Tensor:
+        """The logits (B, classes) that count at evaluation; usually the student's own, which this is not asked for.
+
+        Args:
+            student: logits and what `inference_needs` asks for, in eval mode.
+        """
+        return student.logits

@@ -154,6 +154,8 @@ class CellRecord(TypedDict):
     curves: NotRequired[Curves]
     seconds: NotRequired[dict[str, float]]
     extra_parameters: NotRequired[int]
+    inference_parameters: NotRequired[int]
+    """Those of the method without which the student does not reach `top1`; 0 where it answers alone."""
     checkpoint: NotRequired[str | None]
 
 
@@ -209,8 +211,9 @@ class ThroughputRecord(TypedDict):
     peak_memory: NotRequired[int | None]
     """Bytes; None where the device does not tell."""
     extra_parameters: NotRequired[int]
+    inference_parameters: NotRequired[int]
     flops: NotRequired[dict[str, float]]
-    """Per image: student (forward), teacher (forward, 0 when unused), train (3 x student + teacher)."""
+    """Per image: student (forward), teacher (forward, 0 when unused), train (3 x student + teacher, of every view)."""
     matmul_flops: NotRequired[float]
     """FLOP/s of a large matrix product on the same device in the same precision."""
 

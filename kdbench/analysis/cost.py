@@ -33,6 +33,7 @@ class PairCost:
         clean: whether the machine was ours alone and not throttled; None where that is not known.
         unclean: why it was not.
         extra_parameters: trainable parameters beside the student's.
+        inference_parameters: parameters beside the student's that its predictions need.
         peak_memory: bytes.
         flops: per image, by part.
         utilisation: share in [0, 1] of the device's matrix rate that the networks' operations reach; a method's own
@@ -55,6 +56,7 @@ class PairCost:
     clean: bool | None
     unclean: tuple[str, ...]
     extra_parameters: int | None
+    inference_parameters: int | None
     peak_memory: int | None
     flops: dict[str, float]
     utilisation: float
@@ -117,6 +119,7 @@ def _pair_cost(study: Study, pair: str, method: str, record: dict[str, Any]) -> 
         clean=_known(measured.get("clean"), bool, None),
         unclean=tuple(measured.get("unclean") or ()),
         extra_parameters=_known(measured.get("extra_parameters"), int, None),
+        inference_parameters=_known(measured.get("inference_parameters"), int, None),
         peak_memory=_known(measured.get("peak_memory"), int, None),
         flops=flops,
         utilisation=p50 * flops.get("train", math.nan) / _known(rate, float, math.nan),

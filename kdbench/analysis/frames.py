@@ -48,8 +48,8 @@ _OWN_COLUMNS = (
 """Those that a cell's record holds as they are; the plan says the others."""
 THROUGHPUT_COLUMNS = [
     *("pair", "method", "role", "status", "error", "environment", "batch_size"),
-    *("blocks", "control_blocks", "baseline_blocks", "phases", "peak_memory", "extra_parameters"),
-    *("flops", "matmul_flops", "phases_to_step", "clean", "unclean", "repeated"),
+    *("blocks", "control_blocks", "baseline_blocks", "phases", "phases_to_step", "peak_memory"),
+    *("extra_parameters", "inference_parameters", "flops", "matmul_flops", "clean", "unclean", "repeated"),
 ]
 EQUAL_TIME_COLUMNS = ["pair", "method", "epochs", "seed", "top1"]
 
@@ -261,7 +261,7 @@ class _Reading:
 def _throughput_frame(records: list[ThroughputRecord]) -> pd.DataFrame:
     rows = [{name: record.get(name) for name in THROUGHPUT_COLUMNS} for record in records]
     return pd.DataFrame(rows, columns=THROUGHPUT_COLUMNS).astype(
-        dict.fromkeys(("batch_size", "peak_memory", "extra_parameters"), "Int64")
+        dict.fromkeys(("batch_size", "peak_memory", "extra_parameters", "inference_parameters"), "Int64")
     )
 
 

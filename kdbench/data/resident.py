@@ -165,6 +165,9 @@ class ResidentStream(TrainingStream):
         if self._gathers and augment.shift > source.shift:
             raise KdbenchError(f"images padded for a shift of {source.shift} px cannot be shifted by {augment.shift}")
 
+    def with_recipe(self, recipe: Recipe) -> "ResidentStream":
+        return ResidentStream(self._source, recipe, self.num_classes, self.seed, self.pair, self.shard)
+
     def images(self, epoch: int, batches: Sequence[Tensor]) -> Iterator[Tensor]:
         index = torch.cat(list(batches))
         order = Order(index.numpy(), len(batches[0]), len(self), self.labels.device)

@@ -17,6 +17,10 @@ from kdbench.data.mixing import Mixer
 from kdbench.data.seeds import Axis, derive_seed
 from kdbench.suites.schema import Data, Recipe
 
+SECOND_VIEW = "rand-m3-n2"
+"""RandAugment on top of a recipe without it, for second views: two operations at a third of the full strength, as
+Multi-Level Logit Distillation has them (CVPR 2023; magnitude 10 of 30 in its code, 3 of 10 in timm's notation)."""
+
 
 @dataclass(frozen=True)
 class Shard:
@@ -93,6 +97,7 @@ class TrainingStream(ABC):
         self.seed = seed
         self.pair = pair
         self.shard = shard or ALONE
+        self.view = 1
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -113,11 +118,24 @@ class TrainingStream(ABC):
             (B, C, side, side) on the device, float in [0, 255], not normalised.
         """
 
+    @abstractmethod
+    def with_recipe(self, recipe: Recipe) -> "TrainingStream":
+        """The same images under another recipe."""
+
+    def second_view(self, epoch: int) -> Iterator[Tensor]:
+        """The images of an epoch, batch by batch, augmented anew: by the recipe, and more strongly where that is weak.
+
+        They are not mixed, and so belong to the same labels and targets only where the recipe does not mix either.
+        """
+        augment = self.recipe.augment
+        stronger = augment.model_copy(update={"randaugment": augment.randaugment or SECOND_VIEW})
+        other = self.with_recipe(self.recipe.model_copy(update={"augment": stronger}))
+        other.view = 2
+        return other.images(epoch, self._batches(epoch))
+
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Batch]]:
         """Images (B, C, side, side), float in [0, 255] and not normalised, with what a method sees of the batch."""
-        size, steps = self.recipe.batch_size, self.steps_per_epoch
-        order = torch.randperm(len(self), generator=self.generator("order", epoch))
-        batches = [self.shard.of(order[step * size : (step + 1) * size]) for step in range(steps)]
+        batches, steps = self._batches(epoch), self.steps_per_epoch
         # One copy to the device for all batches: a copy for each would wait for the device.
         indices = torch.cat(batches).to(self.labels.device).split(len(batches[0]))
         mixer = Mixer(self.recipe.augment, self.recipe.label_smoothing, self.num_classes, self.rng("mix", epoch))
@@ -135,19 +153,30 @@ class TrainingStream(ABC):
                 ),
             )
 
+    def _batches(self, epoch: int) -> list[Tensor]:
+        """Positions in the training set, (B,) each, on the host."""
+        size = self.recipe.batch_size
+        order = torch.randperm(len(self), generator=self.generator("order", epoch))
+        return [self.shard.of(order[step * size : (step + 1) * size]) for step in range(self.steps_per_epoch)]
+
+    def seed_of(self, axis: Axis, epoch: int, *place: int) -> int:
+        """The seed of an axis, another one for each view."""
+        again = (self.view,) if self.view > 1 else ()
+        return derive_seed(self.seed, axis, self.pair, epoch, *place, *again)
+
     def erasing(self, epoch: int, data: Data, order: Order) -> Erasing | None:
         """The recipe's random erasing of an epoch, on the device; None where it has none."""
         if not self.recipe.augment.erasing:
             return None
-        seed = derive_seed(self.seed, "noise", self.pair, epoch, self.shard.rank)
+        seed = self.seed_of("noise", epoch, self.shard.rank)
         mean, std = torch.tensor([data.mean, data.std], device=order.device)
         noise = Noise(mean, std, torch.Generator(order.device).manual_seed(seed))
         return Erasing(self.recipe.augment.erasing, noise, data.image_size, self.rng("erasing", epoch), order)
 
     def generator(self, axis: Axis, epoch: int) -> torch.Generator:
         """The host's random stream of an axis."""
-        return torch.Generator().manual_seed(derive_seed(self.seed, axis, self.pair, epoch))
+        return torch.Generator().manual_seed(self.seed_of(axis, epoch))
 
     def rng(self, axis: Axis, epoch: int) -> np.random.Generator:
         """The same for numpy."""
-        return np.random.default_rng(derive_seed(self.seed, axis, self.pair, epoch))
+        return np.random.default_rng(self.seed_of(axis, epoch))

@@ -14,7 +14,6 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import Compose
 
 from kdbench.data.augment.members import Order
-from kdbench.data.seeds import derive_seed
 from kdbench.data.sources import FileSet, ImageSet
 from kdbench.data.stream import ALONE, Shard, TrainingStream
 from kdbench.data.transforms import evaluation_transform, training_transform
@@ -53,8 +52,14 @@ class StreamedStream(TrainingStream):
         self._transform = training_transform(data, recipe.augment)
         self._workers = workers
 
+    def with_recipe(self, recipe: Recipe) -> "StreamedStream":
+        device, workers = self.labels.device, self._workers
+        return StreamedStream(
+            self._split, self._data, recipe, self.num_classes, self.seed, self.pair, device, workers, self.shard
+        )
+
     def images(self, epoch: int, batches: Sequence[Tensor]) -> Iterator[Tensor]:
-        seed_of = partial(derive_seed, self.seed, "augment", self.pair, epoch)
+        seed_of = partial(self.seed_of, "augment", epoch)
         pieces = _Pieces(self._split, _mode(self._data), self._transform, seed_of)
         order = Order(torch.cat(list(batches)).numpy(), len(batches[0]), len(self), self.labels.device)
         erasing = self.erasing(epoch, self._data, order)

@@ -53,11 +53,13 @@ class Outputs:
         logits: (B, classes).
         pooled: (B, D), what the classifier consumes; None unless asked for.
         stages: the stage features asked for.
+        second: the same of a second view of the same images, for a method that asks for one (`Method.second_view`).
     """
 
     logits: Tensor
     pooled: Tensor | None = None
     stages: dict[int, Feature] = field(default_factory=dict)
+    second: "Outputs | None" = None
 
 
 @dataclass(frozen=True)

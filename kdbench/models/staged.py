@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kdbench.data.normalise import Normalisation
-from kdbench.errors import KdbenchError
+from kdbench.errors import KdbenchError, UnsupportedPair
 from kdbench.models.features import Feature, Layout, Needs, Outputs, StageInfo
 from kdbench.models.layout import find_packing
 from kdbench.models.resume import Entry, Tail
@@ -132,6 +132,17 @@ class StagedModel(nn.Module):
         classify = self.model.get_classifier() if self._pooled_to_logits else None  # type: ignore[operator]
         logits = self.model.forward_head(final) if classify is None else classify(vector)  # type: ignore[operator]
         return Outputs(logits, vector, stages)
+
+    def classify(self, pooled: Tensor) -> Tensor:
+        """The logits (B, classes) of pooled features (B, D), such as those of another network.
+
+        Raises:
+            UnsupportedPair: the network does more between the two than one classifier.
+        """
+        classifier = self.model.get_classifier() if self._pooled_to_logits else None  # type: ignore[operator]
+        if classifier is None:
+            raise UnsupportedPair(f"{type(self.model).__name__} has no classifier that takes its pooled feature alone")
+        return classifier(pooled)
 
     def tail(self, stage: int, entry: Entry = "stage") -> Tail:
         """The network from `stage` on, sharing its modules; built once.

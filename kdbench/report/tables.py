@@ -173,6 +173,8 @@ def cost_table(content: Content, pair: str) -> pd.DataFrame:
             if phase in cost.phases or not cost.phases
         }
         cells["extra parameters"] = text.count(cost.extra_parameters)
+        if any(other.inference_parameters for other in content.costs.values()):
+            cells["kept at inference"] = text.count(cost.inference_parameters)
         cells["peak memory"] = text.size(cost.peak_memory)
         flops = cost.flops.get("train")
         cells["MFLOP/image"] = text.NONE if flops is None else f"{flops / 1e6:,.1f}"

@@ -189,7 +189,8 @@ class _GroupRun:
         """Top-1 on a split: a point of the learning curve, the accuracy of the cell, or both."""
         before = split.reads
         with contender.evaluated() as model:
-            result = evaluate(model, split, self.group.suite.eval_batch_size, self.arena.compute)
+            size, compute = self.group.suite.eval_batch_size, self.arena.compute
+            result = evaluate(model, split, size, compute, contender.predictor)
         self.reads[contender.name][split.part] += split.reads - before
         if split is self.followed:
             epochs, top1 = self.curves[contender.name]
@@ -232,6 +233,7 @@ class _GroupRun:
         )
         record["seconds"] = seconds
         record["extra_parameters"] = contender.extra_parameters
+        record["inference_parameters"] = contender.method.inference_parameters
         record["checkpoint"] = str(path.relative_to(group.results))
         _write(group, cell, record)
         self.states[contender.name].status = "done"
@@ -252,6 +254,7 @@ class _GroupRun:
                     "pair": group.pair.name,
                     "seed": group.seed,
                     "top1": final.top1,
+                    "inference_parameters": contender.method.inference_parameters,
                 },
             )
 

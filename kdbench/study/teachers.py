@@ -97,7 +97,7 @@ class TeacherTask:
         stream = feed.open_training(
             self.data, self.data_root, 0.0, recipe, self.seed, f"teacher {self.name}", self.compute
         )
-        task = Task(classes, suite.data.image_shape, len(stream), recipe.epochs)
+        task = Task(classes, suite.data.image_shape, stream.labels, recipe.epochs)
         origin: dict[str, str] = {}
 
         def make() -> StagedModel:

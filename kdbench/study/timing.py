@@ -62,6 +62,7 @@ class TimingTask:
                 self._write(self._header(plan, environment_id, "unsupported", str(reason)))
             except Exception as error:
                 self._write(self._header(plan, environment_id, "failed", describe(error)))
+        methods = {contender.name: contender.method for contender in contenders}
         extra = {contender.name: contender.extra_parameters for contender in contenders}
         found, around = measure(arena, contenders, lambda share: emit(Progress(self.label, share)))
         shape, classes = arena.task.image_shape, arena.task.num_classes
@@ -74,7 +75,9 @@ class TimingTask:
                 continue
             measured = found[plan.name]
             record = self._header(plan, environment_id, "done", None)
-            taught = teacher if plan.plugin.method.teacher_needs is not None else 0.0
+            method = methods[plan.name]
+            taught = teacher if method.teacher_needs is not None else 0.0
+            views = 2 if method.second_view else 1
             record["batch_size"] = arena.stream.recipe.batch_size
             record["blocks"] = measured.blocks
             record["control_blocks"] = blocks.get("control", [])
@@ -85,8 +88,9 @@ class TimingTask:
             record["clean"], record["unclean"], record["repeated"] = around.clean, around.reasons, around.repeated
             record["peak_memory"] = measured.peak_memory
             record["extra_parameters"] = extra[plan.name]
+            record["inference_parameters"] = method.inference_parameters
             record["matmul_flops"] = rate
-            record["flops"] = {"student": student, "teacher": taught, "train": 3 * student + taught}
+            record["flops"] = {"student": student, "teacher": taught, "train": views * (3 * student + taught)}
             self._write(record)
 
     def lost(self, status: Status, error: str) -> None:

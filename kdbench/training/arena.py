@@ -19,6 +19,7 @@ from kdbench.suites.schema import PairSpec, Recipe, Suite
 from kdbench.training import feed
 from kdbench.training.contender import Contender, build_contender
 from kdbench.training.device import Compute
+from kdbench.training.lockstep import Views, drawn
 from kdbench.training.selfcheck import Check, self_check
 from kdbench.training.teacher import load_teacher, new_model
 from kdbench.training.watch import build_watched
@@ -75,7 +76,7 @@ class Arena:
             stream=stream,
             evaluation=evaluated_on(split),
             validation=evaluated_on("val") if split == "test" and data.reserve_holdout else None,
-            task=Task(classes, data.image_shape, len(stream), recipe.epochs),
+            task=Task(classes, data.image_shape, stream.labels, recipe.epochs),
         )
 
     @classmethod
@@ -91,7 +92,7 @@ class Arena:
         update_bn([normalise(raw, teacher.normalisation)], teacher.model)
         spec = suite.models[pair.teacher]
         record = TeacherRecord(name=pair.teacher, timm=spec.timm, kind=spec.kind, sha256="", top1=0.0)
-        task = Task(classes, data.image_shape, len(noise), recipe.epochs)
+        task = Task(classes, data.image_shape, noise.labels, recipe.epochs)
         return cls(suite, pair, 0, compute, teacher, record, noise, Counted("noise", noise), None, task)
 
     def contender(self, name: str, method: type[Method], hyperparameters: dict[str, Any]) -> Contender:
@@ -123,9 +124,10 @@ class Arena:
 
     def check(self, contender: Contender) -> list[Check]:
         """Self-check `contender`, and use it up, on the first images of the training stream."""
-        raw, batch = next(self.stream.epoch(0))
+        raw, batch, second = next(drawn([contender], self.stream, 0))
         few = slice(min(CHECK_BATCH, len(raw)))
-        return self_check(contender, self.teacher, raw[few], batch.part(few), self.compute)
+        views = Views(raw[few], None if second is None else second[few])
+        return self_check(contender, self.teacher, views, batch.part(few), self.compute)
 
 
 class Noise(TrainingStream):
@@ -137,6 +139,9 @@ class Noise(TrainingStream):
         labels = torch.arange(CHECK_BATCH, device=device) % num_classes
         super().__init__(labels, recipe.model_copy(update={"batch_size": CHECK_BATCH}), num_classes, 0, pair)
         self._shape = shape
+
+    def with_recipe(self, recipe: Recipe) -> "Noise":
+        return Noise(self._shape, recipe, self.num_classes, self.pair, self.labels.device)
 
     def images(self, epoch: int, batches: Sequence[Tensor]) -> Iterator[Tensor]:
         generator = self.generator("rehearsal", epoch)

@@ -1,7 +1,8 @@
 """A contender: one student trained by one method, with everything that belongs to its training."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from timm.utils.model_ema import ModelEmaV3
@@ -105,19 +106,26 @@ class Contender:
         """Trainable parameters of the method."""
         return sum(p.numel() for p in self.method.parameters() if p.requires_grad)
 
+    @property
+    def predictor(self) -> Method | None:
+        """The method, where it is what answers at evaluation."""
+        return self.method if self.method.inference_needs is not None else None
+
     def learn(
-        self, images: Tensor, teacher: Outputs | None, batch: Batch, share: float = 1.0, mark: Mark = no_mark
+        self, views: Sequence[Tensor], teacher: Outputs | None, batch: Batch, share: float = 1.0, mark: Mark = no_mark
     ) -> None:
         """Add the gradients of a batch, or of a part of one.
 
         Args:
-            images: normalised for this student.
+            views: the images, normalised for this student, and a second view of them if the method asks for one.
             teacher: what the teacher said of the same images; None for a method that uses none.
             share: of this part in the batch.
         """
         with self._stream.active():
             with self._compute.autocast():
-                outputs = self.student(images, self.method.student_needs)
+                outputs, *again = (self.student(images, self.method.student_needs) for images in views)
+                if again:
+                    outputs = replace(outputs, second=again[0])
                 mark("student")
                 terms = self.method(outputs, teacher if self.method.teacher_needs is not None else None, batch)
                 loss = total(terms)

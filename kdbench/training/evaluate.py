@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from kdbench.data.normalise import normalise
 from kdbench.data.stream import EvaluationSet
-from kdbench.models.staged import StagedModel
+from kdbench.method import Method
+from kdbench.models.staged import LOGITS, StagedModel
 from kdbench.training.device import Compute
 
 
@@ -22,19 +23,29 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(model: StagedModel, split: EvaluationSet, batch_size: int, compute: Compute) -> Evaluation:
-    """Evaluate in eval mode and leave the model in the mode it was in; one device sync at the end."""
-    training = model.training
-    model.eval()
+def evaluate(
+    model: StagedModel, split: EvaluationSet, batch_size: int, compute: Compute, predictor: Method | None = None
+) -> Evaluation:
+    """Evaluate in eval mode and leave everything in the mode it was in; one device sync at the end.
+
+    Args:
+        predictor: the method, where the student's own logits are not what counts.
+    """
+    modules = [(module, module.training) for module in (model, predictor) if module is not None]
+    for module, _ in modules:
+        module.eval()
+    needs = predictor.inference_needs if predictor is not None else None
     first, fifth = [], []
     for raw, labels in split.batches(batch_size):
         with compute.autocast():
             # Not through `__call__`: a compiled model is compiled for the batches of the training.
-            logits = model.forward(normalise(raw, model.normalisation)).logits.float()
+            outputs = model.forward(normalise(raw, model.normalisation), needs or LOGITS)
+            logits = (outputs.logits if predictor is None else predictor.predict(outputs)).float()
         hits = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
         first.append(hits[:, 0])
         fifth.append(hits.any(dim=1))
-    model.train(training)
+    for module, training in modules:
+        module.train(training)
     correct = torch.cat(first).cpu().numpy()
     return Evaluation(
         top1=100 * float(correct.mean()), top5=100 * float(torch.cat(fifth).float().mean()), correct=correct

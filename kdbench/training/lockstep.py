@@ -4,9 +4,10 @@ It is an optimisation, not a semantics: each contender has its own student, opti
 teacher is frozen, so a contender ends with the same weights whether it trained alone or beside others.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import reduce
+from itertools import repeat
 from operator import or_
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from kdbench.data.batch import Batch
 from kdbench.data.normalise import Normalisation, normalise
 from kdbench.data.stream import TrainingStream
+from kdbench.method import Method
 from kdbench.models.features import Outputs
 from kdbench.models.staged import StagedModel
 from kdbench.training.contender import Contender, Mark, isolated, no_mark
@@ -53,8 +55,8 @@ def train(
     compile_all(contenders, teacher, compute)
     epochs, steps = stream.recipe.epochs, stream.steps_per_epoch
     for epoch in range(epochs):
-        for step, (raw, batch) in enumerate(stream.epoch(epoch), start=1):
-            lockstep(contenders, teacher, raw, batch, compute)
+        for step, (raw, batch, second) in enumerate(drawn(contenders, stream, epoch), start=1):
+            lockstep(contenders, teacher, raw, batch, compute, second=second)
             on_step(Position(epoch, step, epochs, steps))
         for contender in contenders:
             if contender.status is None:
@@ -63,6 +65,32 @@ def train(
         on_epoch(Position(epoch + 1, 0, epochs, steps))
         if all(contender.status is not None for contender in contenders):
             return
+
+
+def drawn(
+    contenders: Sequence[Contender], stream: TrainingStream, epoch: int
+) -> Iterator[tuple[Tensor, Batch, Tensor | None]]:
+    """The batches of an epoch, each with a second view of its images if a contender asks for one."""
+    twice = any(contender.method.second_view for contender in contenders if contender.status is None)
+    second = stream.second_view(epoch) if twice else repeat(None)
+    return ((raw, batch, again) for (raw, batch), again in zip(stream.epoch(epoch), second, strict=False))
+
+
+class Views:
+    """A batch's images, and a second view of them, normalised once for each distinct mean and std."""
+
+    def __init__(self, raw: Tensor, second: Tensor | None = None) -> None:
+        self._raw = raw, second
+        self._done: dict[tuple[int, Normalisation], Tensor] = {}
+
+    def of(self, model: StagedModel, which: int = 0) -> Tensor:
+        """What `model` is shown; `which` is 1 for the second view."""
+        key = which, model.normalisation
+        if key not in self._done:
+            raw = self._raw[which]
+            assert raw is not None
+            self._done[key] = normalise(raw, model.normalisation)
+        return self._done[key]
 
 
 def compile_all(contenders: Sequence[Contender], teacher: StagedModel | None, compute: Compute) -> None:
@@ -78,61 +106,67 @@ def lockstep(
     batch: Batch,
     compute: Compute,
     mark: Mark = no_mark,
+    second: Tensor | None = None,
 ) -> None:
-    """One batch: seen by the teacher once, then by every contender; in parts where the whole does not fit."""
+    """One batch: seen by the teacher once, then by every contender; in parts where the whole does not fit.
+
+    Args:
+        second: another view of the images, for the contenders whose methods ask for one.
+    """
     if compute.compile == "graphs":
         torch.compiler.cudagraph_mark_step_begin()
     size = len(raw)
     most = compute.micro_batch or size
     for start in range(0, size, most):
         stop = min(start + most, size)
-        whole = stop - start == size
-        part = batch if whole else batch.part(slice(start, stop))
+        which, whole = slice(start, stop), stop - start == size
+        views = Views(raw[which], None if second is None else second[which])
         share, last = (stop - start) / size, stop == size
-        _learn(contenders, teacher, raw if whole else raw[start:stop], part, share, last, compute, mark)
+        _learn(contenders, teacher, views, batch if whole else batch.part(which), share, last, compute, mark)
 
 
 def _learn(
     contenders: Sequence[Contender],
     teacher: StagedModel | None,
-    raw: Tensor,
+    views: Views,
     batch: Batch,
     share: float,
     last: bool,
     compute: Compute,
     mark: Mark,
 ) -> None:
-    """Images are normalised once for each distinct mean and std; each contender is updated after the last part."""
+    """Each contender is updated after the last part."""
     running = [contender for contender in contenders if contender.status is None]
-    views: dict[Normalisation, Tensor] = {}
-
-    def view(normalisation: Normalisation) -> Tensor:
-        if normalisation not in views:
-            views[normalisation] = normalise(raw, normalisation)
-        return views[normalisation]
-
     for contender in running:
-        view(contender.student.normalisation)
+        shown(contender, views)
     mark("data")
-    answer = teacher_outputs(teacher, running, view, compute)
+    answer = teacher_outputs(teacher, running, views, compute)
     mark("teacher")
     for contender in running:
         with isolated(contender):
-            contender.learn(view(contender.student.normalisation), answer, batch, share, mark)
+            contender.learn(shown(contender, views), answer, batch, share, mark)
             if last:
                 contender.update(mark)
 
 
+def shown(contender: Contender, views: Views) -> list[Tensor]:
+    """The views of a batch that a contender learns from."""
+    return [views.of(contender.student, which) for which in range(2 if contender.method.second_view else 1)]
+
+
 @torch.no_grad()
 def teacher_outputs(
-    teacher: StagedModel | None,
-    contenders: Sequence[Contender],
-    view: Callable[[Normalisation], Tensor],
-    compute: Compute,
+    teacher: StagedModel | None, contenders: Sequence[Contender], views: Views, compute: Compute
 ) -> Outputs | None:
     """The teacher's answer with the union of what the contenders need; None when none needs it."""
-    needs = [n for contender in contenders if (n := contender.method.teacher_needs) is not None]
-    if teacher is None or not needs:
+    asking = [contender.method for contender in contenders if contender.method.teacher_needs is not None]
+    if teacher is None or not asking:
         return None
+
+    def answer(methods: Sequence[Method], which: int) -> Outputs:
+        return teacher(views.of(teacher, which), reduce(or_, [m.teacher_needs for m in methods if m.teacher_needs]))
+
+    twice = [method for method in asking if method.second_view]
     with compute.autocast():
-        return teacher(view(teacher.normalisation), reduce(or_, needs))
+        first = answer(asking, 0)
+        return replace(first, second=answer(twice, 1)) if twice else first

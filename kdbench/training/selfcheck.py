@@ -1,18 +1,17 @@
 """The self-check of a method on a pair, before any training: does it do what a KD method has to do?"""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from kdbench.data.batch import Batch
-from kdbench.data.normalise import normalise
 from kdbench.errors import describe
 from kdbench.method import Method
 from kdbench.models.staged import StagedModel
 from kdbench.training.contender import Contender, total
 from kdbench.training.device import Compute
-from kdbench.training.lockstep import teacher_outputs
+from kdbench.training.lockstep import Views, shown, teacher_outputs
 from kdbench.training.watch import RULES, STUDENT, TEACHER, broken_rules, watched
 
 STEPS = 3
@@ -28,7 +27,7 @@ class Check:
     detail: str
 
 
-def self_check(contender: Contender, teacher: StagedModel, raw: Tensor, batch: Batch, compute: Compute) -> list[Check]:
+def self_check(contender: Contender, teacher: StagedModel, views: Views, batch: Batch, compute: Compute) -> list[Check]:
     """Run a few steps on one batch and say what holds. The contender is used up.
 
     The checks: terms are finite scalars and not all zero; the gradient reaches the student and every trainable
@@ -44,9 +43,11 @@ def self_check(contender: Contender, teacher: StagedModel, raw: Tensor, batch: B
     trainable = [p for module in (student, method) for p in module.parameters() if p.requires_grad]
     try:
         for _ in range(STEPS):
-            answer = teacher_outputs(teacher, [contender], lambda norm: normalise(raw, norm), compute)
+            answer = teacher_outputs(teacher, [contender], views, compute)
             with compute.autocast():
-                outputs = student.forward(normalise(raw, student.normalisation), method.student_needs)
+                outputs, *again = (student.forward(v, method.student_needs) for v in shown(contender, views))
+                if again:
+                    outputs = replace(outputs, second=again[0])
             with watched(teacher, student, batch, answer) as found:
                 with compute.autocast():
                     terms = method(outputs, answer if method.teacher_needs is not None else None, batch)
@@ -72,6 +73,7 @@ def self_check(contender: Contender, teacher: StagedModel, raw: Tensor, batch: B
         _student_check(reached),
         _projector_check(method, reached),
         *_rule_checks(method, teacher, broken),
+        _prediction_check(method),
         Check(
             "student keeps timm's keys",
             set(student.model.state_dict()) == keys,
@@ -120,6 +122,16 @@ def _projector_check(method: Method, reached: dict[str, bool]) -> Check:
     else:
         detail = f"{len(own)} parameter tensors" if own else "it has none"
     return Check("gradient reaches every projector", not unexplained, detail)
+
+
+def _prediction_check(method: Method) -> Check:
+    name = "the student answers alone"
+    if type(method).predict is Method.predict and method.inference_needs is None:
+        return Check(name, True, "its own logits count")
+    if method.inference_needs is None:
+        return Check(name, False, "`predict` is overridden, and never called: set `inference_needs`")
+    detail = f"open division: {method.differs}" if method.differs else "`predict` is overridden: say so in `differs`"
+    return Check(name, bool(method.differs), f"{detail}; {method.inference_parameters:,} parameters beside it")
 
 
 def _failed(broken: dict[str, str]) -> list[Check]:

@@ -17,9 +17,9 @@ from torch import Tensor
 from kdbench.data.batch import Batch
 from kdbench.records import MachineState
 from kdbench.training.arena import Arena
-from kdbench.training.contender import Contender
+from kdbench.training.contender import Contender, Mark, no_mark
 from kdbench.training.device import Compute
-from kdbench.training.lockstep import compile_all, lockstep
+from kdbench.training.lockstep import compile_all, drawn, lockstep
 from kdbench.training.machine import Finding, Watch, verdict
 
 PHASES = ("data", "teacher", "student", "method", "backward", "optimizer")
@@ -139,13 +139,12 @@ class _Stepper:
     def __init__(self, arena: Arena, contender: Contender) -> None:
         self._arena = arena
         self._contender = contender
-        self._batches = _endless(arena)
+        self._batches = _endless(arena, contender)
         self._steps = 1
 
-    def _step(self, mark: Callable[[str], None] | None = None) -> None:
-        raw, batch = next(self._batches)
-        marks = {} if mark is None else {"mark": mark}
-        lockstep([self._contender], self._arena.teacher, raw, batch, self._arena.compute, **marks)
+    def _step(self, mark: Mark = no_mark) -> None:
+        raw, batch, second = next(self._batches)
+        lockstep([self._contender], self._arena.teacher, raw, batch, self._arena.compute, mark, second)
         if self._contender.status is not None:
             raise RuntimeError(self._contender.error)
 
@@ -226,8 +225,8 @@ def _seconds(before: float | torch.cuda.Event, after: float | torch.cuda.Event) 
     return before.elapsed_time(after) / 1e3
 
 
-def _endless(arena: Arena) -> Iterator[tuple[Tensor, Batch]]:
+def _endless(arena: Arena, contender: Contender) -> Iterator[tuple[Tensor, Batch, Tensor | None]]:
     epoch = 0
     while True:
-        yield from arena.stream.epoch(epoch)
+        yield from drawn([contender], arena.stream, epoch)
         epoch += 1

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from kdbench.method import (
     Batch,
     Feature,
+    Kind,
     LogUniform,
     Method,
     Needs,
@@ -67,6 +68,9 @@ class Assistant(Method):
     """
 
     aliases: ClassVar[tuple[str, ...]] = ("tas", "fbt")
+    kind: ClassVar[Kind] = "contrastive"
+    paper: ClassVar[str] = "arXiv 2410.12342"
+    venue: ClassVar[str] = "ICCV 2025"
     published: ClassVar[tuple[str, ...]] = ("FBT", "TAS")
 
     search_space: ClassVar[SearchSpace] = {

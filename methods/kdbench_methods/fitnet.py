@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from kdbench.method import (
     Batch,
     Feature,
+    Kind,
     LogUniform,
     Method,
     Needs,
@@ -37,6 +38,9 @@ class FitNet(Method):
         kd_weight: weight of vanilla KD beside it; 0 is plain FitNet, some published numbers have 1.
     """
 
+    kind: ClassVar[Kind] = "feature"
+    paper: ClassVar[str] = "arXiv 1412.6550"
+    venue: ClassVar[str] = "ICLR 2015"
     published: ClassVar[tuple[str, ...]] = ("FitNet",)
     presets: ClassVar[dict[str, dict[str, Any]]] = {"crd": {"stages": (3,), "weight": 100.0}}
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from kdbench.method import Batch, LogUniform, Method, Outputs, SearchSpace
+from kdbench.method import Batch, Kind, LogUniform, Method, Outputs, SearchSpace
 from kdbench.records import Role
 from kdbench_methods.losses import kl_divergence
 
@@ -22,6 +22,9 @@ class KD(Method):
         kd_weight: weight of the KL term.
     """
 
+    kind: ClassVar[Kind] = "logit"
+    paper: ClassVar[str] = "arXiv 1503.02531"
+    venue: ClassVar[str] = "NeurIPS workshop 2014"
     published: ClassVar[tuple[str, ...]] = ("KD", "KD(T=4)")
     role: ClassVar[Role] = "baseline"
     presets: ClassVar[dict[str, dict[str, Any]]] = {"crd": {"temperature": 4.0, "ce_weight": 0.1, "kd_weight": 0.9}}

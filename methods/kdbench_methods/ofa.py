@@ -14,6 +14,7 @@ from kdbench.method import (
     Batch,
     Choice,
     Feature,
+    Kind,
     LogUniform,
     Method,
     Needs,
@@ -41,6 +42,9 @@ class OFA(Method):
         ce_weight, kd_weight, ofa_weight: weights of the terms.
     """
 
+    kind: ClassVar[Kind] = "logit"
+    paper: ClassVar[str] = "arXiv 2310.19444"
+    venue: ClassVar[str] = "NeurIPS 2023"
     published: ClassVar[tuple[str, ...]] = ("OFA",)
     presets: ClassVar[dict[str, dict[str, Any]]] = {"ofa-cifar100": {"ofa_weight": 0.1}}
 

@@ -93,6 +93,20 @@ def test_an_epoch_shows_every_image_once_and_drops_the_rest() -> None:
     assert [batch.progress for batch in batches] == [0.0, 0.25]
 
 
+def test_a_second_view_is_another_augmentation_of_the_same_images() -> None:
+    resident = _resident(_images(side=8), 8, 2)
+    stream = ResidentStream(resident, _recipe(shift=2, flip=0.5, mixup=0.8), 4, 0, "a:b")
+    first, second = list(stream.epoch(0)), list(stream.second_view(0))
+    assert all(torch.equal(a, b) for a, b in zip(second, stream.second_view(0), strict=True))
+    assert len(first) == len(second)
+    assert not any(torch.equal(a, b) for (a, _), b in zip(first, second, strict=True))
+    # Unaugmented but for the RandAugment that is added: half of its operations leave most pixels of an image in place.
+    plain = ResidentStream(resident, _recipe(), 4, 0, "a:b")
+    same = [(a == b).float().mean() for (a, _), b in zip(plain.epoch(0), plain.second_view(0), strict=True)]
+    assert 0.05 < torch.stack(same).mean() < 0.95, "of the same images, and changed"
+    assert torch.equal(next(stream.epoch(0))[0], first[0][0]), "drawing one leaves the other alone"
+
+
 def test_flip_and_shift_have_the_right_frequencies() -> None:
     split = _images(count=4000, side=2, channels=1)
     split.images[:] = np.array([[0, 1], [2, 3]], dtype=np.uint8)[None, ..., None]

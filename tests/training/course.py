@@ -63,7 +63,7 @@ class Course:
         self.plugins = Registry.installed().plugins
 
     def contender(self, name: str, seed: int = 0) -> Contender:
-        task = Task(4, (3, 32, 32), 48, self.recipe.epochs)
+        task = Task(4, (3, 32, 32), self.stream.labels, self.recipe.epochs)
 
         def method(student: StagedModel) -> Method:
             plugin = self.plugins[name]
