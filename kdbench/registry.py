@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdbench.errors import KdbenchError, unknown_name
-from kdbench.targets import file_of, module_of, short
+from kdbench.targets import file_of, module_of, own_sources, short
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -82,8 +82,14 @@ class Plugin:
 
     @cached_property
     def source_sha256(self) -> str:
-        """Hash of the file the class stands in, part of a cell's key: an edited method is a new method."""
-        return hashlib.sha256(self.source.path.read_bytes()).hexdigest()
+        """Hash of the file the class stands in and of what that imports of its own package.
+
+        It is part of a cell's key: an edited method is a new method.
+        """
+        digest = hashlib.sha256()
+        for path in own_sources(self.target):
+            digest.update(path.read_bytes())
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True)

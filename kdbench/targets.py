@@ -1,9 +1,11 @@
 """Things that are named by where they stand: `package.module:name`, or `path/to/file.py:name`."""
 
+import ast
 import hashlib
 import importlib
 import importlib.util
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -36,6 +38,37 @@ def file_of(target: str) -> Path:
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         raise KdbenchError(f"cannot find the source of module {where}")
     return Path(spec.origin)
+
+
+def own_sources(target: str) -> list[Path]:
+    """The source file of a target, then those of its own package that it imports, directly or through each other."""
+    where = target.partition(":")[0]
+    found, waiting = {where: file_of(where)}, [] if where.endswith(".py") else [where]
+    while waiting:
+        module = waiting.pop()
+        for name in _imports(module, found[module]):
+            if name.partition(".")[0] != where.partition(".")[0] or name in found:
+                continue
+            try:
+                found[name] = file_of(name)
+            except KdbenchError:
+                continue  # a name in a module, or a package without source
+            waiting.append(name)
+    first, *others = found.values()
+    return [first, *sorted(others)]
+
+
+def _imports(module: str, path: Path) -> Iterator[str]:
+    """What a module imports, as absolute names; of `from a import b` both a and a.b."""
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            name = "." * node.level + (node.module or "")
+            origin = importlib.util.resolve_name(name, package)
+            yield origin
+            yield from (f"{origin}.{alias.name}" for alias in node.names)
 
 
 def module_of(target: str) -> ModuleType:

@@ -68,6 +68,29 @@ def test_two_files_of_one_name_do_not_meet(tmp_path: Path) -> None:
     assert plugins[0].source_sha256 != plugins[1].source_sha256
 
 
+def test_the_source_of_a_method_is_also_what_it_imports_of_its_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "shared_pieces"
+    package.mkdir()
+    text = 'from kdbench.method import Method\nfrom .losses import one\n\n\nclass Mine(Method):\n    """One."""\n'
+    for name, source in (("__init__", ""), ("mine", text), ("losses", "from . import deep\none = 1\n"), ("deep", "")):
+        (package / f"{name}.py").write_text(source)
+    (package / "other.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def found() -> str:
+        return Plugin("mine", "shared_pieces.mine:Mine", "test").source_sha256
+
+    before = found()
+    (package / "other.py").write_text("two = 2\n")
+    assert found() == before, "what it does not import"
+    for name in ("losses", "deep"):
+        (package / f"{name}.py").write_text((package / f"{name}.py").read_text() + "more = 3\n")
+        assert found() != before, name
+        before = found()
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
