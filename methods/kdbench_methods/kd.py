@@ -24,7 +24,7 @@ class KD(Method):
 
     kind: ClassVar[Kind] = "logit"
     paper: ClassVar[str] = "arXiv 1503.02531"
-    venue: ClassVar[str] = "NeurIPS workshop 2014"
+    venue: ClassVar[str] = "arXiv 2015"
     published: ClassVar[tuple[str, ...]] = ("KD", "KD(T=4)")
     role: ClassVar[Role] = "baseline"
     presets: ClassVar[dict[str, dict[str, Any]]] = {"crd": {"temperature": 4.0, "ce_weight": 0.1, "kd_weight": 0.9}}
