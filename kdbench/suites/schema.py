@@ -117,6 +117,8 @@ class Data(_Strict, frozen=True):
         mean, std: by channel, of the [0, 1] pixel range.
         holdout: share of each class of the training split that `--split val` evaluates and does not train on.
         reserve_holdout: never train on it, under `--split test` neither; the transfer set is the rest.
+        curve_limit: number of the held-out images that learning curves are measured on, where those are not of the
+            headline's split; curves of few are noisier, and cheaper.
         limit, test_limit: number of images (the same share of every class) where a run asks for fewer than all.
     """
 
@@ -130,6 +132,7 @@ class Data(_Strict, frozen=True):
     std: tuple[float, ...]
     holdout: Annotated[float, Field(gt=0, lt=1)] = 0.1
     reserve_holdout: bool = False
+    curve_limit: Count | None = None
     limit: Count | None = None
     test_limit: Count | None = None
 

@@ -62,9 +62,11 @@ class Arena:
         held_out = data.holdout if data.reserve_holdout or split == "val" else 0.0
         teacher, record = load_teacher(suite, pair.teacher, classes, compute, data_root)
 
-        def evaluated_on(part: Split) -> Counted:
-            return feed.open_evaluation(data, data_root, part, held_out, recipe.eval_crop, compute)
+        def evaluated_on(part: Split, limit: int | None = data.test_limit) -> Counted:
+            limited = data.model_copy(update={"test_limit": limit})
+            return feed.open_evaluation(limited, data_root, part, held_out, recipe.eval_crop, compute)
 
+        curve_limit = min(filter(None, (data.curve_limit, data.test_limit)), default=None)
         stream = feed.open_training(data, data_root, held_out, recipe, seed, pair.name, compute)
         return cls(
             suite=suite,
@@ -75,7 +77,7 @@ class Arena:
             teacher_record=record,
             stream=stream,
             evaluation=evaluated_on(split),
-            validation=evaluated_on("val") if split == "test" and data.reserve_holdout else None,
+            validation=evaluated_on("val", curve_limit) if split == "test" and data.reserve_holdout else None,
             task=Task(classes, data.image_shape, stream.labels, recipe.epochs),
         )
 

@@ -189,9 +189,10 @@ def test_a_student_that_learns_on_the_teachers_view(
     """
     learn = Contender.learn
 
-    def anothers(contender: Contender, images: Tensor, *arguments: Any) -> None:
+    def anothers(contender: Contender, views: Sequence[Tensor], *arguments: Any) -> None:
         ((mean,), (std,)) = contender.student.normalisation
-        learn(contender, normalise(255 * (images * std + mean), ((0.449,), (0.226,))), *arguments)
+        changed = [normalise(255 * (images * std + mean), ((0.449,), (0.226,))) for images in views]
+        learn(contender, changed, *arguments)
 
     monkeypatch.setattr(Contender, "learn", anothers)
     verdicts = seen(train(FRESH), baseline)

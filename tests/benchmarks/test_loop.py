@@ -162,7 +162,7 @@ def test_lockstep_is_data_plus_teacher_plus_students(proxy: Suite, cpu: Compute)
     def student(contender: Contender) -> Callable[[], None]:
         def work() -> None:
             for _ in range(STEPS):
-                contender.learn(images, answer, batch)
+                contender.learn([images], answer, batch)
                 contender.update()
 
         return work
