@@ -7,7 +7,7 @@ from torch import Tensor
 
 from kdbench.method import Batch, Kind, LogUniform, Method, Outputs, SearchSpace
 from kdbench.records import Role
-from kdbench_methods.losses import kl_divergence
+from kdbench_methods.losses import kl_divergence, standardise
 
 
 class KD(Method):
@@ -20,6 +20,7 @@ class KD(Method):
         temperature: T.
         ce_weight: weight of the hard-label loss.
         kd_weight: weight of the KL term.
+        standardise: standardise the logits of both networks first (LSKD, arXiv 2403.01427).
     """
 
     kind: ClassVar[Kind] = "logit"
@@ -34,9 +35,13 @@ class KD(Method):
     temperature: Annotated[float, Field(gt=0)] = 1.0
     ce_weight: float = 1.0
     kd_weight: float = 1.0
+    standardise: bool = False
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
+        z_s, z_t = student.logits, teacher.logits
+        if self.standardise:
+            z_s, z_t = standardise(z_s), standardise(z_t)
         return {
             "ce": self.ce_weight * batch.cross_entropy(student.logits),
-            "kd": self.kd_weight * kl_divergence(student.logits, teacher.logits, self.temperature),
+            "kd": self.kd_weight * kl_divergence(z_s, z_t, self.temperature),
         }

@@ -1,10 +1,30 @@
 """Logit losses that several methods share."""
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from kdbench.method import Batch
 
-def kl_divergence(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+NEVER = -1e9
+"""The log-probability of what is masked out; finite, so that a difference of two of them is 0."""
+
+
+def warm_up(batch: Batch, epochs: int) -> float:
+    """A linear ramp of a loss weight over the first epochs: 1 / epochs in the first, 1 from the last of them on."""
+    return min(1.0, (batch.epoch + 1) / max(1, epochs))
+
+
+def standardise(logits: Tensor) -> Tensor:
+    """Each image's logits (B, classes) with mean 0 and standard deviation 1 (LSKD, arXiv 2403.01427).
+
+    The deviation is that of a sample (it divides by C - 1), as in the released code.
+    """
+    mean, deviation = logits.mean(dim=1, keepdim=True), logits.std(dim=1, keepdim=True)
+    return (logits - mean) / (deviation + 1e-7)
+
+
+def kl_divergence(student: Tensor, teacher: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
     """T^2 * KL(softmax(teacher / T) || softmax(student / T)), summed over classes, mean over the batch.
 
     Args:
@@ -12,6 +32,43 @@ def kl_divergence(student: Tensor, teacher: Tensor, temperature: float = 1.0) ->
     """
     log_student = F.log_softmax(student / temperature, dim=1)
     log_teacher = F.log_softmax(teacher / temperature, dim=1)
+    return temperature**2 * F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)
+
+
+def binary_kl(
+    student: Tensor, teacher: Tensor, student_class: Tensor, teacher_class: Tensor, temperature: float = 1.0
+) -> Tensor:
+    """T^2 * KL((q_t, 1 - q_t) || (q_s, 1 - q_s)), mean over the batch; q is the probability of one class of each.
+
+    Args:
+        student, teacher: logits (B, classes).
+        student_class, teacher_class: (B,) int64, which class that is.
+    """
+    log_student, log_teacher = (
+        _one_against_rest(F.log_softmax(logits / temperature, dim=1), index)
+        for logits, index in ((student, student_class), (teacher, teacher_class))
+    )
+    return temperature**2 * F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)
+
+
+def _one_against_rest(log_p: Tensor, index: Tensor) -> Tensor:
+    """(B, 2) log-probabilities of a class and of all others; never the logarithm of a rounded 0."""
+    rest = torch.logsumexp(log_p.scatter(1, index[:, None], NEVER), dim=1)
+    return torch.stack([log_p.gather(1, index[:, None])[:, 0], rest], dim=1)
+
+
+def masked_kl(student: Tensor, teacher: Tensor, mask: Tensor, temperature: float = 1.0) -> Tensor:
+    """T^2 * KL(teacher || student) over the classes that are not masked, mean over the batch; 0 where all are.
+
+    Args:
+        student, teacher: logits (B, classes).
+        mask: (B, classes) bool, true for what is left out of both softmaxes.
+    """
+    # Masked behind a first softmax: its output has a type that holds NEVER, whatever that of the logits.
+    log_student, log_teacher = (
+        F.log_softmax(F.log_softmax(logits / temperature, dim=1).masked_fill(mask, NEVER), dim=1)
+        for logits in (student, teacher)
+    )
     return temperature**2 * F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)
 
 
