@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdbench.method import gather
+from kdbench_methods.precision import full_precision
 
 
 class InfoNCE(nn.Module):
@@ -37,3 +38,59 @@ class InfoNCE(nn.Module):
         if self.gather:
             anchors, targets = gather(anchors), gather(targets)
         return F.cross_entropy(scale * anchors @ targets.T, torch.arange(len(anchors), device=anchors.device))
+
+
+class MemoryBank(nn.Module):
+    """An embedding of every training image, which follows the network slowly and tells anchors apart from noise.
+
+    The noise-contrastive loss and the bank of CRD (Tian et al., arXiv 1910.10699, section 3, as released). Rows start
+    at random, of about unit length. In a distributed run they are written with what all processes saw, and stay equal.
+
+    Attributes:
+        rows: (images, width).
+        z: normalisation of exp(similarity / tau), set by the first batch; 0 before.
+    """
+
+    rows: Tensor
+    z: Tensor
+
+    def __init__(self, images: int, width: int, tau: float, momentum: float) -> None:
+        super().__init__()
+        bound = math.sqrt(3 / width)
+        self.register_buffer("rows", torch.empty(images, width).uniform_(-bound, bound))
+        self.register_buffer("z", torch.zeros(()))
+        self.tau = tau
+        self.momentum = momentum
+
+    @full_precision
+    def forward(self, anchors: Tensor, own: Tensor, others: Tensor, chosen: Tensor, count: int) -> Tensor:
+        """Each anchor's own row is told from `count` rows of other images; summed over rows, mean over anchors.
+
+        Args:
+            anchors: (B, width), of unit length.
+            own: (B,) the images they are of.
+            others: (M,) images to take negatives from.
+            chosen: (B, M) which of them, `count` for each anchor.
+        """
+        positive = (anchors * self.rows[own]).sum(dim=1) / self.tau
+        negative = anchors @ self.rows[others].T / self.tau
+        with torch.no_grad():
+            mean = (positive.exp().sum() + (negative.exp() * chosen).sum()) / (len(anchors) * (count + 1))
+            first = gather(mean[None]).mean() * len(self.rows)
+            z = torch.where(self.z > 0, self.z, first)
+            self.z.copy_(z)
+        # p / (p + count / images) with p = exp(similarity / tau) / z, as the sigmoid that it is.
+        offset = z.log() + math.log(count / len(self.rows))
+        loss = F.logsigmoid(positive - offset).sum() + (F.logsigmoid(offset - negative) * chosen).sum()
+        return -loss / len(anchors)
+
+    @torch.no_grad()
+    @full_precision
+    def update(self, index: Tensor, embeddings: Tensor) -> None:
+        """Move rows `index` (B,) towards `embeddings` (B, width); an image that is there twice, towards their mean."""
+        index, embeddings = gather(index), gather(embeddings)
+        same = (index[:, None] == index).to(embeddings.dtype)
+        mean = same @ embeddings / same.sum(dim=1, keepdim=True)
+        moved = self.momentum * self.rows[index] + (1 - self.momentum) * mean
+        # Entries of one image are equal, so that it does not matter which of them is written last.
+        self.rows.index_copy_(0, index, F.normalize(moved, dim=1).to(self.rows.dtype))

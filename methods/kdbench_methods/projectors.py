@@ -1,6 +1,11 @@
 """Pieces of projectors that several methods share."""
 
+import math
+
+import torch
 from torch import nn
+
+from kdbench.method import Needs, Outputs, StagedModel
 
 
 def init_projector(module: nn.Module) -> None:
@@ -14,3 +19,23 @@ def init_projector(module: nn.Module) -> None:
             continue
         if part.bias is not None:
             nn.init.zeros_(part.bias)
+
+
+def conv_norm(width_in: int, width_out: int, kernel: int = 1, activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
+    """A convolution that keeps the grid, batch norm, activation."""
+    conv = nn.Conv2d(width_in, width_out, kernel, padding=kernel // 2, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(width_out), activation())
+
+
+@torch.no_grad()
+def probe(model: StagedModel, needs: Needs) -> Outputs:
+    """What a network in eval mode puts out for two fixed images, to see of what kind its features are."""
+    reference = next(model.parameters())
+    shape = 2, *model.image_shape
+    images = torch.linspace(-1, 1, math.prod(shape), device=reference.device, dtype=reference.dtype)
+    return model(images.view(shape), needs)
+
+
+def activation_of(feature: torch.Tensor) -> type[nn.Module]:
+    """What a projector must end in to reach such features: a ReLU where a probe of them is nowhere negative."""
+    return nn.Identity if bool((feature < 0).any()) else nn.ReLU
