@@ -18,10 +18,9 @@ from kdbench.method import (
     Pair,
     SearchSpace,
     StageInfo,
-    UnsupportedPair,
 )
 from kdbench_methods.losses import kl_divergence
-from kdbench_methods.projectors import init_projector
+from kdbench_methods.projectors import common_grid, common_stages, init_projector
 
 
 class FitNet(Method):
@@ -51,9 +50,7 @@ class FitNet(Method):
     kd_weight: float = 0.0
 
     def build(self, pair: Pair) -> None:
-        stages = [k for k in self.stages if k in pair.student.stages and k in pair.teacher.stages]
-        if not stages:
-            raise UnsupportedPair(f"the two networks have none of the stages {self.stages} in common")
+        stages = common_stages(pair, self.stages)
         self.hints = nn.ModuleDict({str(k): Hint(pair.student.stages[k], pair.teacher.stages[k]) for k in stages})
         self.student_needs = self.teacher_needs = Needs(stages=frozenset(stages))
 
@@ -79,10 +76,11 @@ class Hint(nn.Module):
         grid_s, grid_t = student.grid, teacher.grid
         up, down = _factor(grid_t, grid_s), _factor(grid_s, grid_t)
         self.fold_student = self.fold_teacher = self.unfold = 1
-        self.common = None
         kernel, width_in, width_out = 1, student.channels, teacher.channels
-        if (up is None and down is None) or (student.layout == teacher.layout == "map" and grid_s != grid_t):
-            self.common = (min(grid_s[0], grid_t[0]), min(grid_s[1], grid_t[1]))
+        maps_only = student.layout == teacher.layout == "map"
+        self.pool = False
+        if (up is None and down is None) or (maps_only and grid_s != grid_t):
+            self.pool = True
         elif student.layout == "map" and down:
             kernel = down
         elif student.layout == "map" and up:
@@ -91,7 +89,6 @@ class Hint(nn.Module):
             self.unfold, width_out = up, width_out * up**2
         elif down:
             self.fold_student, width_in = down, width_in * down**2
-        maps_only = student.layout == teacher.layout == "map"
         self.project = nn.Conv2d(width_in, width_out, kernel, stride=kernel, bias=not maps_only)
         init_projector(self)
         if student.layout == "tokens":
@@ -99,9 +96,9 @@ class Hint(nn.Module):
 
     def forward(self, student: Feature, teacher: Feature) -> Tensor:
         source, target = student.map, teacher.map
-        if self.common is not None:
+        if self.pool:
             # Pooling and a 1x1 convolution commute; the smaller grid is the cheaper place to project.
-            source, target = (F.adaptive_avg_pool2d(x, self.common) for x in (source, target))
+            source, target = common_grid(source, target)
         source = self.project(F.pixel_unshuffle(source, self.fold_student))
         return F.mse_loss(F.pixel_shuffle(source, self.unfold), F.pixel_unshuffle(target, self.fold_teacher))
 

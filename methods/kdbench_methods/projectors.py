@@ -1,11 +1,50 @@
-"""Pieces of projectors that several methods share."""
+"""Pieces of projectors, and what brings two features together, that several methods share."""
 
 import math
+from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from kdbench.method import Needs, Outputs, StagedModel
+from kdbench.method import Needs, Outputs, Pair, StagedModel, UnsupportedPair
+
+
+def common_stages(pair: Pair, wanted: Sequence[int], cells: int = 1) -> list[int]:
+    """Those of the `wanted` stages that both networks have, shallow to deep.
+
+    Args:
+        cells: the least that the smaller of the two grids must have; over a single one nothing can be normalised.
+
+    Raises:
+        UnsupportedPair: there is none.
+    """
+    common = sorted({*wanted} & {*pair.student.stages} & {*pair.teacher.stages})
+    if not common:
+        raise UnsupportedPair(f"the two networks have none of the stages {tuple(wanted)} in common")
+    large = []
+    for k in common:
+        height, width = smaller(pair.student.stages[k].grid, pair.teacher.stages[k].grid)
+        if height * width >= cells:
+            large.append(k)
+    if not large:
+        raise UnsupportedPair(
+            f"fewer than {cells} cells are left in each of the stages {tuple(common)} at this image size"
+        )
+    return large
+
+
+def smaller(one: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
+    """The smaller of two grids, each direction on its own."""
+    return min(one[0], other[0]), min(one[1], other[1])
+
+
+def common_grid(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Two maps (B, C, H, W), of any widths, average-pooled to the smaller of their grids."""
+    (hs, ws), (ht, wt) = student.shape[-2:], teacher.shape[-2:]
+    grid = smaller((hs, ws), (ht, wt))
+    one, other = (x if x.shape[-2:] == grid else F.adaptive_avg_pool2d(x, grid) for x in (student, teacher))
+    return one, other
 
 
 def init_projector(module: nn.Module) -> None:
@@ -36,6 +75,6 @@ def probe(model: StagedModel, needs: Needs) -> Outputs:
     return model(images.view(shape), needs)
 
 
-def activation_of(feature: torch.Tensor) -> type[nn.Module]:
+def activation_of(feature: Tensor) -> type[nn.Module]:
     """What a projector must end in to reach such features: a ReLU where a probe of them is nowhere negative."""
     return nn.Identity if bool((feature < 0).any()) else nn.ReLU
