@@ -13,26 +13,6 @@ from kdbench.method import Feature, Pair, StageInfo
 from kdbench_methods.projectors import init_projector
 
 
-def stage_heads(pair: Pair, stages: Iterable[int], classes: int) -> nn.ModuleDict:
-    """The heads of those of the wanted stages that the student has, by stage.
-
-    Args:
-        classes: width of the logits; 0 for heads that end in their vector.
-    """
-    student = pair.student
-    width = max(student.pooled_width, pair.teacher.pooled_width)
-    heads = nn.ModuleDict()
-    for k in stages:
-        if k in student.stages:
-            info = student.stages[k]
-            if info.layout == "map":
-                heads[str(k)] = MapHead(info, width, classes)
-            else:
-                heads[str(k)] = TokenHead(info, student.pooled_width, classes)
-    init_projector(heads)
-    return heads
-
-
 class StageHead(nn.Module):
     """A stage feature becomes a vector, the vector logits.
 
@@ -50,6 +30,37 @@ class StageHead(nn.Module):
 
     def forward(self, feature: Feature) -> Tensor:
         return self.classifier(self.vector(feature))
+
+
+class StageHeads(nn.ModuleDict):
+    """The heads of those of the wanted stages that the student has, by stage."""
+
+    def __init__(self, pair: Pair, stages: Iterable[int], classes: int) -> None:
+        """Create them.
+
+        Args:
+            classes: width of the logits; 0 for heads that end in their vector.
+        """
+        super().__init__()
+        student = pair.student
+        width = max(student.pooled_width, pair.teacher.pooled_width)
+        for k in stages:
+            if k in student.stages:
+                info = student.stages[k]
+                if info.layout == "map":
+                    self[str(k)] = MapHead(info, width, classes)
+                else:
+                    self[str(k)] = TokenHead(info, student.pooled_width, classes)
+        init_projector(self)
+
+    @property
+    def by_stage(self) -> dict[int, StageHead]:
+        """The heads with their stages."""
+        return {int(k): head for k, head in self.items() if isinstance(head, StageHead)}
+
+    def forward(self, features: dict[int, Feature]) -> list[Tensor]:
+        """What each head makes of its stage."""
+        return [head(features[k]) for k, head in self.by_stage.items()]
 
 
 class MapHead(StageHead):

@@ -18,7 +18,7 @@ from kdbench.method import (
     SearchSpace,
     UnsupportedPair,
 )
-from kdbench_methods.heads import stage_heads
+from kdbench_methods.heads import StageHeads
 from kdbench_methods.losses import ofa_loss
 
 
@@ -56,17 +56,17 @@ class OFA(Method):
     ofa_weight: float = 1.0
 
     def build(self, pair: Pair) -> None:
-        self.heads = stage_heads(pair, self.stages, pair.task.num_classes)
+        self.heads = StageHeads(pair, self.stages, pair.task.num_classes)
         count = len(self.heads) + 1
         if len(self.gamma) not in (1, count):
             raise UnsupportedPair(f"gamma needs 1 or {count} values here, it has {len(self.gamma)}")
         self._gamma = self.gamma * count if len(self.gamma) == 1 else self.gamma
-        self.student_needs = Needs(stages=frozenset(map(int, self.heads)))
+        self.student_needs = Needs(stages=frozenset(self.heads.by_stage))
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
         stage_terms = [
-            ofa_loss(head(student.stages[int(k)]), teacher.logits, batch.labels, gamma, self.temperature)
-            for gamma, (k, head) in zip(self._gamma, self.heads.items(), strict=False)
+            ofa_loss(logits, teacher.logits, batch.labels, gamma, self.temperature)
+            for gamma, logits in zip(self._gamma, self.heads(student.stages), strict=False)
         ]
         logit_term = ofa_loss(student.logits, teacher.logits, batch.labels, self._gamma[-1], self.temperature)
         terms = {"ce": self.ce_weight * batch.cross_entropy(student.logits), "kd": self.kd_weight * logit_term}
