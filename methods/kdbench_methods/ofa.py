@@ -1,19 +1,14 @@
 """OFA-KD: every stage of the student gets a head into logit space and learns the teacher's logits there."""
 
-import math
-from itertools import pairwise
 from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
-from timm.models.vision_transformer import Block
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from kdbench.method import (
     Batch,
     Choice,
-    Feature,
     Kind,
     LogUniform,
     Method,
@@ -21,11 +16,10 @@ from kdbench.method import (
     Outputs,
     Pair,
     SearchSpace,
-    StageInfo,
     UnsupportedPair,
 )
+from kdbench_methods.heads import StageHeads
 from kdbench_methods.losses import ofa_loss
-from kdbench_methods.projectors import init_projector
 
 
 class OFA(Method):
@@ -62,101 +56,20 @@ class OFA(Method):
     ofa_weight: float = 1.0
 
     def build(self, pair: Pair) -> None:
-        student, classes = pair.student, pair.task.num_classes
-        stages = [k for k in self.stages if k in student.stages]
-        if len(self.gamma) not in (1, len(stages) + 1):
-            raise UnsupportedPair(f"gamma needs 1 or {len(stages) + 1} values here, it has {len(self.gamma)}")
-        self._gamma = self.gamma * (len(stages) + 1) if len(self.gamma) == 1 else self.gamma
-        width = max(student.pooled_width, pair.teacher.pooled_width)
-        self.heads = nn.ModuleDict()
-        for k in stages:
-            info = student.stages[k]
-            if info.layout == "map":
-                self.heads[str(k)] = MapHead(info, width, classes)
-            else:
-                self.heads[str(k)] = TokenHead(info, student.pooled_width, classes)
-        init_projector(self.heads)
-        self.student_needs = Needs(stages=frozenset(stages))
+        self.heads = StageHeads(pair, self.stages, pair.task.num_classes)
+        count = len(self.heads) + 1
+        if len(self.gamma) not in (1, count):
+            raise UnsupportedPair(f"gamma needs 1 or {count} values here, it has {len(self.gamma)}")
+        self._gamma = self.gamma * count if len(self.gamma) == 1 else self.gamma
+        self.student_needs = Needs(stages=frozenset(self.heads.by_stage))
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
         stage_terms = [
-            ofa_loss(head(student.stages[int(k)]), teacher.logits, batch.labels, gamma, self.temperature)
-            for gamma, (k, head) in zip(self._gamma, self.heads.items(), strict=False)
+            ofa_loss(logits, teacher.logits, batch.labels, gamma, self.temperature)
+            for gamma, logits in zip(self._gamma, self.heads(student.stages), strict=False)
         ]
         logit_term = ofa_loss(student.logits, teacher.logits, batch.labels, self._gamma[-1], self.temperature)
-        terms = {
-            "ce": self.ce_weight * batch.cross_entropy(student.logits),
-            "kd": self.kd_weight * logit_term,
-        }
+        terms = {"ce": self.ce_weight * batch.cross_entropy(student.logits), "kd": self.kd_weight * logit_term}
         if stage_terms:
             terms["ofa"] = self.ofa_weight * torch.stack(stage_terms).sum()
         return terms
-
-
-class MapHead(nn.Module):
-    """Head of a convolutional stage: (4 - k) halving separable convolutions up to `width`, pooling, classifier."""
-
-    def __init__(self, info: StageInfo, width: int, classes: int) -> None:
-        super().__init__()
-        count, channels = 4 - info.stage, info.channels
-        widths = [*(channels * 2 ** (i + 1) for i in range(count - 1)), width]
-        if count:
-            blocks = [separable(a, b) for a, b in zip([channels, *widths], widths, strict=False)]
-        else:
-            blocks = [nn.Conv2d(channels, width, 1)]
-        self.blocks = nn.Sequential(*blocks)
-        self.classifier = nn.Linear(width, classes)
-
-    def forward(self, feature: Feature) -> Tensor:
-        return self.classifier(F.adaptive_avg_pool2d(self.blocks(feature.map), 1).flatten(1))
-
-
-def separable(channels: int, width: int) -> nn.Sequential:
-    """Two depthwise-separable convolutions; the first halves the grid, the second sets the width."""
-
-    def half(stride: int, out: int) -> list[nn.Module]:
-        depthwise = nn.Conv2d(channels, channels, 3, stride, padding=1, groups=channels, bias=False)
-        pointwise = nn.Conv2d(channels, out, 1, bias=False)
-        return [depthwise, pointwise, nn.BatchNorm2d(out), nn.ReLU()]
-
-    return nn.Sequential(*half(2, channels), *half(1, width))
-
-
-class TokenHead(nn.Module):
-    """Head of a token stage: patch mergings down to about a 7x7 grid, (4 - k) transformer blocks, classifier."""
-
-    def __init__(self, info: StageInfo, width: int, classes: int) -> None:
-        super().__init__()
-        mergings = max(0, math.floor(math.log2(min(info.grid) / 7)))
-        widths = [info.channels, *[width] * mergings]
-        self.merge = nn.ModuleList(
-            Merge(before, after, activate=mergings == 1 or i < mergings - 1)
-            for i, (before, after) in enumerate(pairwise(widths))
-        )
-        heads = math.gcd(4, widths[-1])
-        self.blocks = nn.Sequential(*(Block(widths[-1], heads, qkv_bias=False) for _ in range(max(4 - info.stage, 1))))
-        self.classifier = nn.Linear(widths[-1], classes)
-
-    def forward(self, feature: Feature) -> Tensor:
-        x = feature.map
-        for merge in self.merge:
-            x = merge(x)
-        tokens = x.flatten(2).transpose(1, 2)
-        if feature.prefix is None:
-            return self.classifier(self.blocks(tokens).mean(dim=1))
-        joined = self.blocks(torch.cat([feature.prefix[:, :1], tokens], dim=1))
-        return self.classifier(joined[:, 0])
-
-
-class Merge(nn.Module):
-    """Patch merging: 2x2 neighbours joined, LayerNorm, linear map without bias, GELU (the last of several: none)."""
-
-    def __init__(self, before: int, after: int, activate: bool) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(4 * before)
-        self.reduce = nn.Linear(4 * before, after, bias=False)
-        self.activate = nn.GELU() if activate else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.pixel_unshuffle(x[..., : x.shape[-2] // 2 * 2, : x.shape[-1] // 2 * 2], 2)
-        return self.activate(self.reduce(self.norm(x.movedim(1, -1)))).movedim(-1, 1)
