@@ -110,7 +110,7 @@ def test_dkd(drawn: tuple[Tensor, Tensor, Tensor], epoch: int, ramp: float, stan
 
 
 def test_dkd_takes_kd_apart(drawn: tuple[Tensor, Tensor, Tensor]) -> None:
-    """KD = target term + (1 - p_t,y) * term of the others (equation 5 and what follows), image by image."""
+    """KD = target term + (1 - p_t,y) * term of the others, image by image."""
     for student, teacher, label in zip(*drawn, strict=True):
         one = label[None], student[None], teacher[None]
         labels, z_s, z_t = one
