@@ -27,7 +27,7 @@ class LSKD(KD):
         standardise: off, it is vanilla KD.
     """
 
-    aliases: ClassVar[tuple[str, ...]] = ("logit-standardisation",)
+    aliases: ClassVar[tuple[str, ...]] = ("logitstd",)
     paper: ClassVar[str] = "arXiv 2403.01427"
     venue: ClassVar[str] = "CVPR 2024"
     published: ClassVar[tuple[str, ...]] = ("KD+LogitStd",)

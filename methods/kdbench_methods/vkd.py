@@ -2,9 +2,9 @@
 
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.parametrizations import orthogonal
 
 from kdbench.method import Batch, Kind, LogUniform, Method, Needs, Outputs, Pair, SearchSpace
 from kdbench_methods.losses import kl_divergence
@@ -15,11 +15,13 @@ class VkD(Method):
 
     L = CE + weight * smooth_l1(P f_s, layer_norm(f_t)) + kd_weight * KL(T = 1). P (D_t x D_s) has orthonormal columns
     throughout the training (rows where the student is wider): it preserves the student's distances. It needs both
-    pooled features and costs D_s * D_t parameters and a product of Householder reflections a step.
+    pooled features and costs D_s * D_t parameters and a QR decomposition of them a step.
 
     Distance, normalisation and defaults are those of the released code for DeiT. There the student's feature is the
     mean of its tokens and the KL that of a distillation head; here they are what the classifier is given and its
-    logits, as the student has no second head.
+    logits, as the student has no second head. P is torch's `orthogonal` parametrisation there, a product of Householder
+    reflections whose signs weight decay sets to 0, and P with them; here it is the Q of a free matrix, which runs over
+    the same matrices at a small part of the time.
 
     Attributes:
         weight: weight of the feature term (alpha in the code).
@@ -38,7 +40,7 @@ class VkD(Method):
     kd_weight: float = 1.0
 
     def build(self, pair: Pair) -> None:
-        self.project = orthogonal(nn.Linear(pair.student.pooled_width, pair.teacher.pooled_width, bias=False))
+        self.project = Orthogonal(pair.student.pooled_width, pair.teacher.pooled_width)
         if not self.weight:
             self.starved = {"project": "its weight is 0"}
 
@@ -50,3 +52,22 @@ class VkD(Method):
             "feature": self.weight * F.smooth_l1_loss(self.project(student.pooled), target),
             "kd": self.kd_weight * kl_divergence(student.logits, teacher.logits),
         }
+
+
+class Orthogonal(nn.Module):
+    """A linear map whose matrix has orthonormal columns, or rows where it narrows."""
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        self.free = nn.Parameter(nn.init.orthogonal_(torch.empty(max(before, after), min(before, after))))
+        self.widens = after >= before
+
+    @property
+    def weight(self) -> Tensor:
+        """The matrix (after, before): Q of the QR decomposition with a positive diagonal of R, which is unique."""
+        q, r = torch.linalg.qr(self.free)
+        q = q * r.diagonal().sign()
+        return q if self.widens else q.T
+
+    def forward(self, features: Tensor) -> Tensor:
+        return F.linear(features, self.weight)
