@@ -72,17 +72,18 @@ class MemoryBank(nn.Module):
             others: (M,) images to take negatives from.
             chosen: (B, M) which of them, `count` for each anchor.
         """
-        positive = (anchors * self.rows[own]).sum(dim=1) / self.tau
-        negative = anchors @ self.rows[others].T / self.tau
+        positive = ((anchors * self.rows[own]).sum(dim=1) / self.tau).exp()
+        negative = (anchors @ self.rows[others].T / self.tau).exp() * chosen
         with torch.no_grad():
-            mean = (positive.exp().sum() + (negative.exp() * chosen).sum()) / (len(anchors) * (count + 1))
+            mean = (positive.sum() + negative.sum()) / (len(anchors) * (count + 1))
             first = gather(mean[None]).mean() * len(self.rows)
             z = torch.where(self.z > 0, self.z, first)
             self.z.copy_(z)
-        # p / (p + count / images) with p = exp(similarity / tau) / z, as the sigmoid that it is.
-        offset = z.log() + math.log(count / len(self.rows))
-        loss = F.logsigmoid(positive - offset).sum() + (F.logsigmoid(offset - negative) * chosen).sum()
-        return -loss / len(anchors)
+        # With p = exp(similarity / tau) / z and the noise's share n: -log(p / (p + n)) = log(1 + n / p), and the
+        # negatives' -log(n / (p + n)) = log(1 + p / n), which is 0 for those that were not chosen.
+        scale = 1 / (z * (count / len(self.rows)))
+        loss = (1 / (positive * scale)).log1p().sum() + (negative * scale).log1p().sum()
+        return loss / len(anchors)
 
     @torch.no_grad()
     @full_precision

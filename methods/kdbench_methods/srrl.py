@@ -17,9 +17,9 @@ class SRRL(Method):
     classifier, which stays frozen.
 
     Weights 1 as in the released code (the authors searched {1, 5, 10}, its issue 3). The paper writes squared norms
-    where the code, which is followed, takes means. The code is of CNNs whose pooled feature is never negative: where the
-    teacher's is, which a probe tells, the projector ends without ReLU. Tokens are taken on their grid. Refused where the
-    teacher has no classifier that takes its pooled feature alone. Extra parameters: D_t * (C_s + 2).
+    where the code, which is followed, takes means. The code is of CNNs whose pooled feature is never negative; where
+    the teacher's is, which a probe tells, the projector ends without ReLU. Tokens are taken on their grid. Refused
+    where the teacher has no classifier that takes its pooled feature alone. Extra parameters: D_t * (C_s + 2).
 
     Attributes:
         ce_weight, feature_weight, regression_weight: weights of the terms.
