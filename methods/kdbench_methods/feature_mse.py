@@ -9,7 +9,7 @@ from kdbench.method import Batch, Kind, LogUniform, Method, Needs, Outputs, Pair
 
 
 class FeatureMSE(Method):
-    """Pooled feature, projected linearly to the teacher's width, MSE (timm 1.0.23 and later, FeatureDistillationTask).
+    """Pooled feature, projected linearly to the teacher's width, MSE (timm 1.0.31, FeatureDistillationTask).
 
     L = ce_weight * CE + weight * mean (P f_s - f_t)^2, where f is what the classifier consumes. As in timm, P is a
     linear layer with bias and PyTorch's own initialisation, and absent where the widths agree. It follows no paper;
