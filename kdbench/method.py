@@ -36,7 +36,7 @@ from kdbench.distributed import gather
 from kdbench.errors import UnsupportedPair
 from kdbench.hyperparameters import Choice, LogUniform, SearchSpace, Uniform
 from kdbench.models.features import Feature, Layout, Needs, Outputs, StageInfo
-from kdbench.models.resume import Tail
+from kdbench.models.resume import Segment, Tail
 from kdbench.models.staged import StagedModel
 from kdbench.records import Role
 
@@ -55,6 +55,7 @@ __all__ = [
     "Outputs",
     "Pair",
     "SearchSpace",
+    "Segment",
     "StageInfo",
     "StagedModel",
     "Tail",

@@ -1,4 +1,4 @@
-"""Cutting the traced graph of a trunk: the part behind a node as a function of that node's value."""
+"""Cutting the traced graph of a trunk: the part behind a node, or between two, as a function of the node's value."""
 
 import operator
 from collections.abc import Iterator
@@ -48,7 +48,7 @@ class Traced:
                     yield other
 
 
-def cut(traced: Traced, node: fx.Node, part: int | None) -> fx.GraphModule:
+def cut(traced: Traced, node: fx.Node, part: int | None, end: fx.Node | None = None) -> fx.GraphModule:
     """The trunk behind `node`, as a module of the model's own submodules that takes the value of `node`.
 
     What is known before any image is there (positional embeddings, say) is computed behind the cut again; sizes and
@@ -56,11 +56,12 @@ def cut(traced: Traced, node: fx.Node, part: int | None) -> fx.GraphModule:
 
     Args:
         part: where the value of `node` is a tuple, its element that has the images' first axis.
+        end: the node whose value is put out; None for the trunk's final features.
 
     Raises:
         Unclean: the graph cannot be cut there.
     """
-    return _Cut(traced, node, part).module()
+    return _Cut(traced, node, part).module(end or traced.output)
 
 
 class _Cut:
@@ -74,13 +75,17 @@ class _Cut:
         self._behind = {node, *traced.behind(node), traced.output}
         self._batch: fx.Node | None = None
 
-    def module(self) -> fx.GraphModule:
-        needed = _ancestors(self._traced.output, self._copies) & self._behind
+    def module(self, end: fx.Node) -> fx.GraphModule:
+        needed = _ancestors(end, self._copies) & self._behind
+        if end not in needed:
+            raise Unclean("what is wanted is not computed behind it")
         for node in self._traced.graph.nodes:
             if node in needed and node not in self._copies:
                 for source in node.all_input_nodes:
                     self._bring(source)
                 self._copy(node)
+        if end.op != "output":
+            self._tail.output(self._copies[end])
         return fx.GraphModule(self._root, self._tail)
 
     def _bring(self, node: fx.Node) -> None:

@@ -59,6 +59,18 @@ class Packing:
             return packed
         return tuple(packed if o is ... else prefix if isinstance(o, str) else o for o in self.others)
 
+    def unpack(self, state: Any, grid: tuple[int, int]) -> Tensor:
+        """The map (B, C, H, W) that the network holds as `state`; `prefix_of` gives the tokens beside it."""
+        packed = state if self.place is None else state[self.place]
+        if self.layout == "NCHW":
+            return packed
+        if self.layout == "NHWC":
+            return packed.permute(0, 3, 1, 2)
+        tokens = packed[:, packed.shape[1] - grid[0] * grid[1] :]
+        if self.order is not None:
+            tokens = tokens[:, self.order.argsort()]
+        return tokens.transpose(1, 2).unflatten(2, grid)
+
 
 def find_packing(state: Any, feature: Tensor) -> Packing | None:
     """In what form `state` holds the map `feature` (B, C, H, W); None where it does not, or holds more than that."""

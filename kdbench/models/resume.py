@@ -1,4 +1,4 @@
-"""Resuming a network from a stage: the graph of its trunk, cut behind that stage.
+"""Resuming a network from a stage, to its end or to the next stage: the graph of its trunk, cut behind that stage.
 
 The trunk's own glue is traced (`trace`), every block a leaf, so block internals never matter. What is built is compared
 with the plain forward once, on other images and another number of them; a network for which that fails is refused with
@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from kdbench.errors import UnsupportedPair
 from kdbench.models.cut import Traced, Unclean, cut
-from kdbench.models.features import Outputs, StageInfo
+from kdbench.models.features import Feature, Outputs, StageInfo
 from kdbench.models.layout import Packing, RawLayout, find_packing, prefix_of
 from kdbench.models.trace import forget_constants, trace_trunk, values_of
 
@@ -60,7 +60,7 @@ class Tail:
         self.channels = feature.shape[1]
         self.grid = (feature.shape[2], feature.shape[3])
         # Those of the head, too, which is no part of the trunk.
-        self._norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        self._norms = _batch_norms(model)
         heads = [n for m in trunk.modules() if isinstance(n := getattr(m, "num_heads", None), int)]
         self.num_heads: int | None = heads[-1] if heads else None
         """Attention heads of the tail's last block, None for a network without attention."""
@@ -134,18 +134,8 @@ class Tail:
         what = f"{type(model).__name__} cannot resume from stage {info.stage}"
         if info.tap is None:
             raise UnsupportedPair(f"{type(model).__name__} has nothing behind stage {info.stage}")
-        training = model.training
-        model.eval()
-        try:
+        with _looked_into(model, what):
             return cls._resumed(model, head, image_shape, info, taps, features, entry)
-        except UnsupportedPair as reason:
-            raise UnsupportedPair(f"{what}: {reason}") from reason
-        except Exception as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UnsupportedPair(f"{what}: {reason}") from error
-        finally:
-            forget_constants(model)
-            model.train(training)
 
     @classmethod
     def _resumed(
@@ -160,9 +150,7 @@ class Tail:
     ) -> "Tail":
         names = {stage: _tap_name(model, tap) for stage, tap in taps.items()}
         opening = _opening(model, names.get(info.stage + 1)) if entry == "downsampled" else None
-        images = [_images(model, image_shape, number) for number in (2, 3)]
-        graph, values = trace_trunk(model, [*names.values(), *filter(None, [opening])], images[0])
-        traced = Traced(model, graph, (values, values_of(model, graph, images[1])), (2, 3))
+        traced, images = _traced(model, image_shape, [*names.values(), *filter(None, [opening])])
         with torch.no_grad():
             found = [features(batch) for batch in images]
             final = model.forward_features(images[1])  # type: ignore[operator]
@@ -184,6 +172,114 @@ class Tail:
         raise UnsupportedPair(reason)
 
 
+class Segment:
+    """A network from a stage to the next one. As a tail, it shares the network's modules and owns no parameter.
+
+    Attributes:
+        stage: whose feature it takes.
+        following: the stage whose feature it gives.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        trunk: fx.GraphModule,
+        packings: tuple[Packing, Packing],
+        infos: tuple[StageInfo, StageInfo],
+    ) -> None:
+        """Use `build`.
+
+        Args:
+            trunk: what lies between the two stages.
+            packings: the forms in which the network holds the features of the two.
+        """
+        self._trunk = trunk
+        self._enters, self._leaves = packings
+        self._into = infos[1]
+        self.stage, self.following = (info.stage for info in infos)
+        self._norms = _batch_norms(model)
+
+    def __call__(self, feature: Tensor, prefix: Tensor | None = None) -> Feature:
+        """The next stage's feature.
+
+        Batch-norm layers do not update their running statistics here, for the reason that they do not in a tail.
+
+        Args:
+            feature: (B, channels, *grid), the map of the stage.
+            prefix: (B, prefix, channels), needed when the network has prefix tokens.
+        """
+        with _frozen_statistics(self._norms):
+            state = self._trunk(self._enters.pack(feature, prefix))
+        return Feature(self._leaves.unpack(state, self._into.grid), prefix_of(state, self._leaves), self._into.layout)
+
+    @classmethod
+    def build(
+        cls,
+        model: nn.Module,
+        image_shape: tuple[int, int, int],
+        infos: tuple[StageInfo, StageInfo],
+        taps: dict[int, int],
+        features: Callable[[Tensor], dict[int, Tensor]],
+    ) -> "Segment":
+        """Trace `model`, cut it behind the stages that `infos` describes, and check what comes out.
+
+        Args:
+            taps: the model's stages as indices into its `feature_info`.
+            features: the maps of all stages for some images.
+
+        Raises:
+            UnsupportedPair: the network cannot be cut there, or the cut network is not the network.
+        """
+        first, last = (info.stage for info in infos)
+        with _looked_into(model, f"{type(model).__name__} cannot be run from stage {first} to stage {last}"):
+            names = {stage: _tap_name(model, tap) for stage, tap in taps.items()}
+            traced, images = _traced(model, image_shape, list(names.values()))
+            with torch.no_grad():
+                found = [features(batch) for batch in images]
+            start, enters = _held(traced, found[0][first], names[first])
+            end, leaves = traced.output, find_packing(traced.values[0][traced.output], found[0][last])
+            if infos[1].tap is not None:
+                end, leaves = _held(traced, found[0][last], names[last])
+            if start is None or end is None or enters is None or leaves is None:
+                raise UnsupportedPair("no state there holds its features")
+            if enters.prefix != infos[0].prefix or leaves.prefix != infos[1].prefix:
+                raise UnsupportedPair("its features come without the class tokens that go with them")
+            try:
+                trunk = cut(traced, start, enters.place, end)
+            except Unclean as error:
+                raise UnsupportedPair(str(error)) from error
+            segment = cls(model, trunk, (enters, leaves), infos)
+            with torch.no_grad():
+                ours = segment(found[1][first], prefix_of(traced.values[1][start], enters))
+            if not _same((ours.map, ours.prefix), (found[1][last], prefix_of(traced.values[1][end], leaves))):
+                raise UnsupportedPair("what lies between does not reproduce its output")
+            return segment
+
+
+@contextmanager
+def _looked_into(model: nn.Module, what: str) -> Iterator[None]:
+    """In eval mode and left as it was; whatever goes wrong inside is the reason why `what`."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    except UnsupportedPair as reason:
+        raise UnsupportedPair(f"{what}: {reason}") from reason
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UnsupportedPair(f"{what}: {reason}") from error
+    finally:
+        forget_constants(model)
+        model.train(training)
+
+
+def _traced(model: nn.Module, image_shape: tuple[int, int, int], taps: list[str]) -> tuple[Traced, list[Tensor]]:
+    """The trunk's graph and the two batches of images that it was traced with."""
+    images = [_images(model, image_shape, number) for number in (2, 3)]
+    graph, values = trace_trunk(model, taps, images[0])
+    return Traced(model, graph, (values, values_of(model, graph, images[1])), (2, 3)), images
+
+
 @dataclass(frozen=True)
 class _Place:
     """Where a network may be cut: the node, the form of its value, and that as maps, for both batches."""
@@ -198,12 +294,7 @@ def _places(
 ) -> Iterator[_Place]:
     """Behind the down-sampling where that is asked for and there is one, behind the stage, or somewhere after it."""
     values, maps = traced.values, [by_stage[stage] for by_stage in features]
-    tap = traced.named(names[stage])
-    packing = find_packing(values[0][tap], maps[0]) if tap is not None else None
-    if packing is None:
-        # Names in `feature_info` may be wrong, or of a module that adds to what the stage puts out.
-        held = ((node, find_packing(values[0][node], maps[0])) for node in traced.graph.nodes if node.op != "output")
-        tap, packing = next((found for found in held if found[1] is not None), (tap, None))
+    tap, packing = _held(traced, maps[0], names[stage])
     if tap is None:
         return
     down = traced.named(opening) if opening else None
@@ -217,6 +308,17 @@ def _places(
         if following is not None and find_packing(values[0][node], following) is not None:
             return
         yield from _as_map(traced, node, grids)
+
+
+def _held(traced: Traced, feature: Tensor, name: str) -> tuple[fx.Node | None, Packing | None]:
+    """Where the network holds a stage's map of the first batch, and in what form; `name` is where it should."""
+    values, tap = traced.values[0], traced.named(name)
+    packing = find_packing(values[tap], feature) if tap is not None else None
+    if packing is not None:
+        return tap, packing
+    # Names in `feature_info` may be wrong, or of a module that adds to what the stage puts out.
+    held = ((node, find_packing(values[node], feature)) for node in traced.graph.nodes if node.op != "output")
+    return next((found for found in held if found[1] is not None), (tap, None))
 
 
 def _as_map(traced: Traced, node: fx.Node, grids: list[torch.Size]) -> Iterator[_Place]:
@@ -249,6 +351,10 @@ def _same(one: Any, other: Any) -> bool:
     """Whether two outputs of a trunk agree, tensor by tensor, but for rounding (memory laid out otherwise)."""
     pairs = [pair for pair in zip(tree_leaves(one), tree_leaves(other), strict=True) if isinstance(pair[0], Tensor)]
     return all(a.shape == b.shape and (a - b).abs().max() <= ROUNDING * b.abs().max() for a, b in pairs)
+
+
+def _batch_norms(model: nn.Module) -> list[Any]:
+    return [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
 
 
 @contextmanager

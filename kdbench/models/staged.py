@@ -12,7 +12,7 @@ from kdbench.data.normalise import Normalisation
 from kdbench.errors import KdbenchError, UnsupportedPair
 from kdbench.models.features import Feature, Layout, Needs, Outputs, StageInfo
 from kdbench.models.layout import find_packing
-from kdbench.models.resume import Entry, Tail
+from kdbench.models.resume import Entry, Segment, Tail
 from kdbench.models.stages import stage_taps
 
 LOGITS = Needs()
@@ -49,6 +49,7 @@ class StagedModel(nn.Module):
         # Asked for prefix tokens, some networks without any fail.
         self._has_prefix = "return_prefix_tokens" in parameters and bool(getattr(model, "num_prefix_tokens", True))
         self._tails: dict[tuple[int, Entry], Tail] = {}
+        self._segments: dict[int, Segment] = {}
         self._final_is_stage4 = False
         self._pooled_to_logits = False
         self.stages: dict[int, StageInfo] = {}
@@ -157,10 +158,38 @@ class StagedModel(nn.Module):
                 self.image_shape,
                 self.stages[stage],
                 self._taps,
-                lambda images: {k: f.map for k, f in self(images, Needs(frozenset(self.stages))).stages.items()},
+                self._maps,
                 entry,
             )
         return self._tails[stage, entry]
+
+    def segment(self, stage: int) -> Segment:
+        """The network from `stage` to the stage that follows, sharing its modules; built once.
+
+        Raises:
+            UnsupportedPair: there is no such part of the network that can be run alone; the message says why.
+        """
+        if stage not in self._segments:
+            following = next((k for k in sorted(self.stages) if k > stage), None)
+            if stage not in self.stages or following is None:
+                raise UnsupportedPair(f"{type(self.model).__name__} has no stage {stage} that another one follows")
+            infos = self.stages[stage], self.stages[following]
+            self._segments[stage] = Segment.build(self.model, self.image_shape, infos, self._taps, self._maps)
+        return self._segments[stage]
+
+    def finish(self, feature: Feature) -> Outputs:
+        """Pooled feature and logits of a stage-4 feature, such as one that a segment gives.
+
+        Raises:
+            UnsupportedPair: the network cannot be resumed there; the message says why.
+        """
+        if self.stages[4].tap is None:
+            return self.head(feature.map)
+        return self.tail(4)(feature.map, feature.prefix)
+
+    def _maps(self, images: Tensor) -> dict[int, Tensor]:
+        outputs = self(images, Needs(frozenset(self.stages)))
+        return {stage: feature.map for stage, feature in outputs.stages.items()}
 
     def _intermediates(self, images: Tensor, indices: list[int]) -> tuple[Any, list[Tensor], list[Tensor | None]]:
         arguments: dict[str, Any] = {"return_prefix_tokens": True} if self._has_prefix else {}

@@ -39,7 +39,6 @@ class HCD(Method):
     kind: ClassVar[Kind] = "logit"
     paper: ClassVar[str] = "arXiv 2511.10942"
     venue: ClassVar[str] = "AAAI 2026"
-    published: ClassVar[tuple[str, ...]] = ("HCD",)
 
     search_space: ClassVar[SearchSpace] = {"hcd_weight": LogUniform(0.1, 10), "sub_weight": LogUniform(0.1, 10)}
 

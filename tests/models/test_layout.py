@@ -31,6 +31,7 @@ def test_found_and_made_again(state: object, layout: str, prefix: int, kind: str
     assert (packing.layout, packing.prefix, packing.kind) == (layout, prefix, kind)
     again = packing.pack(MAP, prefix_of(state, packing))
     torch.testing.assert_close(again, tuple(state) if isinstance(state, list | tuple) else state, rtol=0, atol=0)
+    torch.testing.assert_close(packing.unpack(state, (3, 4)), MAP, rtol=0, atol=0)
     other = torch.randn(6, 5, 3, 4)
     packed = packing.pack(other, torch.randn(6, 2, 5) if prefix else None)
     found = find_packing(packed, other)
