@@ -136,9 +136,8 @@ def find_norms(teacher: StagedModel, stages: list[int]) -> dict[int, tuple[nn.Ba
     for k in stages:
         feature = outputs.stages[k].map
         last: nn.Module | None = None
-        for module, _, output in calls[
-            : 1 + max((i for i, call in enumerate(calls) if call[2] is feature), default=-1)
-        ]:
+        made = 1 + max((i for i, call in enumerate(calls) if call[2] is feature), default=-1)
+        for module, _, output in calls[:made]:
             if isinstance(module, nn.BatchNorm2d | nn.Conv2d) and output.shape == feature.shape:
                 last = module
         ahead = [m for m, inputs, _ in calls if isinstance(m, nn.BatchNorm2d) and inputs[0] is feature]

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdbench.method import Batch, Kind, LogUniform, Method, Needs, Outputs, Pair, SearchSpace
+from kdbench_methods.feature_losses import context_loss
+from kdbench_methods.losses import warm_up
 from kdbench_methods.projectors import common_stages
 
 
@@ -57,7 +59,7 @@ class ReviewKD(Method):
         for fusion, own, target in zip(self.fusions, self._levels(student), self._levels(teacher), strict=True):
             result, fused = fusion(own, fused, target.shape[-2:])
             losses.append(context_loss(result, target))
-        ramp = min((batch.epoch + 1) / self.warmup_epochs, 1.0)
+        ramp = warm_up(batch, self.warmup_epochs)
         return {
             "ce": self.ce_weight * batch.cross_entropy(student.logits),
             "review": self.weight * ramp * torch.stack(losses).sum(),
@@ -90,15 +92,3 @@ class Fusion(nn.Module):
         if x.shape[-2:] != grid:
             x = F.interpolate(x, grid)
         return self.leave(x), x
-
-
-def context_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """HCL: mean squared error at full size and pooled to 4x4, 2x2 and 1x1, weighted 1, 1/2, 1/4, 1/8 over their sum."""
-    total, weights, weight = F.mse_loss(student, teacher), 1.0, 1.0
-    for level in (4, 2, 1):
-        if level < min(student.shape[-2:]):
-            weight /= 2
-            weights += weight
-            small, target = (F.adaptive_avg_pool2d(x, level) for x in (student, teacher))
-            total = total + weight * F.mse_loss(small, target)
-    return total / weights
