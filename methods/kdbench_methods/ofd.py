@@ -121,6 +121,8 @@ def negative_mean(mean: Tensor, std: Tensor) -> Tensor:
 def find_norms(teacher: StagedModel, stages: list[int]) -> dict[int, tuple[nn.BatchNorm2d, Position]]:
     """For each stage the batch norm that its output enters, else the last one it comes out of; found by one pass.
 
+    The last is that at the end of the residual, as in the authors' code; of the shortcut in a stage of one block.
+
     Raises:
         UnsupportedPair: there is none.
     """

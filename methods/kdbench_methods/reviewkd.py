@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdbench.method import Batch, Kind, LogUniform, Method, Needs, Outputs, Pair, SearchSpace
+from kdbench_methods.feature_losses import context_loss
 from kdbench_methods.projectors import common_stages
 
 
@@ -26,7 +27,7 @@ class ReviewKD(Method):
         ce_weight: weight of the hard-label loss.
         warmup_epochs: of the ramp; 1, that is none, on ImageNet, 20 on CIFAR. The OFA-KD code base has no ReviewKD: the
             defaults are those for ImageNet.
-        mid_channels: width of the fusion, at most the student's last.
+        mid_channels: width of the fusion, at most that of the student's pooled feature (authors; 256 for MobileNet).
     """
 
     kind: ClassVar[Kind] = "feature"
@@ -90,15 +91,3 @@ class Fusion(nn.Module):
         if x.shape[-2:] != grid:
             x = F.interpolate(x, grid)
         return self.leave(x), x
-
-
-def context_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """HCL: mean squared error at full size and pooled to 4x4, 2x2 and 1x1, weighted 1, 1/2, 1/4, 1/8 over their sum."""
-    total, weights, weight = F.mse_loss(student, teacher), 1.0, 1.0
-    for level in (4, 2, 1):
-        if level < min(student.shape[-2:]):
-            weight /= 2
-            weights += weight
-            small, target = (F.adaptive_avg_pool2d(x, level) for x in (student, teacher))
-            total = total + weight * F.mse_loss(small, target)
-    return total / weights
