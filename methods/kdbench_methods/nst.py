@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdbench.method import Batch, Kind, LogUniform, Method, Needs, Outputs, Pair, SearchSpace
+from kdbench_methods.precision import full_precision
 from kdbench_methods.projectors import common_grid, common_stages
 
 
@@ -51,8 +52,12 @@ class NST(Method):
         }
 
 
+@full_precision
 def selectivity_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """MMD^2 of the channels of two features (B, C, H, W), on the smaller of their grids."""
+    """MMD^2 of the channels of two features (B, C, H, W), on the smaller of their grids.
+
+    In half precision the small difference of the kernels would be lost.
+    """
     s, t = (F.normalize(x.flatten(2), dim=2) for x in common_grid(student, teacher))
     if s.shape[2] > max(s.shape[1], t.shape[1]):
         return _kernel(t, t) + _kernel(s, s) - 2 * _kernel(s, t)

@@ -20,7 +20,7 @@ from kdbench.method import (
     StagedModel,
     UnsupportedPair,
 )
-from kdbench_methods.projectors import common_grid, common_stages, init_projector
+from kdbench_methods.projectors import common_grid, common_stages, init_projector, probe
 
 Position = Literal["ahead", "behind", "rectified"]
 """Of a stage's output and the batch norm that gives its margin: before it, after it, after it and the ReLU."""
@@ -121,14 +121,15 @@ def negative_mean(mean: Tensor, std: Tensor) -> Tensor:
 def find_norms(teacher: StagedModel, stages: list[int]) -> dict[int, tuple[nn.BatchNorm2d, Position]]:
     """For each stage the batch norm that its output enters, else the last one it comes out of; found by one pass.
 
+    The last is that at the end of the residual, as in the authors' code; of the shortcut in a stage of one block.
+
     Raises:
         UnsupportedPair: there is none.
     """
     calls: list[tuple[nn.Module, tuple, Any]] = []
     handles = [m.register_forward_hook(lambda *call: calls.append(call)) for m in teacher.model.modules()]
-    image = torch.linspace(-1, 1, 2 * math.prod(teacher.image_shape)).view(2, *teacher.image_shape)
     try:
-        outputs = teacher(image.to(next(teacher.parameters())), Needs(frozenset(stages)))
+        outputs = probe(teacher, Needs(frozenset(stages)))
     finally:
         for handle in handles:
             handle.remove()

@@ -28,7 +28,7 @@ class ReviewKD(Method):
         ce_weight: weight of the hard-label loss.
         warmup_epochs: of the ramp; 1, that is none, on ImageNet, 20 on CIFAR. The OFA-KD code base has no ReviewKD: the
             defaults are those for ImageNet.
-        mid_channels: width of the fusion, at most the student's last.
+        mid_channels: width of the fusion, at most that of the student's pooled feature (authors; 256 for MobileNet).
     """
 
     kind: ClassVar[Kind] = "feature"

@@ -13,7 +13,7 @@ from kdbench_methods.projectors import common_grid, common_stages
 
 
 class VID(Method):
-    """VID: a variational bound of the mutual information of the stages (Ahn et al., arXiv 1904.05835, eq. 4 to 6).
+    """VID: a variational bound of the mutual information of the stages (Ahn et al., arXiv 1904.05835, section 2).
 
     L = ce_weight * CE + weight * sum_k mean [(mu_k(F_s,k) - F_t,k)^2 / v_k + log v_k] / 2, the negative log-likelihood
     of the teacher's feature under a Gaussian without its constant: mu_k are three 1x1 convolutions with ReLUs between,

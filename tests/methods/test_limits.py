@@ -4,8 +4,8 @@ Methods are found, not listed: those that are registered, and every subclass of 
 `methods/kdbench_methods`. One that comes later is covered by being there.
 """
 
-import ast
 import copy
+import importlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -44,21 +44,25 @@ WEIGHTS = {"dist": ("beta", "gamma"), "dkd": ("alpha", "beta"), "rld": ("alpha",
 
 
 def _plugins() -> list[Plugin]:
-    """Every method once, under the name it is registered by or that of its file."""
+    """Every method once, under the name it is registered by or else that of its file."""
     found = dict(Registry.installed().plugins)
-    targets = {plugin.target for plugin in found.values()}
+    known = {plugin.target for plugin in found.values()}
     for path in sorted(Path(kdbench_methods.__path__[0]).glob("*.py")):
-        for node in ast.parse(path.read_text()).body:
-            target = f"kdbench_methods.{path.stem}:{getattr(node, 'name', '')}"
-            if isinstance(node, ast.ClassDef) and _is_method(target) and target not in targets:
-                name = path.stem if path.stem not in found else node.name
+        for target in _methods(f"kdbench_methods.{path.stem}"):
+            if target not in known:
+                name = path.stem if path.stem not in found else target.rpartition(":")[2]
                 found[name] = Plugin(name, target, str(path))
     return list(found.values())
 
 
-def _is_method(target: str) -> bool:
-    module, _, name = target.partition(":")
-    return issubclass(getattr(__import__(module, fromlist=[name]), name), Method) and not name.startswith("_")
+def _methods(module: str) -> list[str]:
+    """The methods that a module defines; the module itself, as a method that fails, where it cannot be imported."""
+    try:
+        members = vars(importlib.import_module(module)).values()
+    except Exception:
+        return [module]
+    classes = [m for m in members if isinstance(m, type) and issubclass(m, Method) and m.__module__ == module]
+    return [f"{module}:{m.__name__}" for m in classes if not m.__name__.startswith("_")]
 
 
 every_method = pytest.mark.parametrize("plugin", _plugins(), ids=lambda plugin: plugin.name)

@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 import torch
 from kdbench_methods.at import AT, attention_loss
+from kdbench_methods.feature_losses import context_loss
 from kdbench_methods.feature_mse import FeatureMSE
 from kdbench_methods.nst import NST, selectivity_loss
 from kdbench_methods.ofd import OFD, Position, Regression, find_norms, negative_mean, partial_loss
 from kdbench_methods.projectors import common_grid
-from kdbench_methods.reviewkd import Fusion, ReviewKD, context_loss
+from kdbench_methods.reviewkd import Fusion, ReviewKD
 from kdbench_methods.vid import VID, Predictor
 from torch import Tensor, nn
 
@@ -121,6 +122,16 @@ def test_selectivity(grid: tuple[int, int], widths: tuple[int, int]) -> None:
 
     expected = sum(kernel(t, t) + kernel(s, s) - 2 * kernel(s, t) for s, t in zip(x, y, strict=True)) / 2
     assert selectivity_loss(x, y).item() == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize("side", [4, 14])
+def test_selectivity_of_half_precision(side: int) -> None:
+    """Of like features the kernels differ in their third digit, which bfloat16 does not have."""
+    teacher, noise = (x.float().relu() for x in features((4, 32, side, side), (4, 32, side, side)))
+    teacher, student = teacher.bfloat16(), (teacher + 0.2 * noise).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = selectivity_loss(student, teacher)
+    assert found.item() == pytest.approx(selectivity_loss(student.double(), teacher.double()).item(), rel=1e-3)
 
 
 @pytest.mark.parametrize(("widths", "side"), [((64, 96), 4), ((64, 96), 16), ((512, 512), 7)])
