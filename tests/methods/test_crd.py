@@ -1,5 +1,6 @@
 """CRD: its loss against loops, its memory banks, its negatives."""
 
+import copy
 import math
 from pathlib import Path
 from typing import Any
@@ -145,16 +146,25 @@ def test_its_state_is_saved_and_moves_with_it() -> None:
     assert method.double().bank_s.rows.dtype == torch.float64
 
 
-def test_the_banks_follow_both_networks_and_both_embeddings_learn() -> None:
+def test_each_network_is_contrasted_with_the_others_bank_and_moves_its_own() -> None:
     method = _crd(negatives=K)
-    before = method.bank_s.rows.clone(), method.bank_t.rows.clone()
+    banks = copy.deepcopy(method.bank_s), copy.deepcopy(method.bank_t)
     own = torch.tensor([1, 5, 9, 5])
-    sum(_step(method, own).values(), start=torch.zeros(())).backward()
+    seen: list[Tensor] = []
+    for embed in (method.embed_s, method.embed_t):
+        embed.register_forward_hook(lambda module, args, output: seen.append(unit(output.detach())))
+    terms = _step(method, own)
+    sum(terms.values(), start=torch.zeros(())).backward()
     for name, parameter in method.named_parameters():
         assert parameter.grad is not None and parameter.grad.any(), name
-    for bank, rows in zip((method.bank_s, method.bank_t), before, strict=True):
-        moved = (bank.rows != rows).any(dim=1)
-        assert moved.nonzero().flatten().tolist() == [1, 5, 9]
+
+    e_s, e_t = seen
+    sample = own, *_crd(negatives=K).draw(own), K
+    torch.testing.assert_close(terms["crd s"], banks[1](e_s, *sample))
+    torch.testing.assert_close(terms["crd t"], banks[0](e_t, *sample))
+    for bank, embeddings, moved in zip(banks, seen, (method.bank_s, method.bank_t), strict=True):
+        bank.update(own, embeddings)
+        torch.testing.assert_close(moved.rows, bank.rows)
 
 
 def test_what_it_draws_leaves_the_students_stream_alone() -> None:

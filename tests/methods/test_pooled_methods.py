@@ -153,7 +153,7 @@ def test_srrl(teacher: str) -> None:
         torch.randn(size, n, generator=generator, dtype=torch.float64).relu() if teacher == "cnn" else
         torch.randn(size, n, generator=generator, dtype=torch.float64) for n in (width, 4)
     )  # fmt: skip
-    student = Outputs(logits, None, {4: Feature(last, None, "map")})
+    student = Outputs(torch.zeros_like(logits), None, {4: Feature(last, None, "map")})
     batch = Batch(torch.zeros(size, dtype=torch.int64), None, 0.0, torch.arange(size), 0, 0.0)
     found = method(student, Outputs(logits, pooled), batch)
 
