@@ -161,7 +161,7 @@ class Contender:
         assert self._sums is not None
         if self._compute.shard.world > 1:
             average([self._sums])
-            for model in filter(None, (self.student.model, self._ema)):
+            for model in filter(None, (self.student.model, self._ema, self.predictor)):
                 average_buffers(model)
         for term, total in zip(self._terms, self._sums.tolist(), strict=True):
             self.losses.setdefault(term, []).append(total / steps)

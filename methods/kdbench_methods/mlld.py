@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from kdbench.method import Batch, Kind, LogUniform, Method, Outputs, Pair, SearchSpace
 from kdbench_methods.losses import kl_divergence, standardise
+from kdbench_methods.precision import full_precision
 
 
 class MLLD(Method):
@@ -79,10 +80,9 @@ class MLLD(Method):
         }
 
 
+@full_precision
 def class_and_batch_error(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """|P_s^T P_s - P_t^T P_t|^2 / C + |P_s P_s^T - P_t P_t^T|^2 / B of the probabilities P (B, C) at T."""
     p_s, p_t = (student / temperature).softmax(dim=1), (teacher / temperature).softmax(dim=1)
-    # The difference of two products must not be taken of rounded ones.
-    with torch.autocast(p_s.device.type, enabled=False):
-        pairs = (p_s.T, p_t.T), (p_s, p_t)
-        return torch.stack([(a @ a.T - b @ b.T).square().sum() / len(a) for a, b in pairs]).sum()
+    pairs = (p_s.T, p_t.T), (p_s, p_t)
+    return torch.stack([(a @ a.T - b @ b.T).square().sum() / len(a) for a, b in pairs]).sum()
