@@ -51,7 +51,7 @@ def sinusoids(count: int, width: int) -> Tensor:
 
 def aligner(width: int, grid: tuple[int, int], target: StageInfo) -> nn.Module:
     """From maps (B, width, *grid) to the format of a stage: over tokens for one that holds tokens."""
-    module = MapAligner(width, target) if target.layout == "map" else TokenAligner(width, grid, target)
+    module = MapAligner(width, grid, target) if target.layout == "map" else TokenAligner(width, grid, target)
     init_projector(module)
     return module
 
@@ -59,13 +59,17 @@ def aligner(width: int, grid: tuple[int, int], target: StageInfo) -> nn.Module:
 class MapAligner(nn.Module):
     """Nearest neighbours on the target's grid, batch norm, 1x1 convolution."""
 
-    def __init__(self, width: int, target: StageInfo) -> None:
+    def __init__(self, width: int, grid: tuple[int, int], target: StageInfo) -> None:
         super().__init__()
         self.grid = target.grid
+        # Where every cell is repeated as often, the order makes no difference but to the cost.
+        self._late = all(large % small == 0 for large, small in zip(target.grid, grid, strict=True))
         self.norm = nn.BatchNorm2d(width)
         self.project = nn.Conv2d(width, target.channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self._late:
+            return F.interpolate(self.project(self.norm(x)), self.grid)
         return self.project(self.norm(F.interpolate(x, self.grid)))
 
 
