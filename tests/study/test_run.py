@@ -27,9 +27,11 @@ from kdbench.training.teacher import new_model
 from kdbench.training.weights import load_weights
 from tests.command import kdbench
 from tests.conftest import NO_DATA
+from tests.training.course import METHODS
 
 Short = Callable[..., Path]
 THREE = "vit-t:resnet-s,vit-t:vit-s,resnet-t:mixer-s"
+FIVE = ["--methods", ",".join(METHODS)]
 GROUP = ["--pairs", "vit-t:resnet-s", "--seeds", "1"]
 
 
@@ -47,9 +49,9 @@ def deterministic(cell: CellRecord) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def finished(short_suite: Short, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A run of all methods on three pairs with two seeds, its folder and its suite."""
+    """A run of five methods on three pairs with two seeds, its folder and its suite."""
     folder, suite = tmp_path_factory.mktemp("run") / "results", short_suite()
-    done = run(folder, suite, "--pairs", THREE, "--seeds", "2")
+    done = run(folder, suite, *FIVE, "--pairs", THREE, "--seeds", "2")
     assert done.returncode == 0, done.stdout + done.stderr
     return folder, suite
 
@@ -93,7 +95,7 @@ def test_the_report_is_there(finished: tuple[Path, Path]) -> None:
 def test_running_again_starts_nothing(finished: tuple[Path, Path]) -> None:
     folder, suite = finished
     before = {path: path.stat().st_mtime_ns for path in (folder / "cells").rglob("*.json")}
-    done = run(folder, suite, "--pairs", THREE, "--seeds", "2", "--no-report")
+    done = run(folder, suite, *FIVE, "--pairs", THREE, "--seeds", "2", "--no-report")
     assert done.returncode == 0
     assert "30 finished, 0 to run" in " ".join(done.stdout.split())
     assert before == {path: path.stat().st_mtime_ns for path in (folder / "cells").rglob("*.json")}
@@ -145,6 +147,7 @@ PLUGIN = '''
 from torch import Tensor
 from kdbench.method import Batch, Method, Outputs
 from tests.conftest import NO_DATA
+from tests.training.course import METHODS
 
 class {name}(Method):
     """{name}."""
@@ -218,7 +221,7 @@ def test_a_dying_worker_is_told_and_the_rest_goes_on(short_suite: Short, tmp_pat
 def test_a_killed_run_goes_on_where_it_was(finished: tuple[Path, Path], tmp_path: Path) -> None:
     reference, suite = finished
     folder = tmp_path / "results"
-    arguments = ["--pairs", THREE, "--seeds", "2", "--no-throughput", "--no-report"]
+    arguments = [*FIVE, "--pairs", THREE, "--seeds", "2", "--no-throughput", "--no-report"]
     command = [sys.executable, "-m", "kdbench.cli.main", "run", "--suite", str(suite), "--out", str(folder), *arguments]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=dict(os.environ))
     deadline = time.monotonic() + 240

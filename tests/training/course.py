@@ -42,6 +42,8 @@ TEACHERS = {
     "plain": ("resnet18", {"layers": [1, 1, 1, 1], "channels": [8, 16, 16, 32]}),
 }
 METHODS = ["scratch", "kd", "fitnet", "ofa", "assistant"]
+FURTHER = ["mlld", "crd", "simkd", "pat"]
+"""With a second view, memory banks, a prediction of its own, a teacher that is run again."""
 
 
 class Course:

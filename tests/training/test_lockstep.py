@@ -6,7 +6,7 @@ import torch
 from kdbench.training.device import Compute
 from kdbench.training.lockstep import train
 from kdbench.training.weights import weights_sha256
-from tests.training.course import METHODS, RECIPE, Course, fresh
+from tests.training.course import FURTHER, METHODS, RECIPE, Course, fresh
 
 
 @pytest.fixture(params=["vit", "resnet"])
@@ -15,8 +15,9 @@ def course(request: pytest.FixtureRequest, cpu: Compute) -> Course:
 
 
 def test_lockstep_equals_solo_bitwise(course: Course) -> None:
-    together = course.train(*METHODS)
-    for name in METHODS:
+    names = METHODS + FURTHER
+    together = course.train(*names)
+    for name in names:
         alone = course.train(name)[name]
         beside = together[name]
         assert weights_sha256(alone.student.model) == weights_sha256(beside.student.model), name
@@ -25,7 +26,7 @@ def test_lockstep_equals_solo_bitwise(course: Course) -> None:
             assert weights_sha256(ours.model) == weights_sha256(theirs.model), name
         assert alone.losses == beside.losses
     hashes = {weights_sha256(contender.student.model) for contender in together.values()}
-    assert len(hashes) == len(METHODS), "methods that end with equal weights did not do anything"
+    assert len(hashes) == len(names), "methods that end with equal weights did not do anything"
 
 
 def test_fair_start(course: Course) -> None:
