@@ -27,7 +27,7 @@ from kdbench.training.selfcheck import passed
 
 SMALL = "proxy"
 FULL = "cifar100"
-CALLS = {"tail": "resumes", "classify": "classifier"}
+CALLS = {"tail": "resumes", "segment": "resumes", "classify": "classifier"}
 """Functions of a network that a method may call, and what that means it needs."""
 
 PAGE = """\
