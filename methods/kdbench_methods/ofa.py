@@ -27,7 +27,7 @@ class OFA(Method):
 
     L = ce_weight * CE + kd_weight * ofa(z_s, z_t) + ofa_weight * sum_k ofa(head_k(F_k), z_t), with the modulated loss
     of the released code. Defaults are those of its train.py; its author ran CIFAR-100 with `ofa_weight` 0.1 (issues 14
-    and 32, the `ofa-cifar100` preset) and DeiT-T -> ResNet18 on ImageNet with gamma 1.5.
+    and 32, the `ofa-cifar100` preset, and that of the proxy) and DeiT-T -> ResNet18 on ImageNet with gamma 1.5.
 
     Attributes:
         stages: student stages with a head.
@@ -40,7 +40,10 @@ class OFA(Method):
     paper: ClassVar[str] = "arXiv 2310.19444"
     venue: ClassVar[str] = "NeurIPS 2023"
     published: ClassVar[tuple[str, ...]] = ("OFA",)
-    presets: ClassVar[dict[str, dict[str, Any]]] = {"ofa-cifar100": {"ofa_weight": 0.1}}
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "ofa-cifar100": {"ofa_weight": 0.1},
+        "proxy": {"ofa_weight": 0.1},
+    }
 
     search_space: ClassVar[SearchSpace] = {
         "gamma": Choice(((1.0,), (1.1,), (1.2,), (1.3,), (1.4,), (1.5,))),

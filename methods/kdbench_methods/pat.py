@@ -1,7 +1,7 @@
 """PAT: the teacher's stages are prompted with what the student does not follow; regions of all stages attend."""
 
 import math
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -46,7 +46,7 @@ class PAT(Method):
 
     Attributes:
         side: regions per side of a stage; 4 stages of 4 x 4 are the code's 64 queries.
-        width: of a region.
+        width: of a region; the proxy's networks are narrower than the code's 512, and so are its regions.
         heads: of the attention.
         ce_weight, kd_weight, hint_weight, prompt_weight: weights of the terms.
     """
@@ -56,6 +56,7 @@ class PAT(Method):
     paper: ClassVar[str] = "arXiv 2501.08885"
     venue: ClassVar[str] = "ICCV 2025"
     published: ClassVar[tuple[str, ...]] = ("PAT",)
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"proxy": {"width": 64}}
 
     search_space: ClassVar[SearchSpace] = {
         "kd_weight": LogUniform(0.1, 10),
