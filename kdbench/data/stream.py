@@ -161,8 +161,9 @@ class TrainingStream(ABC):
 
     def seed_of(self, axis: Axis, epoch: int, *place: int) -> int:
         """The seed of an axis, another one for each view."""
-        again = (self.view,) if self.view > 1 else ()
-        return derive_seed(self.seed, axis, self.pair, epoch, *place, *again)
+        # Negative, and so no image and no process.
+        view = (-self.view,) if self.view > 1 else ()
+        return derive_seed(self.seed, axis, self.pair, epoch, *place, *view)
 
     def erasing(self, epoch: int, data: Data, order: Order) -> Erasing | None:
         """The recipe's random erasing of an epoch, on the device; None where it has none."""

@@ -49,7 +49,6 @@ class OFD(Method):
     kind: ClassVar[Kind] = "feature"
     paper: ClassVar[str] = "arXiv 1904.01866"
     venue: ClassVar[str] = "ICCV 2019"
-    published: ClassVar[tuple[str, ...]] = ("OFD",)
     presets: ClassVar[dict[str, dict[str, Any]]] = {"crd": {"stages": (2, 3, 4), "weight": 1e-3}}
 
     search_space: ClassVar[SearchSpace] = {"weight": LogUniform(1e-6, 1e-2)}

@@ -21,7 +21,7 @@ from kdbench.training.device import Compute
 from kdbench.training.weights import weights_sha256
 from tests.training.course import Course
 
-KNOWN = {"self", "seed", "axis", "pair", "epoch", "rank", "shard", "derive_seed"}
+KNOWN = {"self", "seed", "axis", "pair", "epoch", "place", "rank", "shard", "view", "derive_seed", "seed_of"}
 """What may stand in a call that makes a seed."""
 
 
@@ -33,8 +33,8 @@ def test_no_seed_holds_a_method() -> None:
             if not isinstance(node, ast.Call):
                 continue
             called = getattr(node.func, "id", getattr(node.func, "attr", None))
-            passed_on = node.args and getattr(node.args[0], "id", None) == "derive_seed"
-            if called in ("derive_seed", "generator", "rng") or passed_on:
+            passed_on = node.args and getattr(node.args[0], "attr", None) == "seed_of"
+            if called in ("derive_seed", "seed_of", "generator", "rng") or passed_on:
                 calls.append(f"{path}:{node.lineno}")
                 words = {n.id for a in node.args for n in ast.walk(a) if isinstance(n, ast.Name)}
                 words |= {n.attr for a in node.args for n in ast.walk(a) if isinstance(n, ast.Attribute)}
@@ -47,7 +47,8 @@ def test_no_seed_comes_twice() -> None:
     by_epoch = [derive_seed(*place) for place in product(range(20), AXES, pairs, range(5))]
     by_run = [derive_seed(*place) for place in product(range(20), AXES, pairs)]
     by_image = [derive_seed(0, "augment", pairs[0], 0, image) for image in range(1000)]
-    seeds = [*by_epoch, *by_run, *by_image]
+    by_view = [derive_seed(*place, -2) for place in product(range(20), AXES, pairs, range(5))]
+    seeds = [*by_epoch, *by_run, *by_image, *by_view]
     assert len(set(seeds)) == len(seeds) > 50_000
     assert all(0 <= seed < 2**63 for seed in seeds)
 
