@@ -35,7 +35,6 @@ class RLD(Method):
     kind: ClassVar[Kind] = "logit"
     paper: ClassVar[str] = "arXiv 2408.07703"
     venue: ClassVar[str] = "ICCV 2025"
-    published: ClassVar[tuple[str, ...]] = ("RLD",)
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "crd": {"temperature": 4.0, "confidence_temperature": 4.0, "beta": 8.0, "warmup_epochs": 20}
     }
