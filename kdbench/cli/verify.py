@@ -64,20 +64,21 @@ def _print(verdict: "Verdict", console: "Console") -> None:
 
 
 def _summary(verdicts: "list[Verdict]") -> "Table":
-    """Pairs by methods, with the millions of parameters of both networks."""
+    """Pairs, with the millions of parameters of both networks, and what came of the methods."""
     from rich import box
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    methods = list(dict.fromkeys(verdict.method for verdict in verdicts))
     table.add_column("pair", no_wrap=True)
-    for title in ("teacher\nM", "student\nM"):
+    for title in ("teacher\nM", "student\nM", "passed"):
         table.add_column(title, justify="right", no_wrap=True)
-    for method in methods:
-        table.add_column(method, overflow="fold")
+    table.add_column("unsupported")
+    table.add_column("failed", style="red")
     for pair in dict.fromkeys(verdict.pair for verdict in verdicts):
-        found = {verdict.method: verdict for verdict in verdicts if verdict.pair == pair}
-        sizes = next((verdict.parameters for verdict in found.values() if verdict.parameters), None)
+        own = [verdict for verdict in verdicts if verdict.pair == pair]
+        sizes = next((verdict.parameters for verdict in own if verdict.parameters), None)
         counts = [f"{count / 1e6:.3f}" for count in sizes[:2]] if sizes else ["", ""]
-        table.add_row(pair, *counts, *(MARKS[found[method].status] for method in methods))
+        names = {status: [v.method for v in own if v.status == status] for status in VERDICTS}
+        others = (", ".join(names[status]) or "-" for status in ("unsupported", "failed"))
+        table.add_row(pair, *counts, f"{len(names['passed'])} of {len(own)}", *others)
     return table
