@@ -12,11 +12,7 @@ from kdbench_methods.pat import PAT
 from torch import Tensor
 
 from kdbench.method import Batch, Method, Outputs, Pair, Task, UnsupportedPair
-from kdbench.suites.schema import Suite
-from kdbench.training.arena import Arena
-from kdbench.training.device import Compute
-from kdbench.training.selfcheck import passed
-from tests.conftest import NO_DATA, staged
+from tests.conftest import staged
 
 METHODS: dict[str, type[Method]] = {"mldr": MLDR, "hcd": HCD, "pat": PAT}
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -197,19 +193,6 @@ def test_heads_end_in_their_vector_where_that_is_asked_for() -> None:
 def test_one_stage_cannot_be_fused() -> None:
     with pytest.raises(UnsupportedPair, match="fewer than two"):
         make(MLDR, make_pair("vit", "cnn"), stages=(3,))
-
-
-@pytest.fixture(scope="module")
-def arenas(proxy: Suite) -> list[Arena]:
-    compute = Compute(torch.device("cpu"), "fp32", 1)
-    return [Arena.enter(proxy, pair, 0, "val", compute, NO_DATA) for pair in proxy.pairs]
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_every_pair_of_the_proxy(arenas: list[Arena], name: str) -> None:
-    for arena in arenas:
-        checks = arena.check(arena.contender(name, METHODS[name], {}))
-        assert passed(checks), (name, arena.pair.name, checks)
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -18,11 +18,7 @@ from torch import Tensor, nn
 from kdbench.hyperparameters import schema
 from kdbench.method import Batch, Method, Outputs, Pair, Task, UnsupportedPair
 from kdbench.models.staged import StagedModel
-from kdbench.suites.schema import Suite
-from kdbench.training.arena import Arena
-from kdbench.training.device import Compute
-from kdbench.training.selfcheck import passed
-from tests.conftest import NO_DATA, staged
+from tests.conftest import staged
 
 METHODS = [AT, NST, VID, ReviewKD, OFD, FeatureMSE]
 CLASSES = 4
@@ -406,23 +402,3 @@ def test_tokens_are_maps_on_their_grid(method: type[Method]) -> None:
     sum(terms.values(), start=torch.zeros(())).backward()
     embedding = built.pair.student.model.patch_embed.proj.weight
     assert embedding.grad is not None and embedding.grad.abs().sum() > 0
-
-
-@pytest.fixture(scope="module")
-def arenas(proxy: Suite) -> list[Arena]:
-    compute = Compute(torch.device("cpu"), "fp32", 1)
-    return [Arena.enter(proxy, pair, 0, "val", compute, NO_DATA) for pair in proxy.pairs]
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_in_the_harness(arenas: list[Arena], method: type[Method]) -> None:
-    """On every pair of the proxy, but for teachers that OFD refuses."""
-    for arena in arenas:
-        hyperparameters = schema(method, Method)().model_dump()
-        try:
-            contender = arena.contender("one", method, hyperparameters)
-        except UnsupportedPair:
-            assert method is OFD and not arena.pair.teacher.startswith("resnet"), arena.pair.name
-            continue
-        checks = arena.check(contender)
-        assert passed(checks), (arena.pair.name, checks)

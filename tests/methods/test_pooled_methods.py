@@ -23,7 +23,6 @@ from kdbench.suites.schema import Suite
 from kdbench.training.arena import Arena
 from kdbench.training.device import Compute
 from kdbench.training.lockstep import train
-from kdbench.training.selfcheck import passed
 from tests.command import kdbench
 from tests.conftest import NO_DATA, staged
 from tests.training.course import RECIPE, Course
@@ -77,22 +76,6 @@ def _run(method: Method, size: int) -> tuple[dict[str, Tensor], Outputs, Outputs
     index = torch.arange(size)
     batch = Batch(method.pair.task.labels[index], None, 0.0, index, 0, 0.0)
     return method(student, teacher, batch), student, teacher
-
-
-@pytest.fixture(scope="module")
-def arenas(proxy: Suite) -> dict[str, Arena]:
-    compute = Compute(torch.device("cpu"), "fp32", 1)
-    return {pair.name: Arena.enter(proxy, pair, 0, "val", compute, NO_DATA) for pair in proxy.pairs}
-
-
-@pytest.mark.parametrize("name", WEIGHTS)
-def test_the_self_check_on_every_pair(arenas: dict[str, Arena], name: str) -> None:
-    method = _class(name)
-    for pair, arena in arenas.items():
-        contender = arena.contender(name, method, _options(method))
-        assert all(parameter.requires_grad for parameter in contender.method.parameters())
-        checks = arena.check(contender)
-        assert passed(checks), (name, pair, checks)
 
 
 @pytest.mark.parametrize("name", WEIGHTS)
@@ -225,6 +208,12 @@ def test_without_an_error_simkd_answers_as_the_teacher_does(teacher: str, studen
     terms, outputs, answer = _run(method, 6)
     assert terms["simkd"].item() == 0
     torch.testing.assert_close(method.predict(outputs), answer.logits)
+
+
+@pytest.fixture(scope="module")
+def arenas(proxy: Suite) -> dict[str, Arena]:
+    compute = Compute(torch.device("cpu"), "fp32", 1)
+    return {pair.name: Arena.enter(proxy, pair, 0, "val", compute, NO_DATA) for pair in proxy.pairs}
 
 
 def test_without_an_error_simkd_answers_as_the_proxys_teachers_do(arenas: dict[str, Arena]) -> None:

@@ -16,13 +16,7 @@ from kdbench_methods.srd import SRD, log_sum_error
 from kdbench_methods.vkd import Orthogonal, VkD
 from torch import Tensor
 
-from kdbench.hyperparameters import schema
 from kdbench.method import Method, Outputs
-from kdbench.suites.schema import Suite
-from kdbench.training.arena import Arena
-from kdbench.training.device import Compute
-from kdbench.training.selfcheck import passed
-from tests.conftest import NO_DATA
 from tests.methods.test_logit_methods import B, batch, build, drawn, kl, softmax
 
 __all__ = ["drawn"]
@@ -169,19 +163,3 @@ def test_without_weight_it_is_plain_training(
     assert logits.grad is not None and plain.grad is not None
     assert torch.equal(logits.grad, plain.grad)
     assert sum(terms.values()).item() == now.cross_entropy(plain).item()
-
-
-@pytest.fixture(scope="module")
-def arenas(proxy: Suite) -> dict[str, Arena]:
-    compute = Compute(torch.device("cpu"), "fp32", 1)
-    return {pair.name: Arena.enter(proxy, pair, 0, "val", compute, NO_DATA) for pair in proxy.pairs}
-
-
-@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.__name__)
-def test_in_the_harness_on_every_pair(arenas: dict[str, Arena], method: type[Method]) -> None:
-    model = schema(method, Method)
-    for options in ({}, *method.presets.values(), METHODS[method]):
-        # What a preset changes is checked on one pair, the defaults on all.
-        for pair in arenas if not options else list(arenas)[:1]:
-            checks = arenas[pair].check(arenas[pair].contender("it", method, model(**options).model_dump()))
-            assert passed(checks), (pair, options, checks)

@@ -37,6 +37,14 @@ def test_every_method_on_every_pair(arenas: dict[str, Arena], name: str) -> None
     assert all(refused) and len(refused) < len(arenas), refused
 
 
+@pytest.mark.parametrize("name", Registry.installed().names)
+def test_every_preset(arenas: dict[str, Arena], name: str) -> None:
+    plugin, arena = Registry.installed().plugins[name], arenas["resnet-t:resnet-s"]
+    for preset in plugin.method.presets.values():
+        checks = arena.check(arena.contender(name, plugin.method, plugin.hyperparameters(**preset).model_dump()))
+        assert passed(checks), (preset, checks)
+
+
 @pytest.mark.parametrize(
     "options",
     [
