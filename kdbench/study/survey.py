@@ -22,6 +22,7 @@ from kdbench.registry import Plugin, Registry
 from kdbench.suites import loading
 from kdbench.suites.schema import Suite
 from kdbench.training.arena import Arena
+from kdbench.training.contender import Contender
 from kdbench.training.device import Compute
 from kdbench.training.selfcheck import passed
 
@@ -51,15 +52,17 @@ class's docstring, under [methods/kdbench_methods](../methods/kdbench_methods). 
 HEAD = ("method", "transfers", "published", "paper", "student", "teacher", "views", "parameters", "time")
 
 
-def row(plugin: Plugin, small: Arena, full: Arena, times: dict[str, float]) -> list[str]:
+def row(plugin: Plugin, small: Sequence[Arena], full: Arena, times: dict[str, float]) -> list[str]:
     """A line of the table.
 
+    Args:
+        small: where it is looked at; the first that it supports counts.
+
     Raises:
-        RuntimeError: it fails its self-check on the small pair.
+        RuntimeError: it fails its self-check there, or supports none.
     """
-    arena = small.understudy()
     hyperparameters = plugin.hyperparameters().model_dump()
-    contender = arena.contender(plugin.name, plugin.method, hyperparameters)
+    arena, contender = _entered(plugin, small, hyperparameters)
     method, used = contender.method, {"student": dict[str, None](), "teacher": dict[str, None]()}
     _note_calls(contender.student, used["student"])
     _note_calls(arena.teacher, used["teacher"])
@@ -78,6 +81,16 @@ def row(plugin: Plugin, small: Arena, full: Arena, times: dict[str, float]) -> l
         _parameters(plugin, full, hyperparameters),
         "-" if math.isnan(time) else f"{time:.2f}",
     ]
+
+
+def _entered(plugin: Plugin, arenas: Sequence[Arena], hyperparameters: dict[str, Any]) -> tuple[Arena, Contender]:
+    for arena in arenas:
+        try:
+            stage = arena.understudy()
+            return stage, stage.contender(plugin.name, plugin.method, hyperparameters)
+        except UnsupportedPair:
+            continue
+    raise RuntimeError(f"{plugin.name} supports none of the small pairs")
 
 
 def _note_calls(model: StagedModel, used: dict[str, None]) -> None:
@@ -130,18 +143,21 @@ def _times(results: Path) -> dict[str, float]:
 
 
 def page(plugins: Sequence[Plugin], suites: tuple[Suite, Suite], results: Path) -> str:
-    """The page about `plugins`; the first suite has the small pair, the second the one of full size."""
+    """The page about `plugins`; the first suite has the small pairs, the second the one of full size."""
     compute = Compute(torch.device("cpu"), "fp32", 1)
-    pairs = [next(pair for pair in suite.pairs if suite.is_hetero(pair)) for suite in suites]
-    small, full = (Arena.rehearse(suite, pair, compute) for suite, pair in zip(suites, pairs, strict=True))
+    small, (full, *_) = ([pair for pair in suite.pairs if suite.is_hetero(pair)] for suite in suites)
+    arenas, large = (
+        [Arena.rehearse(suites[0], pair, compute) for pair in small],
+        Arena.rehearse(suites[1], full, compute),
+    )
     times = _times(results)
     rows = []
     for plugin in plugins:
-        rows.append(row(plugin, small, full, times))
+        rows.append(row(plugin, arenas, large, times))
         print(*rows[-1], sep="  ", file=sys.stderr, flush=True)
     lines = [f"| {' | '.join(cells)} |" for cells in (HEAD, ["---"] * len(HEAD), *rows)]
     return PAGE.format(
-        full=pairs[1].name,
+        full=full.name,
         suite=suites[1].name,
         results=results.as_posix(),
         table="\n".join(lines),
