@@ -82,7 +82,11 @@ def _panel(axis: Axes, content: Content, pair: str, methods: list[str], styles: 
     for marker, points in means.items():
         x, y, colours = zip(*points, strict=True)
         axis.scatter(x, y, s=5**2, marker=marker, c=colours, linewidths=1)
-    axis.autoscale_view(scaley=False)
+    if dots or means:
+        axis.autoscale_view(scaley=False)
+    else:
+        # Nothing is there yet: the span of nothing is rounding.
+        axis.set_xlim(-1, 1, auto=True)
 
 
 def _published(axis: Axes, y: int, row: Comparison, look: Look) -> None:
