@@ -13,7 +13,7 @@ from kdbench.data.seeds import derive_seed
 from kdbench.distributed import average, average_buffers, average_gradients
 from kdbench.errors import describe
 from kdbench.method import Method
-from kdbench.models.features import Outputs
+from kdbench.models.features import Needs, Outputs
 from kdbench.models.staged import StagedModel
 from kdbench.records import Status
 from kdbench.suites.schema import Recipe
@@ -123,9 +123,7 @@ class Contender:
         """
         with self._stream.active():
             with self._compute.autocast():
-                outputs, *again = (self.student(images, self.method.student_needs) for images in views)
-                if again:
-                    outputs = replace(outputs, second=again[0])
+                outputs = student_outputs(self.student, views, self.method.student_needs)
                 mark("student")
                 terms = self.method(outputs, teacher if self.method.teacher_needs is not None else None, batch)
                 loss = total(terms)
@@ -190,6 +188,12 @@ class Contender:
         self._optimizer.zero_grad(set_to_none=True)
         self._optimizer.state.clear()
         self._ema = None if status != "done" else self._ema
+
+
+def student_outputs(run: Callable[[Tensor, Needs], Outputs], views: Sequence[Tensor], needs: Needs) -> Outputs:
+    """What a student makes of a view, and of a second one where there is one."""
+    outputs, *again = (run(images, needs) for images in views)
+    return replace(outputs, second=again[0]) if again else outputs
 
 
 def total(terms: Mapping[str, Tensor]) -> Tensor:

@@ -1,6 +1,6 @@
 """The self-check of a method on a pair, before any training: does it do what a KD method has to do?"""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from kdbench.data.batch import Batch
 from kdbench.errors import describe
 from kdbench.method import Method
 from kdbench.models.staged import StagedModel
-from kdbench.training.contender import Contender, total
+from kdbench.training.contender import Contender, student_outputs, total
 from kdbench.training.device import Compute
 from kdbench.training.lockstep import Views, shown, teacher_outputs
 from kdbench.training.watch import RULES, STUDENT, TEACHER, broken_rules, watched
@@ -45,9 +45,7 @@ def self_check(contender: Contender, teacher: StagedModel, views: Views, batch: 
         for _ in range(STEPS):
             answer = teacher_outputs(teacher, [contender], views, compute)
             with compute.autocast():
-                outputs, *again = (student.forward(v, method.student_needs) for v in shown(contender, views))
-                if again:
-                    outputs = replace(outputs, second=again[0])
+                outputs = student_outputs(student.forward, shown(contender, views), method.student_needs)
             with watched(teacher, student, batch, answer) as found:
                 with compute.autocast():
                     terms = method(outputs, answer if method.teacher_needs is not None else None, batch)

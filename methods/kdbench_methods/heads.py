@@ -1,6 +1,7 @@
 """Stage heads: from a stage of the student to a vector and on into logit space (OFA-KD, arXiv 2310.19444)."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from itertools import pairwise
 
@@ -13,7 +14,7 @@ from kdbench.method import Feature, Pair, StageInfo
 from kdbench_methods.projectors import init_projector
 
 
-class StageHead(nn.Module):
+class StageHead(nn.Module, ABC):
     """A stage feature becomes a vector, the vector logits.
 
     Attributes:
@@ -24,9 +25,9 @@ class StageHead(nn.Module):
     width: int
     classifier: nn.Module
 
+    @abstractmethod
     def vector(self, feature: Feature) -> Tensor:
         """(B, `width`)."""
-        raise NotImplementedError
 
     def forward(self, feature: Feature) -> Tensor:
         return self.classifier(self.vector(feature))
