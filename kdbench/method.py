@@ -99,6 +99,9 @@ class Pair:
 class Method(nn.Module):
     """A KD method. Its own parameters are its projectors: trained with the student, dropped at inference.
 
+    An interrupted training goes on from a checkpoint: what a method keeps from batch to batch is in its state dict, as
+    buffers or by torch's `get_extra_state` and `set_extra_state` (tensors and containers of them: no pickle is read).
+
     Attributes:
         aliases: further names it is known by.
         published: what the tables of published numbers (`kdbench published`) call it.

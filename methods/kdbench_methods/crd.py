@@ -84,6 +84,12 @@ class CRD(Method):
         self.bank_t.update(batch.index, e_t)
         return terms
 
+    def get_extra_state(self) -> Tensor:
+        return self._random.get_state()
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self._random.set_state(state.cpu())
+
     def draw(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Images (M,) in random order, and which of them (B, M) are the negatives of each of `index` (B,)."""
         labels = self.pair.task.labels

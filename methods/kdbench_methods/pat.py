@@ -104,6 +104,12 @@ class PAT(Method):
             "prompt": self.prompt_weight * kl_divergence(prompted, teacher.logits),
         }
 
+    def get_extra_state(self) -> list[Tensor]:
+        return self._gaps
+
+    def set_extra_state(self, state: list[Tensor]) -> None:
+        self._gaps = state
+
     def _prompted(self, stages: list[Feature]) -> list[Feature]:
         """What the teacher's stages become when each but the first is entered through its prompt."""
         gaps = self._gaps or [torch.zeros_like(stage.map) for stage in stages[1:]]
