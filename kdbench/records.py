@@ -8,6 +8,8 @@ Layout of a results folder::
     environments/<id>.json                          what the records were measured on
     checkpoints/<pair>/<method>/s<seed>-<key>.safetensors   the student, with timm's own keys
     equal-time/<n>-epochs/                          the control trained for n epochs, laid out as this folder
+    unfinished/<pair>/<method>/s<seed>-<key>.lock           held by the process that trains the cell
+    unfinished/<pair>/<method>/s<seed>-<key>@<epoch>.<step>.pt    where an interrupted training goes on
 
 This module imports neither torch nor timm.
 """
@@ -17,15 +19,21 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import IO, Any, Literal, NotRequired, TypedDict
 
 from kdbench.errors import KdbenchError
 
 SCHEMA = 1
 TIMING_PROTOCOL = "t/1"
 
+PART = ".part"
+"""How a file ends that is being written; one that stays behind is of a process that was killed."""
+
 Status = Literal["done", "failed", "oom", "diverged", "timeout", "unsupported", "interrupted"]
+FINISHED: frozenset[Status] = frozenset({"done", "unsupported"})
+"""How a cell ends that needs no further run: it is done, or known not to be possible."""
 Split = Literal["test", "val"]
 """What is evaluated: the test split after training on all training images, or a held-out share of those."""
 Role = Literal["control", "baseline", "method"]
@@ -234,7 +242,18 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Atomic write of `content` to `path`, its folder made as needed.
+    """Write `content` atomically.
+
+    Raises:
+        KdbenchError: the folder cannot be written (missing rights, full disk).
+    """
+    with replacing(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write into that becomes `path` once it is whole and on the disk; its folder is made as needed.
 
     Raises:
         KdbenchError: the folder cannot be written (missing rights, full disk).
@@ -242,17 +261,20 @@ def write_bytes(path: Path, content: bytes) -> None:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".part", delete=False) as file:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=PART, delete=False) as file:
             temporary = Path(file.name)
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
-    except OSError as error:
+    except BaseException as error:
         if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        raise KdbenchError(f"cannot write {path}: {error.strerror or error}; free space or choose --out") from error
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise KdbenchError(f"cannot write {path}: {error.strerror or error}; free space or choose --out") from error
+        raise
 
 
 def read_json(path: Path) -> Any:
@@ -282,6 +304,21 @@ class Results:
 
     def checkpoint_path(self, pair: str, method: str, seed: int, key: str) -> Path:
         return self.folder / "checkpoints" / slug(pair) / method / f"s{seed}-{key[:12]}.safetensors"
+
+    def unfinished_folder(self, pair: str, method: str) -> Path:
+        return self.folder / "unfinished" / slug(pair) / method
+
+    def is_finished(self, pair: str, method: str, seed: int, key: str) -> bool:
+        """Whether a cell needs no further run: it is done, or known not to be possible."""
+        path = self.cell_path(pair, method, seed, key)
+        return path.is_file() and _checked(path)["status"] in FINISHED
+
+    def lock_path(self, pair: str, method: str, seed: int, key: str) -> Path:
+        return self.unfinished_folder(pair, method) / f"s{seed}-{key[:12]}.lock"
+
+    @property
+    def measuring_lock(self) -> Path:
+        return self.folder / "unfinished" / "throughput.lock"
 
     def throughput_path(self, pair: str, method: str, key: str) -> Path:
         return self.folder / "throughput" / slug(pair) / f"{method}-{key[:12]}.json"
