@@ -316,9 +316,10 @@ class Results:
     def lock_path(self, pair: str, method: str, seed: int, key: str) -> Path:
         return self.unfinished_folder(pair, method) / f"s{seed}-{key[:12]}.lock"
 
-    @property
-    def measuring_lock(self) -> Path:
-        return self.folder / "unfinished" / "throughput.lock"
+    def measuring_lock(self, machine: str = "") -> Path:
+        """Of all who measure, or of those on one machine."""
+        name = f"throughput-{content_key(machine)[:12]}" if machine else "throughput"
+        return self.folder / "unfinished" / f"{name}.lock"
 
     def throughput_path(self, pair: str, method: str, key: str) -> Path:
         return self.folder / "throughput" / slug(pair) / f"{method}-{key[:12]}.json"

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from kdbench.registry import Plugin, Registry
+    from kdbench.study.engine import Engine
     from kdbench.study.halt import Care, Halt
+    from kdbench.study.share import Share
     from kdbench.suites.schema import PairSpec, Suite
     from kdbench.training.device import Compute
 
@@ -117,6 +119,63 @@ def add_care(parser: argparse.ArgumentParser) -> None:
         default="5m",
         help="how much of a training is lost at most when the machine goes down (default: %(default)s)",
     )
+
+
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """Where the work is done, and how much of it."""
+    parser.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes side by side (default: one a core, one on a GPU); with --engine ray on each GPU",
+    )
+    parser.add_argument(
+        "--shard", metavar="I/N", help="only the I-th of N parts of the run, for a job array; I counts from 1"
+    )
+    parser.add_argument(
+        "--engine", default="local", choices=["local", "ray"], help="processes of this machine, or a Ray cluster"
+    )
+    parser.add_argument(
+        "--ray-address",
+        metavar="HOST:PORT",
+        help="head of the Ray cluster (default: $RAY_ADDRESS, else the one running on this machine, else a new one)",
+    )
+
+
+def make_engine(args: argparse.Namespace, compute: "Compute") -> "Engine":
+    """The engine that `add_engine` asks for.
+
+    Raises:
+        KdbenchError: Ray is not installed, or no cluster answers.
+    """
+    if args.engine == "local":
+        from kdbench.study.engine import run_tasks
+
+        return run_tasks
+    if compute.shard.world > 1:
+        raise KdbenchError("--engine ray trains a cell in one process; leave torchrun out, or --engine")
+    try:
+        from kdbench.study.ray_engine import RayEngine
+    except ModuleNotFoundError as error:
+        raise KdbenchError("--engine ray needs Ray, which is not installed; pip install 'kdbench[ray]'") from error
+    return RayEngine(args.ray_address, on_gpu=compute.device.type == "cuda")
+
+
+def parse_share(text: str | None) -> "Share":
+    """`2/9` is the second of nine parts.
+
+    Raises:
+        KdbenchError: no such part.
+    """
+    from kdbench.study.share import Share
+
+    if text is None:
+        return Share()
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    number, of = map(int, match.groups()) if match else (0, 0)
+    if not 1 <= number <= of:
+        raise KdbenchError(f"--shard {text!r} is no part of a run; write the second of nine parts as --shard 2/9")
+    return Share(number, of)
 
 
 def read_care(args: argparse.Namespace) -> "tuple[Care, Halt]":

@@ -12,17 +12,19 @@ import signal
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 from kdbench.errors import describe
 from kdbench.records import Status
 from kdbench.study.halt import Halt
 from kdbench.study.line import NOBODY, Board, Line, Stopped, new_board
-from kdbench.study.progress import Display, Task
+from kdbench.study.progress import Display
+from kdbench.study.task import RunTask, Task
 
 PRELOADED = ["kdbench.study.group", "kdbench.study.timing"]
 """What a worker needs; importing it must neither open a device nor start a thread, as neither survives a fork."""
@@ -37,6 +39,10 @@ TURN_SECONDS = 1800.0
 """A turn is a batch or an evaluation; the first one of a contender may compile. One that takes longer has hung."""
 LOOK_SECONDS = 1.0
 """How often the parent looks whether a worker hangs."""
+
+
+Engine = Callable[[Sequence[RunTask], int, Display, Halt, float | None], list[str]]
+"""What `run_tasks` is."""
 
 
 def run_tasks(
@@ -140,7 +146,7 @@ class _Worker:
         self.task = task
         self.board: Board = new_board(partial(_CONTEXT.RawValue, Board))
         self.connection, other = _CONTEXT.Pipe(duplex=False)
-        self.process: BaseProcess = _CONTEXT.Process(target=_work, args=(task, other, self.board))
+        self.process: BaseProcess = _CONTEXT.Process(target=_work, args=(task, other, self.board, Path.cwd()))
         self.process.start()
         other.close()
 
@@ -170,8 +176,9 @@ class _Worker:
         self.connection.close()
 
 
-def _work(task: Task, connection: Connection, board: Board) -> None:
-    """The life of a worker: do the task and tell how it ended."""
+def _work(task: Task, connection: Connection, board: Board, folder: Path) -> None:
+    """The life of a worker: do the task, in the folder that its parent is in, and tell how it ended."""
+    os.chdir(folder)
     # Ctrl-C reaches the whole process group; the parent decides what becomes of the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

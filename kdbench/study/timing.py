@@ -57,6 +57,15 @@ class TimingTask:
         """Whose turn it can be."""
         return tuple(plan.name for plan in self.methods)
 
+    @property
+    def alone(self) -> bool:
+        """Other load would be measured, too."""
+        return True
+
+    def moved(self, results: Path) -> "TimingTask":
+        """The same for another results folder."""
+        return replace(self, results=results)
+
     def execute(self, line: Line) -> tuple[str, ...]:
         """Measure and record."""
         arena = Arena.enter(self.suite, self.pair, 0, "test", self.compute, self.data_root)
@@ -171,10 +180,10 @@ def timing_tasks(
     data_root: Path,
     results: Results,
 ) -> list[TimingTask]:
-    """One task for every pair that has methods without a measurement."""
+    """One task for every pair of the share that has methods without a measurement."""
     present = {record["key"] for record in results.throughput() if record["status"] in FINISHED}
     tasks = []
-    for pair in plan.pairs:
+    for pair in plan.own_pairs:
         keys = {one["method"]: one["key"] for one in planned if one["pair"] == pair.name}
         due = frozenset(name for name, key in keys.items() if key not in present)
         if due:
