@@ -10,6 +10,7 @@ Layout of a results folder::
     equal-time/<n>-epochs/                          the control trained for n epochs, laid out as this folder
     unfinished/<pair>/<method>/s<seed>-<key>.lock           held by the process that trains the cell
     unfinished/<pair>/<method>/s<seed>-<key>@<epoch>.<step>.pt    where an interrupted training goes on
+    unfinished/throughput*.lock                             held by whoever measures
 
 This module imports neither torch nor timm.
 """
