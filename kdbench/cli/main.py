@@ -11,12 +11,14 @@ from kdbench.cli import (
     baseline,
     bench,
     check,
+    clean,
     data,
     list_,
     new_method,
     published,
     report,
     run,
+    status,
     teachers,
     tune,
     verify,
@@ -62,8 +64,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"kdbench {__version__}")
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
     for module in (
-        *(run, bench, tune, report, check, baseline, published),
-        *(list_, verify, new_method, teachers, data),
+        *(run, status, bench, tune, report, check, baseline, published),
+        *(list_, verify, new_method, teachers, data, clean),
     ):
         module.add_parser(commands)
     return parser

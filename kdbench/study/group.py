@@ -27,12 +27,13 @@ from kdbench.records import (
     TeacherRecord,
     write_json,
 )
-from kdbench.study.checkpoint import START, Spot, discard, load, save, together
+from kdbench.study.checkpoint import load, save, together
 from kdbench.study.claims import claimed
 from kdbench.study.halt import Care
 from kdbench.study.line import Line, Stopped
 from kdbench.study.plan import Cell
 from kdbench.study.progress import ContenderState, Progress
+from kdbench.study.unfinished import START, Spot, discard
 from kdbench.suites.schema import PairSpec, Suite
 from kdbench.training.arena import Arena
 from kdbench.training.contender import Contender, isolated
@@ -120,7 +121,7 @@ class Group:
         cell, results = self.cells[member], Results(self.results)
         with claimed([results.lock_path(*cell.place)]):
             _write(self, cell, _header(self, cell, "", status, error))
-            discard(results, cell)
+            discard(results, cell.place)
         left = tuple(other for other in self.cells if other is not cell)
         return replace(self, cells=left) if left else None
 
@@ -176,7 +177,7 @@ class _GroupRun:
             contender = self.contenders.get(cell.method.name)
             if contender is not None and contender.status is None:
                 self._record_done(cell, contender, seconds)
-                discard(self.results, cell)
+                discard(self.results, cell.place)
 
     @property
     def _elapsed(self) -> float:
@@ -304,7 +305,7 @@ class _GroupRun:
     def _record_ended(self, cell: Cell, status: Status, error: str | None) -> None:
         self.states[cell.method.name].status = status
         _write(self.group, cell, _header(self.group, cell, self.environment, status, error))
-        discard(self.results, cell)
+        discard(self.results, cell.place)
 
     def _record_done(self, cell: Cell, contender: Contender, seconds: dict[str, float]) -> None:
         final = self.evaluations[contender.name]
