@@ -19,9 +19,9 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, Literal, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 from kdbench.errors import KdbenchError
 
@@ -242,18 +242,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content` atomically.
-
-    Raises:
-        KdbenchError: the folder cannot be written (missing rights, full disk).
-    """
-    with replacing(path) as file:
-        file.write(content)
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write into that becomes `path` once it is whole and on the disk; its folder is made as needed.
+    """Atomic write of `content` to `path`, its folder made as needed.
 
     Raises:
         KdbenchError: the folder cannot be written (missing rights, full disk).
@@ -263,18 +252,16 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=PART, delete=False) as file:
             temporary = Path(file.name)
-            yield file
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
-    except BaseException as error:
+    except OSError as error:
         if temporary is not None:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise KdbenchError(f"cannot write {path}: {error.strerror or error}; free space or choose --out") from error
-        raise
+        raise KdbenchError(f"cannot write {path}: {error.strerror or error}; free space or choose --out") from error
 
 
 def read_json(path: Path) -> Any:

@@ -208,12 +208,13 @@ def store_checkpoint(args: argparse.Namespace, grid: Grid, compute: "Compute") -
     Raises:
         KdbenchError: its weights do not fit, or do not know the task.
     """
+    from kdbench.study.engine import away
     from kdbench.study.plan import command_line
     from kdbench.study.teachers import import_once
 
     if args.teacher_checkpoint is not None:
-        name = grid.pairs[0].teacher
-        import_once(grid.suite, name, args.teacher_checkpoint, compute, args.data, command_line())
+        given = grid.suite, grid.pairs[0].teacher, args.teacher_checkpoint, compute, args.data, command_line()
+        away(compute, import_once, *given)
 
 
 def reduce(suite: "Suite", args: argparse.Namespace) -> "Suite":

@@ -4,12 +4,13 @@ New files are written whole before old ones are removed.
 """
 
 from collections.abc import Sequence
+from io import BytesIO
 from typing import Any
 
 import torch
 
 from kdbench.errors import KdbenchError
-from kdbench.records import Results, replacing
+from kdbench.records import Results, write_bytes
 from kdbench.study.plan import Cell
 from kdbench.study.unfinished import START, Spot, discard, path_of, taken
 
@@ -35,8 +36,9 @@ def save(results: Results, states: Sequence[tuple[Cell, Any]], spot: Spot) -> No
         KdbenchError: the folder cannot be written; what was there before is still there.
     """
     for cell, state in states:
-        with replacing(path_of(results, cell.place, spot)) as file:
-            torch.save(state, file)
+        # In memory first: torch.save hides what is wrong with a disk.
+        torch.save(state, content := BytesIO())
+        write_bytes(path_of(results, cell.place, spot), content.getvalue())
     for cell, _ in states:
         discard(results, cell.place, but=spot)
 

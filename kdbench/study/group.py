@@ -257,7 +257,10 @@ class _GroupRun:
             if (name := cell.method.name) in self.contenders and self.contenders[name].status is None
         ]
         if self.group.writes:
-            save(self.results, states, (position.epoch, position.step))
+            try:
+                save(self.results, states, (position.epoch, position.step))
+            except KdbenchError as error:
+                self.line.note(f"no checkpoint: {error}")
         self._saved = time.monotonic()
 
     def _on_epoch(self, position: Position) -> None:

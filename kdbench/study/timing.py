@@ -18,6 +18,7 @@ from kdbench.records import (
     content_key,
     write_json,
 )
+from kdbench.study.engine import away
 from kdbench.study.line import Line, Stopped
 from kdbench.study.plan import MethodPlan, Plan
 from kdbench.study.progress import Progress
@@ -146,7 +147,7 @@ class TimingTask:
 
 def planned_measurements(plan: Plan, compute: Compute) -> list[PlannedMeasurement]:
     """Every (pair, method) with the key of its measurement on this machine."""
-    _, machine = environment(compute)
+    _, machine = away(compute, environment, compute)
     shared = {
         "protocol": TIMING_PROTOCOL,
         "timing": plan.suite.timing.model_dump(),
