@@ -305,11 +305,11 @@ class Results:
 
     def cells(self) -> Iterator[CellRecord]:
         """Every cell record, sorted by path."""
-        return map(_checked, _files(self.folder / "cells", depth=2))
+        return map(read_record, _files(self.folder / "cells", depth=2))
 
     def throughput(self) -> Iterator[ThroughputRecord]:
         """Every throughput record, sorted by path."""
-        return map(_checked, _files(self.folder / "throughput", depth=1))
+        return map(read_record, _files(self.folder / "throughput", depth=1))
 
     def environments(self) -> dict[str, dict[str, Any]]:
         """Environment descriptions by id."""
@@ -334,7 +334,12 @@ def _files(folder: Path, depth: int) -> Iterator[Path]:
             yield path
 
 
-def _checked(path: Path) -> Any:
+def read_record(path: Path) -> Any:
+    """The record of a cell or of a throughput measurement.
+
+    Raises:
+        KdbenchError: the file is unreadable, or no record of this schema.
+    """
     record = read_json(path)
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
         raise KdbenchError(f"{path} is not a record of schema {SCHEMA}; move it away and run again")

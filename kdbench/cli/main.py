@@ -12,6 +12,7 @@ from kdbench.cli import (
     bench,
     check,
     data,
+    export,
     list_,
     new_method,
     published,
@@ -63,7 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
     for module in (
         *(run, bench, tune, report, check, baseline, published),
-        *(list_, verify, new_method, teachers, data),
+        *(export, list_, verify, new_method, teachers, data),
     ):
         module.add_parser(commands)
     return parser
