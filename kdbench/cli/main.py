@@ -11,6 +11,7 @@ from kdbench.cli import (
     baseline,
     bench,
     check,
+    compare,
     data,
     export,
     list_,
@@ -63,7 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"kdbench {__version__}")
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
     for module in (
-        *(run, bench, tune, report, check, baseline, published),
+        *(run, bench, tune, report, compare, check, baseline, published),
         *(export, list_, verify, new_method, teachers, data),
     ):
         module.add_parser(commands)
