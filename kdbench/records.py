@@ -298,7 +298,7 @@ class Results:
     def is_finished(self, pair: str, method: str, seed: int, key: str) -> bool:
         """Whether a cell needs no further run: it is done, or known not to be possible."""
         path = self.cell_path(pair, method, seed, key)
-        return path.is_file() and _checked(path)["status"] in FINISHED
+        return path.is_file() and read_record(path)["status"] in FINISHED
 
     def lock_path(self, pair: str, method: str, seed: int, key: str) -> Path:
         return self.unfinished_folder(pair, method) / f"s{seed}-{key[:12]}.lock"
@@ -329,11 +329,11 @@ class Results:
 
     def cells(self) -> Iterator[CellRecord]:
         """Every cell record, sorted by path."""
-        return map(_checked, _files(self.folder / "cells", depth=2))
+        return map(read_record, _files(self.folder / "cells", depth=2))
 
     def throughput(self) -> Iterator[ThroughputRecord]:
         """Every throughput record, sorted by path."""
-        return map(_checked, _files(self.folder / "throughput", depth=1))
+        return map(read_record, _files(self.folder / "throughput", depth=1))
 
     def environments(self) -> dict[str, dict[str, Any]]:
         """Environment descriptions by id."""
@@ -358,7 +358,12 @@ def _files(folder: Path, depth: int) -> Iterator[Path]:
             yield path
 
 
-def _checked(path: Path) -> Any:
+def read_record(path: Path) -> Any:
+    """The record of a cell or of a throughput measurement.
+
+    Raises:
+        KdbenchError: the file is unreadable, or no record of this schema.
+    """
     record = read_json(path)
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
         raise KdbenchError(f"{path} is not a record of schema {SCHEMA}; move it away and run again")

@@ -47,7 +47,7 @@ _OWN_COLUMNS = (
 )
 """Those that a cell's record holds as they are; the plan says the others."""
 THROUGHPUT_COLUMNS = [
-    *("pair", "method", "role", "status", "error", "environment", "batch_size"),
+    *("pair", "method", "role", "timing_protocol", "status", "error", "environment", "batch_size"),
     *("blocks", "control_blocks", "baseline_blocks", "phases", "phases_to_step", "peak_memory"),
     *("extra_parameters", "inference_parameters", "flops", "matmul_flops", "clean", "unclean", "repeated"),
 ]

@@ -12,7 +12,9 @@ from kdbench.cli import (
     bench,
     check,
     clean,
+    compare,
     data,
+    export,
     list_,
     new_method,
     published,
@@ -64,8 +66,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"kdbench {__version__}")
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
     for module in (
-        *(run, status, bench, tune, report, check, baseline, published),
-        *(list_, verify, new_method, teachers, data, clean),
+        *(run, status, bench, tune, report, compare, check, baseline, published),
+        *(export, list_, verify, new_method, teachers, data, clean),
     ):
         module.add_parser(commands)
     return parser

@@ -347,7 +347,8 @@ class _GroupRun:
     def _keep(self, path: Path, contender: Contender, final: Evaluation) -> None:
         """The student's checkpoint, with what is needed to build the model in plain timm."""
         group, task = self.group, self.arena.task
-        spec = group.suite.models[group.pair.student]
+        spec, data = group.suite.models[group.pair.student], group.suite.data
+        crop = group.suite.recipe_of(group.pair.student).eval_crop
         with contender.evaluated() as model:
             save_weights(
                 path,
@@ -355,12 +356,15 @@ class _GroupRun:
                 {
                     "timm": spec.timm,
                     "arguments": create_arguments(spec, task.num_classes, *task.image_shape[:2]),
+                    "image_shape": task.image_shape,
+                    "input": {"fit": data.fit, "interpolation": data.interpolation, "crop": crop},
                     "normalisation": model.normalisation,
                     "method": contender.name,
                     "pair": group.pair.name,
                     "seed": group.seed,
                     "top1": final.top1,
                     "inference_parameters": contender.method.inference_parameters,
+                    "alone": contender.predictor is None,
                 },
             )
 
