@@ -21,6 +21,7 @@ from kdbench.records import (
     Split,
     Status,
     TeacherRecord,
+    today,
     write_json,
 )
 from kdbench.study.plan import Cell
@@ -288,6 +289,7 @@ def _header(group: Group, cell: Cell, environment_id: str, status: Status, error
         status=status,
         error=error,
         environment=environment_id,
+        date=today(),
     )
     if cell.method.plugin.method.differs:
         record["differs"] = cell.method.plugin.method.differs

@@ -14,6 +14,7 @@ from kdbench.records import (
     Status,
     ThroughputRecord,
     content_key,
+    today,
     write_json,
 )
 from kdbench.study.plan import MethodPlan, Plan
@@ -110,6 +111,7 @@ class TimingTask:
             status=status,
             error=error,
             environment=environment_id,
+            date=today(),
         )
 
     def _write(self, record: ThroughputRecord) -> None:
