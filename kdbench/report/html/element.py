@@ -12,7 +12,7 @@ class Html(str):
 
 Child = str | Iterable["Child"]
 
-_EMPTY = {"input", "meta", "wbr"}
+_EMPTY = {"input", "meta", "br"}
 
 
 def element(name: str, /, *children: Child, **attributes: str | bool | None) -> Html:

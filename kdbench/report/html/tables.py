@@ -130,9 +130,9 @@ def _table(title: str, under: str, head: Html, body: list[Html]) -> Html:
 
 
 def _header(name: str, group: str | None = None, is_pair: bool = False) -> Html:
-    # The names of a pair may stand below each other.
-    first, colon, second = name.partition(":")
-    button = element("button", f"{first}{colon}", element("wbr") if colon else "", second, type="button")
+    # In two lines: teacher above student, the first word above the others.
+    first, second, rest = name.partition(":" if ":" in name else " ")
+    button = element("button", f"{first}{second}", element("br") if rest else "", rest, type="button")
     return element("th", button, scope="col", aria_sort="none", data_group=group, data_pair=name if is_pair else None)
 
 

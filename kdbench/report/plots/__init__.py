@@ -50,9 +50,7 @@ PLOTS = (
     Plot("profile", "Performance profile", draw_profile, data.profile, "two methods complete on all pairs of a kind"),
     Plot("curves", "Learning curves", draw_curves, data.curves, "curves in the records"),
     Plot("phases", "Where the time of a step goes", draw_phases, data.phases),
-    Plot(
-        "published", "Measured against published", draw_published, data.published, "published numbers of its protocol"
-    ),
+    Plot("published", "Measured against published", draw_published, data.published, "comparable protocol and seeds"),
 )
 """Every figure, in the order of a report."""
 
@@ -66,7 +64,9 @@ def planned(content: Content) -> list[Plot]:
 def left_out(content: Content) -> list[str]:
     """A line about the others, but for what other notes tell; none when the study trained nothing."""
     shown = _shown(content)
-    absent = [f"{plot.title.lower()} ({plot.needs})" for plot in PLOTS if plot.needs and not shown[plot.name]]
+    # Most pairs were never published; where they were, it is told why they are not compared.
+    missed = [plot for plot in PLOTS if not shown[plot.name] and (plot.name != "published" or content.published)]
+    absent = [f"{plot.title.lower()} ({plot.needs})" for plot in missed if plot.needs]
     if not absent or not content.has_accuracy:
         return []
     return [f"Figures left out for want of what they need: {', '.join(absent)}."]
