@@ -20,6 +20,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
 
@@ -148,6 +149,8 @@ class CellRecord(TypedDict):
     status: Status
     error: str | None
     environment: str
+    date: NotRequired[str]
+    """The day the record was made (UTC, ISO 8601)."""
     # The fields below are there when `status` is "done".
     top1: NotRequired[float]
     top5: NotRequired[float]
@@ -198,6 +201,7 @@ class ThroughputRecord(TypedDict):
     status: Status
     error: str | None
     environment: str
+    date: NotRequired[str]
     batch_size: NotRequired[int]
     blocks: NotRequired[list[float]]
     """Training images/s of each block, in order."""
@@ -234,6 +238,11 @@ def canonical_json(value: Any) -> str:
 def content_key(value: Any) -> str:
     """SHA-256 (hex) of the canonical JSON of `value`."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def today() -> str:
+    """The day that goes into a record, in UTC."""
+    return datetime.now(UTC).date().isoformat()
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -5,32 +5,19 @@ from collections.abc import Sequence
 
 from kdbench.report import text
 from kdbench.report.content import Content
-from kdbench.report.notes import completeness, notes
+from kdbench.report.environment import told
+from kdbench.report.notes import completeness
 from kdbench.report.sections import Section, group_sections, pair_sections
 from kdbench.report.tables import markdown
 
-FIELDS = (
-    "kdbench",
-    "git",
-    "device",
-    "cores",
-    "threads",
-    "precision",
-    "python",
-    "torch",
-    "timm",
-    "cuda",
-    "variables",
-)
-"""What is told of an environment, in this order, where the records have it."""
 
-
-def page(content: Content, figures: Sequence[tuple[str, str]]) -> str:
+def page(content: Content, figures: Sequence[tuple[str, str]], notes: Sequence[str]) -> str:
     """The whole page.
 
     Args:
         content: what to tell.
         figures: (relative path, title) of the figures to embed, in order.
+        notes: one line each.
     """
     manifest = content.study.manifest
     scale = [text.plural(len(content.study.pairs), "pair")]
@@ -52,8 +39,7 @@ def page(content: Content, figures: Sequence[tuple[str, str]]) -> str:
     blocks.append("## Pair by pair")
     for pair in content.study.pairs:
         blocks += _pair(content, pair)
-    found = notes(content)
-    blocks += ["## Notes", "\n".join(f"* {_plain(line)}" for line in found) if found else "Nothing to note."]
+    blocks += ["## Notes", "\n".join(f"* {_plain(line)}" for line in notes) if notes else "Nothing to note."]
     blocks += ["## Environment", *_environments(content)]
     blocks += ["## Command", f"```\n{manifest['command']}\n```"]
     return "\n\n".join(blocks) + "\n"
@@ -80,16 +66,9 @@ def _pair(content: Content, pair: str) -> list[str]:
 def _environments(content: Content) -> list[str]:
     tables = []
     for name, environment in content.study.environments.items():
-        told = [(field, environment[field]) for field in FIELDS if environment.get(field) not in (None, {})]
-        lines = [f"* {field}: {_plain(_value(value))}" for field, value in told]
+        lines = [f"* {field}: {_plain(value)}" for field, value in told(environment)]
         tables.append("\n".join([f"`{name}`", "", *lines]))
     return tables or ["Not recorded."]
-
-
-def _value(value: object) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {part}" for key, part in sorted(value.items()) if part is not None)
-    return str(value)
 
 
 def _plain(line: str) -> str:

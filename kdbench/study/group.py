@@ -25,6 +25,7 @@ from kdbench.records import (
     Split,
     Status,
     TeacherRecord,
+    today,
     write_json,
 )
 from kdbench.study.checkpoint import load, save, together
@@ -398,6 +399,7 @@ def _header(group: Group, cell: Cell, environment_id: str, status: Status, error
         status=status,
         error=error,
         environment=environment_id,
+        date=today(),
     )
     if cell.method.plugin.method.differs:
         record["differs"] = cell.method.plugin.method.differs

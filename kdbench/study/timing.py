@@ -16,6 +16,7 @@ from kdbench.records import (
     Status,
     ThroughputRecord,
     content_key,
+    today,
     write_json,
 )
 from kdbench.study.engine import away
@@ -137,6 +138,7 @@ class TimingTask:
             status=status,
             error=error,
             environment=environment_id,
+            date=today(),
         )
 
     def _write(self, record: ThroughputRecord) -> None:
