@@ -29,6 +29,11 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> KdbenchError:
     return KdbenchError(f"unknown {what} '{name}'; {hint}")
 
 
+def one_line(text: str) -> str:
+    """`text` in one line, without the control characters that a terminal, a table or XML would choke on."""
+    return "".join(sign if sign.isprintable() else " " for sign in " ".join(text.split()))
+
+
 def describe(error: BaseException) -> str:
     """An error in a few lines: what it is, and the innermost calls; one line where it is meant for users."""
     if isinstance(error, KdbenchError):

@@ -139,7 +139,9 @@ def _train(
     needed = {method for _, method in places} | {baseline.control}
     plugins = registry.importable([registry.plugins[name] for name in registry.names if name in needed], "all")
     for name in sorted(needed & set(registry.errors)):
-        console.print(f"[yellow]method {name} is left out:[/yellow] {registry.errors[name]}", highlight=False)
+        console.print(
+            f"method {name} is left out: {registry.errors[name]}", style="yellow", highlight=False, markup=False
+        )
     gather(
         *(baseline, suite, plugins, places, compute, args.data, results, console, workers),
         throughput=args.throughput,

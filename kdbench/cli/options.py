@@ -141,7 +141,7 @@ class Grid:
         """
         self.plugins = self.registry.importable(self.plugins, request)
         for name, error in self.registry.errors.items():
-            console.print(f"[yellow]method {name} is left out:[/yellow] {error}", highlight=False)
+            console.print(f"method {name} is left out: {error}", style="yellow", highlight=False, markup=False)
 
 
 def read_grid(args: argparse.Namespace) -> Grid:
@@ -201,7 +201,9 @@ def folder_name(suite: "Suite") -> str:
 
 def print_json(value: Any) -> None:
     """The machine-readable result of a command."""
-    print(json.dumps(value, indent=1, ensure_ascii=False))
+    text = json.dumps(value, indent=1, ensure_ascii=False)
+    # What is no text in a file's name is escaped as JSON escapes it.
+    print(text.encode(errors="backslashreplace").decode())
 
 
 def parse_seeds(text: str | None, default: int) -> list[int]:
@@ -210,13 +212,19 @@ def parse_seeds(text: str | None, default: int) -> list[int]:
     Raises:
         KdbenchError: not whole numbers, or none.
     """
+    from kdbench.suites.schema import MOST_SEEDS
+    from kdbench.values import LARGEST
+
     if text is None:
         return list(range(default))
     try:
         numbers = [int(part) for part in text.split(",")]
     except ValueError as error:
         raise KdbenchError(f"--seeds {text!r} is neither a number of seeds nor a list such as 0,1,2") from error
-    seeds = list(range(numbers[0])) if len(numbers) == 1 and "," not in text else sorted(set(numbers))
+    counted = len(numbers) == 1 and "," not in text
+    if max(numbers) > (MOST_SEEDS if counted else LARGEST):
+        raise KdbenchError(f"--seeds {text!r} is too many: up to {MOST_SEEDS} seeds, each up to {LARGEST}")
+    seeds = list(range(numbers[0])) if counted else sorted(set(numbers))
     if not seeds or min(seeds) < 0:
         raise KdbenchError(f"--seeds {text!r} names no seed; give a number of seeds or a list such as 0,1,2")
     return seeds

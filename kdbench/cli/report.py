@@ -48,7 +48,7 @@ def write_and_show(results: Any, out: Path, console: Any, formats: Any = None) -
     if console is not None:
         print_report(content, console)
         page = next((file for file in files if file.suffix == ".md"), out)
-        console.print(f"report: {page}", highlight=False, soft_wrap=True)
+        console.print(f"report: {page}", highlight=False, markup=False, soft_wrap=True)
     return files
 
 

@@ -69,7 +69,8 @@ def execute(args: argparse.Namespace) -> int:
     console.print(_table(tuned))
     if not outcome.complete:
         console.print("[red]not every trial is done;[/red] the same command tries the rest again")
-    console.print(f"chosen: {folder / FILE}; use it with `--tuned {folder / FILE}`", highlight=False, soft_wrap=True)
+    plain = {"highlight": False, "markup": False, "soft_wrap": True}
+    console.print(f"chosen: {folder / FILE}; use it with `--tuned {folder / FILE}`", **plain)
     return code
 
 
@@ -77,6 +78,7 @@ def _table(tuned: "TunedFile") -> "Table":
     """A line a trial; the chosen ones stand out."""
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     title = f"validation top-1, mean over {len(tuned['pairs'])} pair(s) x {len(tuned['seeds'])} seed(s)"
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
@@ -88,5 +90,6 @@ def _table(tuned: "TunedFile") -> "Table":
             values = ", ".join(f"{key} {value}" for key, value in trial["values"].items()) or "no search space"
             top1 = "X" if trial["top1"] is None else f"{trial['top1']:.2f}"
             number = str(trial["trial"] or "usual")
-            table.add_row(name, number, top1 + ("*" if chosen else " "), values, style="bold" if chosen else None)
+            cells = map(Text, (name, number, top1 + ("*" if chosen else " "), values))
+            table.add_row(*cells, style="bold" if chosen else None)
     return table

@@ -16,6 +16,17 @@ def find(root: Path, name: str) -> Path | None:
     return None
 
 
+def below(root: Path, name: str) -> Path:
+    """What a suite, or a listing in the data folder, calls `name` there; links that lie there are followed.
+
+    Raises:
+        KdbenchError: the name leads out of `root`.
+    """
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise KdbenchError(f"{name} leads out of the data folder {root}; name another folder with --data")
+    return root / name
+
+
 def missing(what: str, source: str, root: Path, otherwise: str) -> KdbenchError:
     """The error for a data set that can be downloaded and is not there; `otherwise` is another way to get it."""
     return KdbenchError(
