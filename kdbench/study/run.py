@@ -81,8 +81,8 @@ def run(
     total = sum(1 for _ in plan.cells())
     grid = "=" if plan.places is None else "of"
     console.print(
-        f"suite [bold]{escape(plan.suite.name)}[/bold]: {total} cells {grid} {len(plan.pairs)} pairs x "
-        f"{len(plan.methods)} methods x {len(plan.seeds)} seeds on {compute.device} ({compute.precision}); {total - len(due)} finished, "
+        f"{_heading(plan)}: {total} cells {grid} {len(plan.pairs)} pairs x {len(plan.methods)} "
+        f"methods x {len(plan.seeds)} seeds on {compute.device} ({compute.precision}); {total - len(due)} finished, "
         f"{len(due)} to run -> {escape(str(results.folder))}",
         highlight=False,
     )
@@ -116,8 +116,8 @@ def bench(plan: Plan, results: Results, console: Console, data_root: Path) -> Ou
     write_json(results.manifest_path, plan.manifest(measurements))
     tasks = timing_tasks(plan, measurements, plan.compute, data_root, results)
     console.print(
-        f"suite [bold]{escape(plan.suite.name)}[/bold]: throughput of {len(plan.methods)} methods on "
-        f"{len(plan.pairs)} pairs, {plan.compute.device} ({plan.compute.precision}); {len(plan.pairs) - len(tasks)} pairs finished, "
+        f"{_heading(plan)}: throughput of {len(plan.methods)} methods on {len(plan.pairs)} pairs, "
+        f"{plan.compute.device} ({plan.compute.precision}); {len(plan.pairs) - len(tasks)} pairs finished, "
         f"{len(tasks)} to measure -> {escape(str(results.folder))}",
         highlight=False,
     )
@@ -140,6 +140,10 @@ def _outcome(planned: Sequence[str], found: Iterable[CellRecord] | Iterable[Thro
         if record is not None and record["error"] and record["status"] != "unsupported"
     )
     return Outcome(dict(statuses), dict(errors))
+
+
+def _heading(plan: Plan) -> str:
+    return f"suite [bold]{escape(plan.suite.name)}[/bold]"
 
 
 def _parts(cells: tuple[Cell, ...]) -> list[tuple[Cell, ...]]:
