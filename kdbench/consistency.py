@@ -33,8 +33,8 @@ def broken_throughput(record: "ThroughputRecord") -> str | None:
     for name in ("batch_size", "blocks"):
         if not record.get(name):
             return f"it is done and has no {name}"
-    others = {name: record[name] for name in ("control_blocks", "baseline_blocks") if record.get(name)}
-    return unequal({"blocks": record.get("blocks", []), **others})
+    rounds = {name: record.get(name) or [] for name in ("blocks", "control_blocks", "baseline_blocks")}
+    return unequal({name: blocks for name, blocks in rounds.items() if blocks})
 
 
 def broken_manifest(manifest: "Manifest") -> str | None:

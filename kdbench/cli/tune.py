@@ -69,8 +69,8 @@ def execute(args: argparse.Namespace) -> int:
     console.print(_table(tuned))
     if not outcome.complete:
         console.print("[red]not every trial is done;[/red] the same command tries the rest again")
-    plain = {"highlight": False, "markup": False, "soft_wrap": True}
-    console.print(f"chosen: {folder / FILE}; use it with `--tuned {folder / FILE}`", **plain)
+    told = f"chosen: {folder / FILE}; use it with `--tuned {folder / FILE}`"
+    console.print(told, highlight=False, markup=False, soft_wrap=True)
     return code
 
 

@@ -8,6 +8,7 @@ import argparse
 import pickle
 import re
 import sys
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -126,7 +127,9 @@ def _read_torch(path: Path) -> Any:
     _refuse_bomb(path)
     try:
         # Training scripts store their options beside the weights; a namespace of plain values runs nothing.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            # That a file is odd, torch warns of; that it cannot be read, we tell.
+            warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         blocked = re.search(r"GLOBAL ([\w.]+)", str(error))

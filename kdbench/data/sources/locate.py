@@ -27,6 +27,20 @@ def below(root: Path, name: str) -> Path:
     return root / name
 
 
+LARGEST = 1 << 30
+"""Bytes that a compressed file may unfold to; CIFAR is 184 million of them."""
+
+
+def refuse_bomb(size: int) -> None:
+    """Refuse what would unfold to `size` bytes, before it fills the memory.
+
+    Raises:
+        ValueError: that is more than any of the data sets here.
+    """
+    if size > LARGEST:
+        raise ValueError(f"it would unfold to {size:,} bytes, no data set read from one file has more than {LARGEST:,}")
+
+
 def missing(what: str, source: str, root: Path, otherwise: str) -> KdbenchError:
     """The error for a data set that can be downloaded and is not there; `otherwise` is another way to get it."""
     return KdbenchError(
