@@ -18,7 +18,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--stages", metavar="NAME", help="models: what kdbench sees of this one, a suite's or any of timm's"
     )
-    parser.add_argument("--size", type=int, metavar="N", help="--stages: on N x N colour images, not the suite's")
+    parser.add_argument(
+        "--size", type=options.whole(1, 4096), metavar="N", help="--stages: on N x N colour images, not the suite's"
+    )
     options.add_json(parser)
 
 

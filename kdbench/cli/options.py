@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,32 @@ def add_command(commands: Any, name: str, execute: Any, summary: str) -> argpars
     parser = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
     parser.set_defaults(execute=execute, parser=parser)
     return parser
+
+
+def whole(least: int, most: int = 2**53) -> Callable[[str], int]:
+    """The type of an option that takes a whole number from `least` to `most`."""
+
+    def number(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text[:40]!r} is no whole number") from None
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{text[:40]} is not from {least} to {most}")
+        return value
+
+    return number
+
+
+def minutes(text: str) -> float:
+    """The type of an option that takes a time."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 1e9:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no number of minutes")
+    return value
 
 
 def add_suite(parser: argparse.ArgumentParser) -> None:
@@ -77,9 +104,14 @@ def add_compute(parser: argparse.ArgumentParser) -> None:
         "--compile", default="off", choices=["off", "on", "graphs"], help="torch.compile; graphs: with CUDA graphs too"
     )
     parser.add_argument(
-        "--micro-batch", type=int, metavar="N", help="accumulate batches in parts of N images (losses see the part)"
+        "--micro-batch",
+        type=whole(1, 1_000_000),
+        metavar="N",
+        help="accumulate batches in parts of N images (losses see the part)",
     )
-    parser.add_argument("--loaders", type=int, metavar="N", help="processes that read data sets that do not fit")
+    parser.add_argument(
+        "--loaders", type=whole(0, 1024), metavar="N", help="processes that read data sets that do not fit"
+    )
 
 
 def resolve_compute(args: argparse.Namespace) -> "Compute":
@@ -93,9 +125,18 @@ def resolve_compute(args: argparse.Namespace) -> "Compute":
     return resolve(args.device, args.precision, args.compile, args.micro_batch, args.loaders)
 
 
+def add_workers(parser: Any) -> None:
+    parser.add_argument(
+        "--workers",
+        type=whole(1, 1024),
+        metavar="N",
+        help="processes side by side (default: one a core, one on a GPU)",
+    )
+
+
 def add_reduction(parser: argparse.ArgumentParser) -> None:
     """Less than the whole suite, for a first look; results get a protocol of their own."""
-    parser.add_argument("--epochs", type=int, metavar="N", help="other epochs than the recipes'")
+    parser.add_argument("--epochs", type=whole(1, 1_000_000), metavar="N", help="other epochs than the recipes'")
     parser.add_argument(
         "--limit", metavar="TRAIN[,TEST]", help="so many training (and test) images, the same share of every class"
     )
@@ -188,8 +229,6 @@ def reduce(suite: "Suite", args: argparse.Namespace) -> "Suite":
         sizes = [0]
     if len(sizes) > 2 or any(size < 1 for size in sizes):
         raise KdbenchError(f"--limit {args.limit!r} is not TRAIN or TRAIN,TEST images, as in `--limit 5000,1000`")
-    if args.epochs is not None and args.epochs < 1:
-        raise KdbenchError(f"--epochs {args.epochs} leaves nothing to train; give 1 or more")
     return suite.reduced(args.epochs, *[*sizes, None, None][:2])
 
 

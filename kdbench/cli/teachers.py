@@ -47,9 +47,9 @@ def add_parser(commands: Any) -> None:
     training.add_argument(
         "--from", dest="source", type=Path, metavar="FILE", help="weights to start from (needs --only NAME)"
     )
-    training.add_argument("--seed", type=int, default=0)
+    training.add_argument("--seed", type=options.whole(0), default=0)
     training.add_argument("--out", type=Path, metavar="DIR", help="folder to write to (default: DATA/teachers/SUITE)")
-    training.add_argument("--workers", type=int, help="processes side by side (default: one a core, one on a GPU)")
+    options.add_workers(training)
     options.add_reduction(training)
     options.add_data(listing)
     for sub in (training, importing, verifying):

@@ -125,7 +125,7 @@ def _spec(suite: Suite, word: str, as_teacher: bool) -> ModelSpec:
         )
     try:
         overrides = tomllib.loads(f"value = {{{match['overrides'] or ''}}}")["value"]
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise KdbenchError(f"overrides of {word!r} are not TOML, as in resnet18[layers=[1,1,1,1]]: {error}") from error
     try:
         spec = ModelSpec(timm=match["timm"], kwargs=overrides, kind="cnn", recipe="-")

@@ -33,7 +33,7 @@ def load(name: str) -> Suite:
         content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise KdbenchError(f"cannot read suite {path}: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # No TOML, no UTF-8, or a number of more digits than Python reads.
         raise KdbenchError(f"suite {path} is not TOML: {error}") from error
     except RecursionError as error:
         raise KdbenchError(f"suite {path} is nested too deeply") from error

@@ -35,7 +35,7 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
         with gzip.open(path) as file:
             raw = file.read(LARGEST + 1)
         refuse_bomb(len(raw))
-    if raw[:3] != b"\0\0\x08":
+    if raw[:3] != b"\0\0\x08" or len(raw) < 4:
         raise ValueError("not an IDX file of bytes")
     rank = raw[3]
     shape = np.frombuffer(raw, dtype=">u4", count=rank, offset=4)
