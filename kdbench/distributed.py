@@ -64,6 +64,26 @@ def gather(local: Tensor) -> Tensor:
     return _Gather.apply(local)
 
 
+def everyone(local: Tensor) -> list[Tensor]:
+    """`local` of every process, in order of their ranks; alone, that of this one."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return [local]
+    # NCCL sends what is on the GPU only.
+    place = torch.device("cuda", torch.cuda.current_device()) if distributed.get_backend() == "nccl" else local.device
+    parts = [torch.empty_like(local, device=place) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(parts, local.to(place))
+    return [part.to(local.device) for part in parts]
+
+
+def agreed(wish: bool) -> bool:
+    """What the first process wishes, in all of them."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return wish
+    wishes: list[bool | None] = [wish]
+    distributed.broadcast_object_list(wishes)
+    return bool(wishes[0])
+
+
 class _Gather(torch.autograd.Function):
     """All-gather whose backward adds up what every process's loss says of this process's part."""
 

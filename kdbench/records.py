@@ -8,6 +8,8 @@ Layout of a results folder::
     environments/<id>.json                          what the records were measured on
     checkpoints/<pair>/<method>/s<seed>-<key>.safetensors   the student, with timm's own keys
     equal-time/<n>-epochs/                          the control trained for n epochs, laid out as this folder
+    unfinished/<pair>/<method>/s<seed>-<key>.lock           held by the process that trains the cell
+    unfinished/<pair>/<method>/s<seed>-<key>@<epoch>.<step>.pt    where an interrupted training goes on
 
 This module imports neither torch nor timm.
 """
@@ -17,6 +19,8 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NotRequired
 
@@ -25,12 +29,17 @@ from typing_extensions import TypedDict
 
 from kdbench.consistency import broken_cell, broken_manifest, broken_throughput
 from kdbench.errors import KdbenchError
-from kdbench.values import Amount, Count, Line, Name, Number, Percent, Rate, Sha256, Title, misfit
+from kdbench.values import Amount, Count, Inside, Line, Name, Number, Percent, Rate, Sha256, Title, misfit
 
 SCHEMA = 1
 TIMING_PROTOCOL = "t/1"
 
+PART = ".part"
+"""How a file ends that is being written; one that stays behind is of a process that was killed."""
+
 Status = Literal["done", "failed", "oom", "diverged", "timeout", "unsupported", "interrupted"]
+FINISHED: frozenset[Status] = frozenset({"done", "unsupported"})
+"""How a cell ends that needs no further run: it is done, or known not to be possible."""
 Split = Literal["test", "val"]
 """What is evaluated: the test split after training on all training images, or a held-out share of those."""
 Role = Literal["control", "baseline", "method"]
@@ -145,6 +154,8 @@ class CellRecord(TypedDict):
     status: Status
     error: str | None
     environment: Line
+    date: NotRequired[Line]
+    """The day the record was made (UTC, ISO 8601)."""
     # The fields below are there when `status` is "done".
     top1: NotRequired[Percent]
     top5: NotRequired[Percent]
@@ -161,7 +172,7 @@ class CellRecord(TypedDict):
     extra_parameters: NotRequired[Count]
     inference_parameters: NotRequired[Count]
     """Those of the method without which the student does not reach `top1`; 0 where it answers alone."""
-    checkpoint: NotRequired[str | None]
+    checkpoint: NotRequired[Inside | None]
 
 
 class MachineState(TypedDict):
@@ -195,6 +206,7 @@ class ThroughputRecord(TypedDict):
     status: Status
     error: str | None
     environment: Line
+    date: NotRequired[Line]
     batch_size: NotRequired[Count]
     blocks: NotRequired[list[Rate]]
     """Training images/s of each block, in order."""
@@ -250,6 +262,11 @@ def content_key(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
+def today() -> str:
+    """The day that goes into a record, in UTC."""
+    return datetime.now(UTC).date().isoformat()
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write atomically: readers see the old file or the new one, never a part of it."""
     write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
@@ -264,7 +281,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".part", delete=False) as file:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=PART, delete=False) as file:
             temporary = Path(file.name)
             file.write(content)
             file.flush()
@@ -273,7 +290,8 @@ def write_bytes(path: Path, content: bytes) -> None:
         temporary.replace(path)
     except OSError as error:
         if temporary is not None:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
         raise KdbenchError(f"cannot write {path}: {error.strerror or error}; free space or choose --out") from error
 
 
@@ -319,6 +337,21 @@ class Results:
     def checkpoint_path(self, pair: str, method: str, seed: int, key: str) -> Path:
         return self.folder / "checkpoints" / slug(pair) / method / f"s{seed}-{key[:12]}.safetensors"
 
+    def unfinished_folder(self, pair: str, method: str) -> Path:
+        return self.folder / "unfinished" / slug(pair) / method
+
+    def is_finished(self, pair: str, method: str, seed: int, key: str) -> bool:
+        """Whether a cell needs no further run: it is done, or known not to be possible."""
+        path = self.cell_path(pair, method, seed, key)
+        return path.is_file() and read_record(path)["status"] in FINISHED
+
+    def lock_path(self, pair: str, method: str, seed: int, key: str) -> Path:
+        return self.unfinished_folder(pair, method) / f"s{seed}-{key[:12]}.lock"
+
+    @property
+    def measuring_lock(self) -> Path:
+        return self.folder / "unfinished" / "throughput.lock"
+
     def throughput_path(self, pair: str, method: str, key: str) -> Path:
         return self.folder / "throughput" / slug(pair) / f"{method}-{key[:12]}.json"
 
@@ -346,7 +379,7 @@ class Results:
             KdbenchError: one is broken.
         """
         for path in _files(self.folder / "cells", depth=2):
-            record: CellRecord = _whole(path, CellRecord, broken_cell)
+            record = read_record(path)
             _refuse_stray(path, self.cell_path(record["pair"], record["method"], record["seed"], record["key"]))
             yield record
 
@@ -397,6 +430,15 @@ def _files(folder: Path, depth: int) -> Iterator[Path]:
             yield from _files(path, depth - 1)
         elif path.suffix == ".json":
             yield path
+
+
+def read_record(path: Path) -> CellRecord:
+    """The record of a cell.
+
+    Raises:
+        KdbenchError: the file is unreadable, no record of this schema, or broken.
+    """
+    return _whole(path, CellRecord, broken_cell)
 
 
 def _whole(path: Path, kind: Any, broken: Callable[[Any], str | None]) -> Any:

@@ -6,6 +6,7 @@ tables, paths and on terminals, so names and numbers are looked at where they ar
 
 from collections.abc import Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
@@ -57,12 +58,25 @@ def plain_name(name: str) -> str:
     return name
 
 
+def inside(path: str) -> str:
+    """`path`, which stays below the folder that it is relative to.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if Path(path).is_absolute() or ".." in Path(path).parts or "\0" in path:
+        raise ValueError("leads out of its folder")
+    return path
+
+
 Line = Annotated[str, AfterValidator(_printable)]
 """One line of text."""
 Title = Annotated[str, AfterValidator(_pair)]
 """The name of a pair, or of a model with its overrides."""
 Name = Annotated[str, AfterValidator(plain_name)]
 """A name that may be a part of a path as it is."""
+Inside = Annotated[str, AfterValidator(inside)]
+"""The path of a file in the folder that speaks of it."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from kdbench.records import (
     Role,
     Split,
     ThroughputRecord,
+    content_key,
 )
 
 MISSING = "missing"
@@ -48,7 +50,7 @@ _OWN_COLUMNS = (
 )
 """Those that a cell's record holds as they are; the plan says the others."""
 THROUGHPUT_COLUMNS = [
-    *("pair", "method", "role", "status", "error", "environment", "batch_size"),
+    *("pair", "method", "role", "timing_protocol", "status", "error", "environment", "batch_size"),
     *("blocks", "control_blocks", "baseline_blocks", "phases", "phases_to_step", "peak_memory"),
     *("extra_parameters", "inference_parameters", "flops", "matmul_flops", "clean", "unclean", "repeated"),
 ]
@@ -74,6 +76,7 @@ class Study:
         groups: the pairs of each kind that has any.
         curve_split: what the learning curves are measured on.
         ignored: how many records of other settings or machines the folder holds beside those planned.
+        dates: first and last day (UTC, ISO 8601) on which the records above were made, where they tell.
     """
 
     manifest: Manifest
@@ -88,6 +91,13 @@ class Study:
     groups: dict[Group, list[str]]
     curve_split: Split
     ignored: int
+    dates: tuple[str, ...] = ()
+
+    @cached_property
+    def run_id(self) -> str:
+        """Names what was run: all that determines the planned cells and measurements is in their keys."""
+        planned = [*self.manifest["cells"], *self.manifest["throughput"]]
+        return content_key(sorted(place["key"] for place in planned))[:12]
 
     @property
     def differs(self) -> dict[str, str]:
@@ -153,7 +163,12 @@ def load(results: Results) -> Study:
         groups=_groups(manifest),
         curve_split=reading.curve_split,
         ignored=reading.ignored + len(every_timing) - len(timings),
+        dates=_span(reading.dates | {record["date"] for record in timings if "date" in record}),
     )
+
+
+def _span(days: set[str]) -> tuple[str, ...]:
+    return (min(days), max(days)) if days else ()
 
 
 def _refuse_mixture(field: str, values: set[str]) -> None:
@@ -185,6 +200,7 @@ class _Reading:
         self.protocols: set[str] = set()
         self.splits: set[str] = set()
         self.environments: set[str] = set()
+        self.dates: set[str] = set()
         self.curve_split: Split = "test"
         """One for all: the keys of a plan do not mix them."""
         self.ignored = 0
@@ -201,6 +217,7 @@ class _Reading:
             return
         self.protocols.add(record["protocol"])
         self.environments.add(record["environment"])
+        self.dates |= {record["date"]} if "date" in record else set()
         row = {name: record[name] for name in _OWN_COLUMNS if name in record}
         row |= {
             "teacher": record["teacher"]["name"],

@@ -14,12 +14,16 @@ from kdbench.cli import (
     baseline,
     bench,
     check,
+    clean,
+    compare,
     data,
+    export,
     list_,
     new_method,
     published,
     report,
     run,
+    status,
     teachers,
     tune,
     verify,
@@ -66,8 +70,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"kdbench {__version__}")
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
     for module in (
-        *(run, bench, tune, report, check, baseline, published),
-        *(list_, verify, new_method, teachers, data),
+        *(run, status, bench, tune, report, compare, check, baseline, published),
+        *(export, list_, verify, new_method, teachers, data, clean),
     ):
         module.add_parser(commands)
     return parser

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from kdbench.registry import Plugin, Registry
+    from kdbench.study.halt import Care, Halt
     from kdbench.suites.schema import PairSpec, Suite
     from kdbench.training.device import Compute
 
@@ -142,6 +144,44 @@ def add_reduction(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_care(parser: argparse.ArgumentParser) -> None:
+    """What becomes of a run that takes long."""
+    parser.add_argument(
+        "--budget", metavar="TIME", help="start nothing new after so long, such as 8h or 90m; what runs is finished"
+    )
+    parser.add_argument(
+        "--time-limit", metavar="TIME", help="close a student that takes longer than this (default: no limit)"
+    )
+    parser.add_argument(
+        "--checkpoint-every",
+        metavar="TIME",
+        default="5m",
+        help="how much of a training is lost at most when the machine goes down (default: %(default)s)",
+    )
+
+
+def read_care(args: argparse.Namespace) -> "tuple[Care, Halt]":
+    """What `add_care` asks for."""
+    from kdbench.study.halt import Care, Halt
+
+    limit = parse_time("--time-limit", args.time_limit) if args.time_limit else None
+    budget = parse_time("--budget", args.budget) if args.budget else None
+    return Care(parse_time("--checkpoint-every", args.checkpoint_every), limit), Halt(budget)
+
+
+def parse_time(option: str, text: str) -> float:
+    """Seconds of `90`, `90s`, `15m`, `8h`, `2d` or `1h30m`.
+
+    Raises:
+        KdbenchError: it is none of these.
+    """
+    match = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", text)
+    if not match or not any(match.groups()):
+        raise KdbenchError(f"{option} '{text}' is no time; write it as 90s, 15m, 8h or 1h30m")
+    days, hours, minutes, seconds = (float(group or 0) for group in match.groups())
+    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
@@ -209,12 +249,13 @@ def store_checkpoint(args: argparse.Namespace, grid: Grid, compute: "Compute") -
     Raises:
         KdbenchError: its weights do not fit, or do not know the task.
     """
+    from kdbench.study.engine import away
     from kdbench.study.plan import command_line
     from kdbench.study.teachers import import_once
 
     if args.teacher_checkpoint is not None:
-        name = grid.pairs[0].teacher
-        import_once(grid.suite, name, args.teacher_checkpoint, compute, args.data, command_line())
+        given = grid.suite, grid.pairs[0].teacher, args.teacher_checkpoint, compute, args.data, command_line()
+        away(compute, import_once, *given)
 
 
 def reduce(suite: "Suite", args: argparse.Namespace) -> "Suite":

@@ -37,6 +37,7 @@ def add_parser(commands: Any) -> None:
         help="also train the control for as long as each method takes (by the throughput measured), to compare with",
     )
     options.add_workers(parser)
+    options.add_care(parser)
     parser.add_argument("--no-throughput", dest="throughput", action="store_false", help="accuracy only")
     parser.add_argument("--no-report", dest="report", action="store_false", help="records only")
     options.add_reduction(parser)
@@ -55,6 +56,7 @@ def execute(args: argparse.Namespace) -> int:
     grid = options.read_grid(args)
     suite = options.reduce(grid.suite, args)
     seeds = options.parse_seeds(args.seeds, suite.seeds)
+    care, halt = options.read_care(args)
     console = Console(stderr=args.json)
     grid.add_references()
 
@@ -71,9 +73,9 @@ def execute(args: argparse.Namespace) -> int:
     plan = make_plan(suite, plugins, grid.pairs, seeds, grid.settings, args.split, compute, args.data, args.best, tuned)
     folder = args.out or Path("results") / (options.folder_name(suite) + ("" if args.split == "test" else "-val"))
     results = Results(folder)
-    outcome = run(plan, results, console, args.data, args.workers, args.throughput)
+    outcome = run(plan, results, console, args.data, args.workers, args.throughput, care, halt)
     if args.equal_time:
-        outcome += train_control(plan, results, console, args.data, args.workers)
+        outcome += train_control(plan, results, console, args.data, args.workers, care, halt)
     if compute.shard.rank > 0:
         return EXIT_OK if outcome.complete else EXIT_INCOMPLETE
     files = _report(results, console, quiet=args.json) if args.report else []

@@ -151,13 +151,14 @@ def as_json(check: Check) -> dict[str, Any]:
         "command": check.command,
         "exit_code": check.exit_code,
         "summary": summary(check),
-        "cells": [_plain(asdict(verdict)) for verdict in check.verdicts],
+        "cells": [plain(asdict(verdict)) for verdict in check.verdicts],
     }
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Nested dicts with what JSON has no number for as None."""
     if isinstance(value, dict):
-        return {name: _plain(part) for name, part in value.items()}
+        return {name: plain(part) for name, part in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -207,4 +208,4 @@ def print_changes(changes: Sequence[Change], console: Console) -> None:
 
 def changes_as_json(changes: Sequence[Change]) -> list[dict[str, Any]]:
     """The rows of `print_changes`, NaN as null."""
-    return [_plain(asdict(row)) for row in changes]
+    return [plain(asdict(row)) for row in changes]

@@ -13,13 +13,20 @@ from kdbench.analysis.cost import pair_costs
 from kdbench.analysis.frames import load
 from kdbench.errors import KdbenchError
 from kdbench.records import Results, write_json
+from kdbench.study.halt import Care, Halt
 from kdbench.study.plan import Plan, make_plan
 from kdbench.study.run import Outcome, run
 from kdbench.suites.schema import PairSpec
 
 
 def train_control(
-    plan: Plan, results: Results, console: Console, data_root: Path, workers: int | None = None
+    plan: Plan,
+    results: Results,
+    console: Console,
+    data_root: Path,
+    workers: int | None = None,
+    care: Care | None = None,
+    halt: Halt | None = None,
 ) -> Outcome:
     """Train the control of a run for the epochs that its methods are worth; the manifest then tells them.
 
@@ -39,7 +46,7 @@ def train_control(
                 *(plan.suite.reduced(number), [control.plugin], pairs, plan.seeds),
                 *({control.name: control.hyperparameters}, plan.split, plan.compute, data_root, plan.best),
             )
-            outcome += run(longer, results.at_epochs(number), console, data_root, workers, throughput=False)
+            outcome += run(longer, results.at_epochs(number), console, data_root, workers, False, care, halt)
     return outcome
 
 

@@ -3,13 +3,17 @@
 import base64
 import time
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from torch import nn
 
 from kdbench.data.stream import Counted
+from kdbench.distributed import agreed
 from kdbench.errors import KdbenchError, UnsupportedPair, describe
 from kdbench.models.create import create_arguments
 from kdbench.records import (
@@ -21,10 +25,16 @@ from kdbench.records import (
     Split,
     Status,
     TeacherRecord,
+    today,
     write_json,
 )
+from kdbench.study.checkpoint import load, save, together
+from kdbench.study.claims import claimed
+from kdbench.study.halt import Care
+from kdbench.study.line import Line, Stopped
 from kdbench.study.plan import Cell
-from kdbench.study.progress import ContenderState, Emit, Progress
+from kdbench.study.progress import ContenderState, Progress
+from kdbench.study.unfinished import START, Spot, discard
 from kdbench.suites.schema import PairSpec, Suite
 from kdbench.training.arena import Arena
 from kdbench.training.contender import Contender, isolated
@@ -45,6 +55,7 @@ class Group:
     Attributes:
         best: the learning curve is measured on the test split, if that is what is evaluated.
         part: number of the group among those of pair and seed; more than one where there are many cells.
+        care: about interruptions.
     """
 
     suite: Suite
@@ -57,6 +68,7 @@ class Group:
     results: Path
     best: bool = False
     part: int = 0
+    care: Care = field(default_factory=Care)
 
     @property
     def label(self) -> str:
@@ -72,10 +84,32 @@ class Group:
         """Share of the work, for the time left."""
         return len(self.cells)
 
-    def execute(self, emit: Emit) -> None:
-        """Train, evaluate and record every cell."""
-        arena = Arena.enter(self.suite, self.pair, self.seed, self.split, self.compute, self.data_root)
-        _GroupRun(self, arena, emit).run()
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Whose turn it can be."""
+        return tuple(cell.method.name for cell in self.cells)
+
+    def execute(self, line: Line) -> tuple[str, ...]:
+        """Train, evaluate and record every cell that no other process is at; keys of the ones that are left out."""
+        results = Results(self.results)
+        with self._claimed(results) as cells:
+            started = time.perf_counter()
+            if cells:
+                arena = Arena.enter(self.suite, self.pair, self.seed, self.split, self.compute, self.data_root)
+                for spot, those in together(results, cells):
+                    _GroupRun(self, those, arena, line, spot).run(started)
+            return tuple(cell.key for cell in self.cells if cell not in cells)
+
+    @contextmanager
+    def _claimed(self, results: Results) -> Iterator[list[Cell]]:
+        """The cells that nobody else trains, and has not trained since this group was planned."""
+        if self.compute.shard.world > 1:
+            # Processes that train a cell together must agree on what they train: they keep what was planned.
+            yield list(self.cells)
+            return
+        locks = {results.lock_path(*cell.place): cell for cell in self.cells}
+        with claimed(locks) as held:
+            yield [locks[path] for path in held if not results.is_finished(*locks[path].place)]
 
     def lost(self, status: Status, error: str) -> None:
         """Record that the process that trained the group ended before it was done."""
@@ -83,50 +117,73 @@ class Group:
             if not Results(self.results).cell_path(*cell.place).is_file():
                 _write(self, cell, _header(self, cell, "", status, error))
 
+    def without(self, member: int, status: Status, error: str) -> "Group | None":
+        """Record that one member ends the process that trains it; what is left of the group."""
+        cell, results = self.cells[member], Results(self.results)
+        with claimed([results.lock_path(*cell.place)]):
+            _write(self, cell, _header(self, cell, "", status, error))
+            discard(results, cell.place)
+        left = tuple(other for other in self.cells if other is not cell)
+        return replace(self, cells=left) if left else None
+
 
 class _GroupRun:
     """The course of a group: build and check the contenders, train them in lockstep, evaluate, record."""
 
-    def __init__(self, group: Group, arena: Arena, emit: Emit) -> None:
+    def __init__(self, group: Group, cells: Sequence[Cell], arena: Arena, line: Line, spot: Spot) -> None:
         self.group = group
+        self.cells = cells
         self.arena = arena
-        self.emit = emit
+        self.line = line
+        self.spot = spot
+        self.results = Results(group.results)
         # The test split is read once, after the last epoch, unless the best epoch on it is asked for.
         self.followed = arena.evaluation if group.best or group.split == "val" else arena.validation
-        self.curves: dict[str, tuple[list[int], list[float]]] = {cell.method.name: ([], []) for cell in group.cells}
-        self.reads: dict[str, Counter[str]] = {cell.method.name: Counter() for cell in group.cells}
+        self.curves: dict[str, tuple[list[int], list[float]]] = {cell.method.name: ([], []) for cell in cells}
+        self.reads: dict[str, Counter[str]] = {cell.method.name: Counter() for cell in cells}
         self.evaluations: dict[str, Evaluation] = {}
-        self.states = {cell.method.name: ContenderState(cell.method.name) for cell in group.cells}
+        self.contenders: dict[str, Contender] = {}
+        self.states = {cell.method.name: ContenderState(cell.method.name) for cell in cells}
         self._reported = 0.0
+        self._saved = time.monotonic()
+        self._before = 0.0
 
-    def run(self) -> None:
-        started = time.perf_counter()
-        contenders: dict[str, Contender] = {}
-        results = Results(self.group.results)
+    def run(self, started: float) -> None:
+        """Args:
+        started: when the process began to work on it (`time.perf_counter`).
+        """
         environment_id, description = environment(self.arena.compute)
         if self.group.writes:
-            write_json(results.environment_path(environment_id), description)
+            write_json(self.results.environment_path(environment_id), description)
         self.environment = environment_id
-        for cell in self.group.cells:
-            contender = self._build(cell)
+        for cell in self.cells:
+            with self.line.turn(self.group.cells.index(cell)):
+                contender = self._build(cell)
             if contender is not None:
-                contenders[cell.method.name] = contender
-        entered = time.perf_counter()
-        if contenders:
+                self.contenders[cell.method.name] = contender
+        self._entered = time.perf_counter()
+        if self.contenders:
             train(
-                list(contenders.values()),
+                list(self.contenders.values()),
                 self.arena.teacher,
                 self.arena.stream,
                 self.arena.compute,
                 on_step=self._on_step,
-                on_epoch=lambda position: self._on_epoch(position, contenders),
+                on_epoch=self._on_epoch,
+                start=self.spot,
             )
             self._refuse_changed_teacher()
-        seconds = {"setup": entered - started, "group": time.perf_counter() - entered}
-        for cell in self.group.cells:
-            contender = contenders.get(cell.method.name)
+        seconds = {"setup": self._entered - started, "group": self._elapsed}
+        for cell in self.cells:
+            contender = self.contenders.get(cell.method.name)
             if contender is not None and contender.status is None:
                 self._record_done(cell, contender, seconds)
+                discard(self.results, cell.place)
+
+    @property
+    def _elapsed(self) -> float:
+        """Seconds of training so far, those before an interruption included."""
+        return self._before + time.perf_counter() - self._entered
 
     def _refuse_changed_teacher(self) -> None:
         """What the self-checks could not see because it came later: a look at what everybody learned from.
@@ -143,36 +200,85 @@ class _GroupRun:
 
     def _build(self, cell: Cell) -> Contender | None:
         """The contender of a cell, self-checked; None when it cannot start, which is recorded."""
-        plan, arena, understudy = cell.method, self.arena, self.arena.understudy()
+        plan, arena = cell.method, self.arena
         try:
             method = plan.plugin.method
-            checks = understudy.check(understudy.contender(plan.name, method, plan.hyperparameters))
-            if not passed(checks):
-                failed = next(check for check in checks if not check.passed)
-                self._record_ended(cell, "failed", f"self-check '{failed.name}': {failed.detail}")
-                return None
-            return arena.contender(plan.name, method, plan.hyperparameters)
+            if self.spot == START:
+                understudy = arena.understudy()
+                checks = understudy.check(understudy.contender(plan.name, method, plan.hyperparameters))
+                if not passed(checks):
+                    failed = next(check for check in checks if not check.passed)
+                    self._record_ended(cell, "failed", f"self-check '{failed.name}': {failed.detail}")
+                    return None
+            return self._ready(cell, arena.contender(plan.name, method, plan.hyperparameters))
         except UnsupportedPair as reason:
             self._record_ended(cell, "unsupported", str(reason))
         except Exception as error:
             self._record_ended(cell, "failed", describe(error))
         return None
 
+    def _ready(self, cell: Cell, contender: Contender) -> Contender:
+        """A contender as it was when its checkpoint was taken, if there is one."""
+        contender.turn = partial(self.line.turn, self.group.cells.index(cell))
+        contender.limit = self.group.care.limit
+        if self.spot != START:
+            saved = load(self.results, cell, self.spot)
+            contender.restore(saved["contender"])
+            self.curves[contender.name] = saved["curve"]
+            self.reads[contender.name] = Counter(saved["reads"])
+            self._before = saved["seconds"]
+        return contender
+
     def _on_step(self, position: Position) -> None:
         now = time.monotonic()
         if now - self._reported >= REPORT_SECONDS:
             self._reported = now
-            self.emit(Progress(self.group.label, position.share, tuple(self.states.values())))
+            self.line.emit(Progress(self.group.label, position.share, tuple(self.states.values())))
+        # Processes that train a cell together would not agree on the moment.
+        if self.arena.compute.shard.world == 1:
+            if self.line.stop:
+                self._save(position)
+                raise Stopped
+            if now - self._saved >= self.group.care.checkpoint_seconds:
+                self._save(position)
 
-    def _on_epoch(self, position: Position, contenders: dict[str, Contender]) -> None:
+    def _save(self, position: Position) -> None:
+        """Checkpoint every contender that still trains."""
+        states = [
+            (
+                cell,
+                {
+                    "contender": self.contenders[name].state(),
+                    "curve": self.curves[name],
+                    "reads": dict(self.reads[name]),
+                    "seconds": self._elapsed,
+                },
+            )
+            for cell in self.cells
+            if (name := cell.method.name) in self.contenders and self.contenders[name].status is None
+        ]
+        if self.group.writes:
+            try:
+                save(self.results, states, (position.epoch, position.step))
+            except KdbenchError as error:
+                self.line.note(f"no checkpoint: {error}")
+        self._saved = time.monotonic()
+
+    def _on_epoch(self, position: Position) -> None:
+        self._evaluate_epoch(position)
+        late = time.monotonic() - self._saved >= self.group.care.checkpoint_seconds / 2
+        if position.epoch < position.epochs and agreed(late):
+            self._save(position)
+
+    def _evaluate_epoch(self, position: Position) -> None:
         last = position.epoch == position.epochs
         wanted = (
             [self.followed] if self.followed and (last or position.epoch % self.group.suite.eval_every == 0) else []
         )
         if last and self.followed is not self.arena.evaluation:
             wanted.append(self.arena.evaluation)
-        for cell in self.group.cells:
-            contender, state = contenders.get(cell.method.name), self.states[cell.method.name]
+        for cell in self.cells:
+            contender, state = self.contenders.get(cell.method.name), self.states[cell.method.name]
             if contender is None or state.status is not None:
                 continue
             if contender.status is None:
@@ -183,7 +289,7 @@ class _GroupRun:
                 state.loss = sum(values[-1] for values in contender.losses.values())
             else:
                 self._record_ended(cell, contender.status, contender.error)
-        self.emit(Progress(self.group.label, position.share, tuple(self.states.values())))
+        self.line.emit(Progress(self.group.label, position.share, tuple(self.states.values())))
 
     def _evaluate(self, contender: Contender, split: Counted, epoch: int) -> float:
         """Top-1 on a split: a point of the learning curve, the accuracy of the cell, or both."""
@@ -203,14 +309,15 @@ class _GroupRun:
     def _record_ended(self, cell: Cell, status: Status, error: str | None) -> None:
         self.states[cell.method.name].status = status
         _write(self.group, cell, _header(self.group, cell, self.environment, status, error))
+        discard(self.results, cell.place)
 
     def _record_done(self, cell: Cell, contender: Contender, seconds: dict[str, float]) -> None:
         final = self.evaluations[contender.name]
         eval_epochs, eval_top1 = self.curves[contender.name]
         group = self.group
-        path = Results(group.results).checkpoint_path(*cell.place)
+        path = self.results.checkpoint_path(*cell.place)
         if group.writes:
-            self._save(path, contender, final)
+            self._keep(path, contender, final)
         record = _header(group, cell, self.environment, "done", None)
         record["teacher"]["parameters"] = _count(self.arena.teacher)
         record["student"]["parameters"] = _count(contender.student.model)
@@ -238,10 +345,11 @@ class _GroupRun:
         _write(group, cell, record)
         self.states[contender.name].status = "done"
 
-    def _save(self, path: Path, contender: Contender, final: Evaluation) -> None:
+    def _keep(self, path: Path, contender: Contender, final: Evaluation) -> None:
         """The student's checkpoint, with what is needed to build the model in plain timm."""
         group, task = self.group, self.arena.task
-        spec = group.suite.models[group.pair.student]
+        spec, data = group.suite.models[group.pair.student], group.suite.data
+        crop = group.suite.recipe_of(group.pair.student).eval_crop
         with contender.evaluated() as model:
             save_weights(
                 path,
@@ -249,12 +357,15 @@ class _GroupRun:
                 {
                     "timm": spec.timm,
                     "arguments": create_arguments(spec, task.num_classes, *task.image_shape[:2]),
+                    "image_shape": task.image_shape,
+                    "input": {"fit": data.fit, "interpolation": data.interpolation, "crop": crop},
                     "normalisation": model.normalisation,
                     "method": contender.name,
                     "pair": group.pair.name,
                     "seed": group.seed,
                     "top1": final.top1,
                     "inference_parameters": contender.method.inference_parameters,
+                    "alone": contender.predictor is None,
                 },
             )
 
@@ -288,6 +399,7 @@ def _header(group: Group, cell: Cell, environment_id: str, status: Status, error
         status=status,
         error=error,
         environment=environment_id,
+        date=today(),
     )
     if cell.method.plugin.method.differs:
         record["differs"] = cell.method.plugin.method.differs

@@ -10,6 +10,7 @@ from typing import Any
 from kdbench.errors import KdbenchError
 from kdbench.hyperparameters import validate
 from kdbench.records import (
+    FINISHED,
     SCHEMA,
     Manifest,
     PlannedCell,
@@ -216,8 +217,8 @@ def make_plan(
 
 
 def finished_keys(results: Results) -> set[str]:
-    """Keys of the cells that need no further run: done, or known not to be possible."""
-    return {cell["key"] for cell in results.cells() if cell["status"] in ("done", "unsupported")}
+    """Keys of the cells that need no further run."""
+    return {cell["key"] for cell in results.cells() if cell["status"] in FINISHED}
 
 
 def command_line() -> str:

@@ -4,15 +4,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from kdbench.records import Status
+from kdbench.study.task import Task
 
 PLAIN_SECONDS = 15.0
 
@@ -37,20 +38,6 @@ class Progress:
 
 
 Emit = Callable[[Progress], None]
-
-
-class Task(Protocol):
-    """What an engine runs in a worker process; it must be picklable and write its own records."""
-
-    @property
-    def label(self) -> str: ...
-
-    @property
-    def weight(self) -> int: ...
-
-    def execute(self, emit: Emit) -> None: ...
-
-    def lost(self, status: Status, error: str) -> None: ...
 
 
 class Display:
@@ -91,8 +78,15 @@ class Display:
         self._done += task.weight
         if error is not None:
             self.failures += 1
-            first = error.partition("\n")[0]
-            self.console.print(f"{task.label}: {first}", style="red", markup=False)
+            self.note(f"{task.label}: {error}")
+
+    def dropped(self, weight: int) -> None:
+        """So much of a task will not be done."""
+        self._done += weight
+
+    def note(self, text: str) -> None:
+        """A line about something that went wrong."""
+        self.console.print(f"[red]{escape(text.splitlines()[0])}[/red]", highlight=False)
 
     @property
     def elapsed(self) -> float:

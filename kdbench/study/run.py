@@ -1,7 +1,9 @@
 """A run: plan, accuracy phase, throughput phase; finished cells are kept, so repeating the command resumes it."""
 
+import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -11,16 +13,21 @@ from rich.markup import escape
 
 from kdbench.distributed import wait_for_all
 from kdbench.errors import KdbenchError
-from kdbench.records import CellRecord, Results, ThroughputRecord, write_json
+from kdbench.records import FINISHED, CellRecord, Results, ThroughputRecord, write_json
+from kdbench.study.claims import claimed, is_claimed
 from kdbench.study.engine import run_here, run_tasks
 from kdbench.study.group import Group
+from kdbench.study.halt import Care, Halt
 from kdbench.study.plan import Cell, Plan, finished_keys
-from kdbench.study.progress import Display, Task, duration
+from kdbench.study.progress import Display, duration
+from kdbench.study.task import Task
 from kdbench.study.timing import planned_measurements, timing_tasks
 from kdbench.training.device import default_workers
 
 TOGETHER = 16
 """Most students that share a teacher's pass: more would save little and fill the memory."""
+POLL_SECONDS = 1.0
+"""How often a run looks whether another one has ended."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,7 @@ class Outcome:
     @property
     def complete(self) -> bool:
         """Everything planned is done, or known to be impossible."""
-        return set(self.statuses) <= {"done", "unsupported"}
+        return set(self.statuses) <= FINISHED
 
     def __add__(self, other: "Outcome") -> "Outcome":
         statuses, errors = Counter(self.statuses), Counter(self.errors)
@@ -52,17 +59,22 @@ def run(
     data_root: Path,
     workers: int | None = None,
     throughput: bool = True,
+    care: Care | None = None,
+    halt: Halt | None = None,
 ) -> Outcome:
-    """Run what is missing of a plan.
+    """Run what is missing of a plan, beside whoever else runs it in the same folder.
 
     Args:
         workers: processes side by side in the accuracy phase; by default one for each core, or one on a GPU.
         throughput: measure throughput too, where it has not been.
+        care: how trainings are kept.
+        halt: when to stop before all is done.
 
     Raises:
         KdbenchError: the results folder cannot be written.
+        KeyboardInterrupt: the user stopped it; what ran is checkpointed.
     """
-    compute = plan.compute
+    compute, care, halt = plan.compute, care or Care(), halt or Halt()
     if throughput and compute.shard.world > 1:
         console.print("throughput is measured in one process; left out here", highlight=False)
         throughput = False
@@ -73,11 +85,6 @@ def run(
     if compute.shard.rank == 0:
         write_json(results.manifest_path, plan.manifest(measurements))
     due = [cell for cell in plan.cells() if cell.key not in finished]
-    groups = [
-        Group(plan.suite, pair, seed, part, plan.split, compute, data_root, results.folder, plan.best, number)
-        for (seed, pair), cells in groupby(due, key=lambda cell: (cell.seed, cell.pair))
-        for number, part in enumerate(_parts(tuple(cells)))
-    ]
     total = sum(1 for _ in plan.cells())
     grid = "=" if plan.places is None else "of"
     console.print(
@@ -93,11 +100,74 @@ def run(
             highlight=False,
         )
     workers = 0 if compute.shard.world > 1 else workers or default_workers(compute)
-    _phase("accuracy", groups, min(workers, len(groups)), console)
-    wait_for_all()
-    # Alone on the machine: one worker, after everything else has ended.
-    _phase("throughput", timing_tasks(plan, measurements, compute, data_root, results), 1, console)
+    # torchrun itself ends its processes.
+    with halt.listening() if workers else nullcontext():
+        _accuracy(plan, due, results, console, data_root, workers, care, halt)
+        wait_for_all()
+        if measurements:
+            # Alone on the machine: one worker, after everything else has ended.
+            with _turn_at_measuring(results, console, halt):
+                tasks = timing_tasks(plan, measurements, compute, data_root, results)
+                _phase("throughput", tasks, 1, console, halt, care.limit)
+    if halt.spent:
+        console.print("the budget is spent: nothing new was started; the same command goes on", highlight=False)
     return outcome(plan, results)
+
+
+def _accuracy(
+    plan: Plan,
+    due: Sequence[Cell],
+    results: Results,
+    console: Console,
+    data_root: Path,
+    workers: int,
+    care: Care,
+    halt: Halt,
+) -> None:
+    """Train the cells that are due; those that another run is at are waited for, and trained here if it gives up."""
+    while due and not halt.launches_no_more:
+        groups = [
+            Group(plan.suite, pair, seed, part, plan.split, plan.compute, data_root, results.folder, plan.best, n, care)
+            for (seed, pair), cells in groupby(due, key=lambda cell: (cell.seed, cell.pair))
+            for n, part in enumerate(_parts(tuple(cells)))
+        ]
+        records = {cell.key: _stamp(results.cell_path(*cell.place)) for cell in due}
+        left = set(_phase("accuracy", groups, min(workers, len(groups)), console, halt, care.limit))
+        others: list[Cell] = [cell for cell in due if cell.key in left]
+        _wait_for_others([results.lock_path(*cell.place) for cell in others], console, halt)
+        # What has a new record has been tried, however it ended.
+        due = [cell for cell in others if _stamp(results.cell_path(*cell.place)) == records[cell.key]]
+
+
+def _wait_for_others(locks: Sequence[Path], console: Console, halt: Halt) -> None:
+    """Until no other run trains any of the cells."""
+    if any(map(is_claimed, locks)):
+        console.print("waiting for what another run in this folder is at", highlight=False)
+    while any(map(is_claimed, locks)) and not halt.launches_no_more:
+        time.sleep(POLL_SECONDS)
+
+
+@contextmanager
+def _turn_at_measuring(results: Results, console: Console, halt: Halt) -> Iterator[None]:
+    """One run in a folder measures at a time; the next one finds what it has measured."""
+    told = False
+    while True:
+        with claimed([results.measuring_lock]) as held:
+            if held or halt.launches_no_more:
+                yield
+                return
+        if not told:
+            console.print("waiting for another run in this folder to measure throughput", highlight=False)
+            told = True
+        time.sleep(POLL_SECONDS)
+
+
+def _stamp(path: Path) -> int | None:
+    """Something that changes when the file is written anew."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
 
 
 def bench(plan: Plan, results: Results, console: Console, data_root: Path) -> Outcome:
@@ -121,7 +191,9 @@ def bench(plan: Plan, results: Results, console: Console, data_root: Path) -> Ou
         f"{len(tasks)} to measure -> {escape(str(results.folder))}",
         highlight=False,
     )
-    _phase("throughput", tasks, 1, console)
+    halt = Halt()
+    with halt.listening():
+        _phase("throughput", tasks, 1, console, halt)
     return _outcome([one["key"] for one in measurements], results.throughput())
 
 
@@ -150,14 +222,14 @@ def _parts(cells: tuple[Cell, ...]) -> list[tuple[Cell, ...]]:
     return [cells[start : start + TOGETHER] for start in range(0, len(cells), TOGETHER)]
 
 
-def _phase(title: str, tasks: Sequence[Task], workers: int, console: Console) -> None:
-    """Run tasks in worker processes, or, with none, in this one."""
+def _phase(
+    title: str, tasks: Sequence[Task], workers: int, console: Console, halt: Halt, limit: float | None = None
+) -> list[str]:
+    """Run tasks in worker processes, or, with none, in this one; keys of what other runs are at."""
     if not tasks:
-        return
+        return []
     display = Display(console, title, sum(task.weight for task in tasks))
     with display.shown():
-        if workers:
-            run_tasks(tasks, workers, display)
-        else:
-            run_here(tasks, display)
+        left = run_tasks(tasks, workers, display, halt, limit) if workers else run_here(tasks, display)
     console.print(f"{title}: {len(tasks)} groups in {duration(display.elapsed)}", highlight=False)
+    return left

@@ -20,7 +20,8 @@ from kdbench.models.create import create_arguments
 from kdbench.models.staged import StagedModel
 from kdbench.records import Status
 from kdbench.registry import Plugin
-from kdbench.study.progress import ContenderState, Emit, Progress
+from kdbench.study.line import Line, Stopped
+from kdbench.study.progress import ContenderState, Progress
 from kdbench.suites.schema import Data, Suite, teacher_file
 from kdbench.training import feed
 from kdbench.training.contender import Contender, build_contender
@@ -85,7 +86,11 @@ class TeacherTask:
         """The training starts from weights that there are."""
         return self.source is not None or self.suite.models[self.name].pretrained
 
-    def execute(self, emit: Emit) -> None:
+    @property
+    def members(self) -> tuple[str, ...]:
+        return (self.name,)
+
+    def execute(self, line: Line) -> tuple[str, ...]:
         """Train on all images of the teacher data, evaluate on the test split of the suite, save.
 
         Raises:
@@ -118,7 +123,9 @@ class TeacherTask:
 
         def on_step(position: Position) -> None:
             if position.step % 50 == 0:
-                emit(Progress(self.label, position.share, (state,)))
+                line.emit(Progress(self.label, position.share, (state,)))
+            if line.stop:
+                raise Stopped
 
         def on_epoch(position: Position) -> None:
             if contender.losses:
@@ -136,6 +143,7 @@ class TeacherTask:
             "command": self.command,
         }
         self._save(contender, facts)
+        return ()
 
     def _save(self, contender: Contender, facts: dict[str, Any]) -> None:
         if contender.status is not None:
@@ -146,6 +154,9 @@ class TeacherTask:
 
     def lost(self, status: Status, error: str) -> None:
         """Nothing to record: the file of the teacher stays as it was, the display has told the error."""
+
+    def without(self, member: int, status: Status, error: str) -> None:
+        """Nothing to record, and nothing left to do."""
 
 
 def import_teacher(

@@ -1,12 +1,14 @@
 """The throughput phase: a task of the engine that measures all methods of a pair against each other."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from kdbench.errors import UnsupportedPair, describe
 from kdbench.models.flops import forward_flops
 from kdbench.records import (
+    FINISHED,
     SCHEMA,
     TIMING_PROTOCOL,
     PlannedMeasurement,
@@ -14,10 +16,13 @@ from kdbench.records import (
     Status,
     ThroughputRecord,
     content_key,
+    today,
     write_json,
 )
+from kdbench.study.engine import away
+from kdbench.study.line import Line, Stopped
 from kdbench.study.plan import MethodPlan, Plan
-from kdbench.study.progress import Emit, Progress
+from kdbench.study.progress import Progress
 from kdbench.suites.schema import PairSpec, Suite
 from kdbench.training.arena import Arena
 from kdbench.training.contender import Contender
@@ -49,22 +54,36 @@ class TimingTask:
     def weight(self) -> int:
         return len(self.methods)
 
-    def execute(self, emit: Emit) -> None:
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Whose turn it can be."""
+        return tuple(plan.name for plan in self.methods)
+
+    def execute(self, line: Line) -> tuple[str, ...]:
         """Measure and record."""
         arena = Arena.enter(self.suite, self.pair, 0, "test", self.compute, self.data_root)
         environment_id, description = environment(self.compute)
         write_json(Results(self.results).environment_path(environment_id), description)
         contenders: list[Contender] = []
-        for plan in self.methods:
+        for number, plan in enumerate(self.methods):
             try:
-                contenders.append(arena.contender(plan.name, plan.plugin.method, plan.hyperparameters))
+                with line.turn(number):
+                    contender = arena.contender(plan.name, plan.plugin.method, plan.hyperparameters)
+                contender.turn = partial(line.turn, number)
+                contenders.append(contender)
             except UnsupportedPair as reason:
                 self._write(self._header(plan, environment_id, "unsupported", str(reason)))
             except Exception as error:
                 self._write(self._header(plan, environment_id, "failed", describe(error)))
         methods = {contender.name: contender.method for contender in contenders}
         extra = {contender.name: contender.extra_parameters for contender in contenders}
-        found, around = measure(arena, contenders, lambda share: emit(Progress(self.label, share)))
+
+        def on_round(share: float) -> None:
+            line.emit(Progress(self.label, share))
+            if line.stop:
+                raise Stopped
+
+        found, around = measure(arena, contenders, on_round)
         shape, classes = arena.task.image_shape, arena.task.num_classes
         student = forward_flops(self.suite.models[self.pair.student], classes, shape)
         teacher = forward_flops(self.suite.models[self.pair.teacher], classes, shape)
@@ -92,11 +111,20 @@ class TimingTask:
             record["matmul_flops"] = rate
             record["flops"] = {"student": student, "teacher": taught, "train": views * (3 * student + taught)}
             self._write(record)
+        return ()
 
     def lost(self, status: Status, error: str) -> None:
         """Record that the measurement did not come to its end."""
         for plan in self.methods:
             self._write(self._header(plan, "", status, error))
+
+    def without(self, member: int, status: Status, error: str) -> "TimingTask | None":
+        """Record that one method ends the process that measures it; what is left of the task."""
+        plan = self.methods[member]
+        self._write(self._header(plan, "", status, error))
+        due = self.due - {plan.name}
+        left = tuple(other for other in self.methods if other is not plan)
+        return replace(self, methods=left, due=due) if due else None
 
     def _header(self, plan: MethodPlan, environment_id: str, status: Status, error: str | None) -> ThroughputRecord:
         return ThroughputRecord(
@@ -110,6 +138,7 @@ class TimingTask:
             status=status,
             error=error,
             environment=environment_id,
+            date=today(),
         )
 
     def _write(self, record: ThroughputRecord) -> None:
@@ -120,7 +149,7 @@ class TimingTask:
 
 def planned_measurements(plan: Plan, compute: Compute) -> list[PlannedMeasurement]:
     """Every (pair, method) with the key of its measurement on this machine."""
-    _, machine = environment(compute)
+    _, machine = away(compute, environment, compute)
     shared = {
         "protocol": TIMING_PROTOCOL,
         "timing": plan.suite.timing.model_dump(),
@@ -146,7 +175,7 @@ def timing_tasks(
     results: Results,
 ) -> list[TimingTask]:
     """One task for every pair that has methods without a measurement."""
-    present = {record["key"] for record in results.throughput() if record["status"] in ("done", "unsupported")}
+    present = {record["key"] for record in results.throughput() if record["status"] in FINISHED}
     tasks = []
     for pair in plan.pairs:
         keys = {one["method"]: one["key"] for one in planned if one["pair"] == pair.name}

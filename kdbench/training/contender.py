@@ -1,8 +1,10 @@
 """A contender: one student trained by one method, with everything that belongs to its training."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from typing import Any
 
 import torch
 from timm.utils.model_ema import ModelEmaV3
@@ -10,7 +12,7 @@ from torch import Tensor, nn
 
 from kdbench.data.batch import Batch
 from kdbench.data.seeds import derive_seed
-from kdbench.distributed import average, average_buffers, average_gradients
+from kdbench.distributed import average, average_buffers, average_gradients, everyone
 from kdbench.errors import describe
 from kdbench.method import Method
 from kdbench.models.features import Needs, Outputs
@@ -48,6 +50,17 @@ class RandomStream:
         finally:
             self._save()
 
+    @property
+    def state(self) -> list[Tensor]:
+        """Where the stream is: on the host, and on the GPU if there is one."""
+        return [self._state] if self._cuda is None else [self._state, self._cuda_state]
+
+    @state.setter
+    def state(self, state: list[Tensor]) -> None:
+        self._state = state[0]
+        if self._cuda is not None:
+            self._cuda_state = state[1]
+
     def _save(self) -> None:
         self._state = torch.get_rng_state()
         if self._cuda is not None:
@@ -65,6 +78,9 @@ class Contender:
         error: why it ended, when it did not end well.
         losses: mean of every loss term by finished epoch.
         lr: learning rate at the end of every epoch.
+        seconds: that were spent on it alone.
+        limit: how many of them it may take; None for any number.
+        turn: is entered whenever its code runs.
     """
 
     def __init__(
@@ -84,6 +100,9 @@ class Contender:
         self.error: str | None = None
         self.losses: dict[str, list[float]] = {}
         self.lr: list[float] = []
+        self.seconds = 0.0
+        self.limit: float | None = None
+        self.turn: Callable[[], AbstractContextManager[object]] = nullcontext
         self._recipe = recipe
         self._stream = stream
         self._compute = compute
@@ -169,6 +188,39 @@ class Contender:
             self.close("diverged", f"the loss term {' and '.join(bad)} became non-finite in epoch {epoch}")
         self._sums = None
 
+    def state(self) -> dict[str, Any]:
+        """All that the rest of the training depends on, and what is known of the part that is done.
+
+        Tensors, numbers, strings and containers of them, shared with the contender. Processes that train it together
+        all have to ask, and get the same.
+        """
+        return {
+            "student": self.student.model.state_dict(),
+            "method": self.method.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "scheduler": self._scheduler.state_dict(),
+            "ema": None if self._ema is None else self._ema.module.state_dict(),
+            "random": [everyone(state) for state in self._stream.state],
+            "sums": self._sums,
+            "terms": self._terms,
+            "losses": self.losses,
+            "lr": self.lr,
+            "seconds": self.seconds,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from where `state` was taken (tensors on the host); its tensors are not to be used again."""
+        self.student.model.load_state_dict(state["student"])
+        self.method.load_state_dict(state["method"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._scheduler.load_state_dict(state["scheduler"])
+        if self._ema is not None:
+            self._ema.module.load_state_dict(state["ema"])
+        self._stream.state = [each[self._compute.shard.rank] for each in state["random"]]
+        self._sums = None if state["sums"] is None else state["sums"].to(self._compute.device)
+        self._terms, self.losses, self.lr = state["terms"], state["losses"], state["lr"]
+        self.seconds = state["seconds"]
+
     @contextmanager
     def evaluated(self) -> Iterator[StagedModel]:
         """The student as it is to be evaluated and kept: with the averaged weights where the recipe averages."""
@@ -204,27 +256,37 @@ def total(terms: Mapping[str, Tensor]) -> Tensor:
 
 @contextmanager
 def isolated(contender: Contender) -> Iterator[None]:
-    """What goes wrong inside closes the contender with the fitting status, and nobody else.
+    """A contender's turn: what goes wrong inside closes it with the fitting status, and nobody else.
 
     Where several processes train a cell together it ends the run: the others would wait for this one for ever.
     """
-    if contender.alone:
-        with _closing(contender):
+    started = time.monotonic()
+    with contender.turn():
+        if contender.alone:
+            with _closing(contender):
+                yield
+        else:
             yield
-    else:
-        yield
+    contender.seconds += time.monotonic() - started
+    if contender.limit is not None and contender.seconds > contender.limit and contender.status is None:
+        contender.close("timeout", f"it took more than {contender.limit:.0f} seconds; give it more with --time-limit")
 
 
 @contextmanager
 def _closing(contender: Contender) -> Iterator[None]:
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        contender.close("oom", str(error).splitlines()[0])
+    except torch.AcceleratorError:
+        # The device does nothing more for this process; the one that starts in its place is told whose turn it was.
+        raise
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        contender.close("oom", str(error).partition("\n")[0])
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
     except Exception as error:
-        contender.close("failed", describe(error))
+        # The host's allocator has no error of its own.
+        status = "oom" if "DefaultCPUAllocator: can't allocate memory" in str(error) else "failed"
+        contender.close(status, describe(error))
 
 
 def build_contender(
@@ -246,8 +308,7 @@ def build_contender(
         torch.manual_seed(derive_seed(seed, "init", pair))
         student = make_student()
         torch.manual_seed(derive_seed(seed, "projectors", pair))
-        # As features have it: those of convolutional networks, and those of token networks seen as maps.
-        method = make_method(student).to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        method = make_method(student).to(compute.device)
     # Processes that share a cell drop different units; the first, or only, one draws as a single process does.
     rank = (compute.shard.rank,) if compute.shard.rank else ()
     stream = RandomStream(derive_seed(seed, "dropout", pair, *rank), compute.device)

@@ -102,6 +102,8 @@ def resolve(
     Raises:
         KdbenchError: the device or the precision is not there.
     """
+    # Asked through the driver's management library, the question does not open the device.
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():

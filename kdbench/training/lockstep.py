@@ -7,7 +7,7 @@ teacher is frozen, so a contender ends with the same weights whether it trained 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
-from itertools import repeat
+from itertools import islice, repeat
 from operator import or_
 
 import torch
@@ -44,18 +44,23 @@ def train(
     compute: Compute,
     on_step: Callable[[Position], None] = lambda position: None,
     on_epoch: Callable[[Position], None] = lambda position: None,
+    start: tuple[int, int] = (0, 0),
 ) -> None:
     """Train every contender that is still open, to the end of the recipe.
 
     Args:
         teacher: frozen, in eval mode; None when no contender needs one.
+        start: finished epochs and finished steps of the next one, where the contenders come from a checkpoint.
         on_step: called after every step, must return fast.
         on_epoch: called after every epoch, with the epochs finished.
     """
     compile_all(contenders, teacher, compute)
     epochs, steps = stream.recipe.epochs, stream.steps_per_epoch
-    for epoch in range(epochs):
-        for step, (raw, batch, second) in enumerate(drawn(contenders, stream, epoch), start=1):
+    for epoch in range(start[0], epochs):
+        # The first batches of an epoch that was begun are drawn once more, as the random streams of data want.
+        done = start[1] if epoch == start[0] else 0
+        batches = enumerate(drawn(contenders, stream, epoch), start=1)
+        for step, (raw, batch, second) in islice(batches, done, None):
             lockstep(contenders, teacher, raw, batch, compute, second=second)
             on_step(Position(epoch, step, epochs, steps))
         for contender in contenders:

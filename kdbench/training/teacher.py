@@ -1,13 +1,11 @@
 """Teachers: their weights at the start of a training and on disk, and loading trained ones frozen."""
 
 import hashlib
-import json
 import logging
 import shlex
 from pathlib import Path
 from typing import Annotated, Any, NotRequired
 
-import safetensors
 import timm
 import torch
 from pydantic import Field
@@ -25,7 +23,7 @@ from kdbench.suites.anymodel import request_of
 from kdbench.suites.schema import Suite
 from kdbench.training.device import Compute
 from kdbench.training.foreign import fit, read_checkpoint
-from kdbench.training.weights import load_weights, weights_sha256
+from kdbench.training.weights import load_weights, read_metadata, weights_sha256
 from kdbench.values import Line, Number, Percent, Sha256, misfit
 
 
@@ -163,11 +161,7 @@ def teacher_metadata(path: Path) -> dict[str, Any]:
     Raises:
         KdbenchError: it is no whole file, or was not written by kdbench.
     """
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = {name: json.loads(text) for name, text in (file.metadata() or {}).items()}
-    except (OSError, ValueError, RecursionError, safetensors.SafetensorError) as error:
-        raise KdbenchError(f"{path} is not a whole safetensors file: {error}") from error
+    metadata = read_metadata(path)
     if not {"sha256", "top1"} <= set(metadata):
         raise KdbenchError(f"{path} was not written by `kdbench teachers`: it tells no accuracy; import it")
     if problem := misfit(TeacherMetadata, metadata):

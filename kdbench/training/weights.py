@@ -26,7 +26,20 @@ def save_weights(path: Path, model: nn.Module, metadata: dict[str, Any]) -> None
     """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     texts = {name: json.dumps(value, ensure_ascii=False) for name, value in metadata.items()}
-    write_bytes(path, safetensors.torch.save(state, texts))
+    write_bytes(path, _in_order(safetensors.torch.save(state, texts)))
+
+
+def _in_order(content: bytes) -> bytes:
+    """The same safetensors file with its metadata in order of their names, which the library shuffles.
+
+    Its header is JSON, padded with spaces, behind 8 bytes that hold its length.
+    """
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[8 + size :]
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -41,6 +54,19 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     except OSError as error:
         raise KdbenchError(f"cannot read weights {path}: {error.strerror or error}") from error
     except (safetensors.SafetensorError, ValueError) as error:
+        raise KdbenchError(f"{path} is not a whole safetensors file: {error}") from error
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """What `save_weights` was given beside the weights; nothing of a file that something else wrote.
+
+    Raises:
+        KdbenchError: no such file, or not a whole one of kdbench's.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return {name: json.loads(text) for name, text in (file.metadata() or {}).items()}
+    except (OSError, ValueError, RecursionError, safetensors.SafetensorError) as error:
         raise KdbenchError(f"{path} is not a whole safetensors file: {error}") from error
 
 

@@ -143,7 +143,7 @@ class World:
             "status": "done",
             "error": None,
             "environment": ENVIRONMENT,
-            "batch_size": 64,
+            "batch_size": 25,
             "blocks": own.tolist(),
             "control_blocks": control.tolist(),
         }

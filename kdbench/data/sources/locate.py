@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from kdbench.errors import KdbenchError
+from kdbench.values import inside
 
 
 def find(root: Path, name: str) -> Path | None:
@@ -22,9 +23,10 @@ def below(root: Path, name: str) -> Path:
     Raises:
         KdbenchError: the name leads out of `root`.
     """
-    if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise KdbenchError(f"{name} leads out of the data folder {root}; name another folder with --data")
-    return root / name
+    try:
+        return root / inside(name)
+    except ValueError:
+        raise KdbenchError(f"{name} leads out of the data folder {root}; name another one with --data") from None
 
 
 LARGEST = 1 << 30

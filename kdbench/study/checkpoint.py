@@ -1,0 +1,58 @@
+"""Checkpoints of trainings that are not finished: one file for each cell, so that it goes on in any company.
+
+New files are written whole before old ones are removed.
+"""
+
+from collections.abc import Sequence
+from io import BytesIO
+from typing import Any
+
+import torch
+
+from kdbench.errors import KdbenchError
+from kdbench.records import Results, write_bytes
+from kdbench.study.plan import Cell
+from kdbench.study.unfinished import START, Spot, discard, path_of, taken
+
+
+def together(results: Results, cells: Sequence[Cell]) -> list[tuple[Spot, tuple[Cell, ...]]]:
+    """Cells that go on from one spot together, the furthest first; those without a checkpoint begin.
+
+    Where all that have checkpoints share a spot it is that, as a group that was interrupted while it wrote leaves some
+    cells a spot ahead.
+    """
+    spots = [set(taken(results, cell.place)) for cell in cells]
+    shared = set.intersection(*filter(None, spots)) if any(spots) else set()
+    by_spot: dict[Spot, list[Cell]] = {}
+    for cell, own in zip(cells, spots, strict=True):
+        by_spot.setdefault(max(own & shared or own, default=START), []).append(cell)
+    return [(spot, tuple(by_spot[spot])) for spot in sorted(by_spot, reverse=True)]
+
+
+def save(results: Results, states: Sequence[tuple[Cell, Any]], spot: Spot) -> None:
+    """Write a checkpoint of each cell, then remove the older ones.
+
+    Raises:
+        KdbenchError: the folder cannot be written; what was there before is still there.
+    """
+    for cell, state in states:
+        # In memory first: torch.save hides what is wrong with a disk.
+        torch.save(state, content := BytesIO())
+        write_bytes(path_of(results, cell.place, spot), content.getvalue())
+    for cell, _ in states:
+        discard(results, cell.place, but=spot)
+
+
+def load(results: Results, cell: Cell, spot: Spot) -> dict[str, Any]:
+    """The state that was saved, on the host; no code in the file is run.
+
+    Raises:
+        KdbenchError: the file is broken.
+    """
+    path = path_of(results, cell.place, spot)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise KdbenchError(
+            f"{path} is broken ({type(error).__name__}); the same command starts the cell anew"
+        ) from error
