@@ -10,7 +10,6 @@ import pandas as pd
 
 from kdbench.analysis.frames import MISSING, Group, Study
 from kdbench.analysis.stats import Interval, geometric_mean, median_interval
-from kdbench.errors import KdbenchError
 from kdbench.records import Role
 
 Known = TypeVar("Known")
@@ -83,11 +82,7 @@ class GroupCost:
 
 
 def pair_costs(study: Study) -> list[PairCost]:
-    """Every method on every pair, by pair, then method.
-
-    Raises:
-        KdbenchError: the blocks of a record do not belong to the same rounds.
-    """
+    """Every method on every pair, by pair, then method."""
     rows = cast(list[dict[str, Any]], study.throughput.to_dict("records"))
     records = {(row["pair"], row["method"]): row for row in rows}
     return [
@@ -103,9 +98,8 @@ def _pair_cost(study: Study, pair: str, method: str, record: dict[str, Any]) -> 
     blocks: list[float] = measured.get("blocks") or []
     p10, p50, p90 = np.percentile(blocks, [10, 50, 90]).tolist() if blocks else [math.nan] * 3
     flops, rate = measured.get("flops") or {}, measured.get("matmul_flops")
-    where = f"the throughput of {method} on {pair}"
-    ratios = _ratios(blocks, measured.get("control_blocks") or [], where)
-    to_baseline = _ratios(blocks, measured.get("baseline_blocks") or [], where)
+    ratios = _ratios(blocks, measured.get("control_blocks") or [])
+    to_baseline = _ratios(blocks, measured.get("baseline_blocks") or [])
     return PairCost(
         pair=pair,
         method=method,
@@ -136,10 +130,8 @@ def _known(value: Any, kind: Callable[[Any], Known], unknown: Otherwise) -> Know
     return unknown if value is None or pd.isna(value) else kind(value)
 
 
-def _ratios(blocks: Sequence[float], others: Sequence[float], where: str) -> tuple[float, ...]:
+def _ratios(blocks: Sequence[float], others: Sequence[float]) -> tuple[float, ...]:
     """Ratios of blocks of the same round, none without others: drift of the machine hits both alike."""
-    if others and len(blocks) != len(others):
-        raise KdbenchError(f"{where} has {len(blocks)} blocks against {len(others)}; measure it again")
     return tuple(own / other for own, other in zip(blocks, others, strict=False))
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from kdbench.consistency import is_planned
 from kdbench.errors import KdbenchError
 from kdbench.records import (
     CellRecord,
@@ -141,9 +142,9 @@ def load(results: Results) -> Study:
     reading = _Reading(manifest)
     for record in results.cells():
         reading.add(record)
-    planned = {measurement["key"] for measurement in manifest["throughput"]}
+    planned = {measurement["key"]: measurement for measurement in manifest["throughput"]}
     every_timing = list(results.throughput())
-    timings = [record for record in every_timing if record["key"] in planned]
+    timings = [record for record in every_timing if is_planned(record, planned)]
     _refuse_mixture("protocol", {manifest["protocol"], *reading.protocols})
     _refuse_mixture("split", reading.splits)
     _refuse_mixture("timing_protocol", {record["timing_protocol"] for record in timings})
@@ -211,7 +212,7 @@ class _Reading:
     def add(self, record: CellRecord) -> None:
         """Keep what the frames hold of `record`, if it is planned."""
         key = record["key"]
-        if key not in self._planned or key in self._rows:
+        if not is_planned(record, self._planned):
             self.ignored += 1
             return
         self.protocols.add(record["protocol"])

@@ -2,8 +2,11 @@
 
 import argparse
 import sys
+import tempfile
+import traceback
 from collections.abc import Sequence
 from difflib import get_close_matches
+from io import TextIOWrapper
 from typing import NoReturn
 
 from kdbench import __version__
@@ -25,7 +28,8 @@ from kdbench.cli import (
     tune,
     verify,
 )
-from kdbench.errors import EXIT_INTERRUPTED, EXIT_USAGE, KdbenchError
+from kdbench.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_USAGE, KdbenchError, one_line
+from kdbench.targets import short
 
 EPILOG = """\
 examples:
@@ -74,7 +78,15 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code."""
+    """Run a command and return its exit code.
+
+    What is wrong with files and options is told by what reads them. Anything else that goes wrong is a mistake of
+    ours: one line says so and where the calls that led there are written; what was asked for is not done.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            # A name that the terminal cannot show is no reason to end.
+            stream.reconfigure(errors="backslashreplace")
     parser = build_parser()
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
@@ -91,11 +103,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except KeyboardInterrupt:
         fail("interrupted; the same command goes on from here", EXIT_INTERRUPTED)
+    except Exception as error:
+        fail(f"unforeseen {short(error)}; please report it with {_written(error)}", EXIT_INCOMPLETE)
+
+
+def _written(error: Exception) -> str:
+    """Where the calls that led to an error are written."""
+    text = "".join(traceback.format_exception(error))
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="kdbench-", suffix=".log", delete=False, encoding="utf-8", errors="backslashreplace"
+        ) as file:
+            file.write(text)
+    except OSError:
+        print(text, file=sys.stderr)
+        return "the lines above"
+    return file.name
 
 
 def fail(message: str, exit_code: int = EXIT_USAGE) -> NoReturn:
     """One line on standard error, and out."""
-    print(f"kdbench: {message}", file=sys.stderr)
+    print(f"kdbench: {one_line(message)}", file=sys.stderr)
     sys.exit(exit_code)
 
 

@@ -57,7 +57,7 @@ def write_and_show(
     if console is not None:
         print_report(content, console)
         page = next((file for suffix in (".html", ".md") for file in files if file.suffix == suffix), out)
-        console.print(f"report: {page}", highlight=False, soft_wrap=True)
+        console.print(f"report: {page}", highlight=False, markup=False, soft_wrap=True)
     return files
 
 

@@ -36,7 +36,7 @@ def add_parser(commands: Any) -> None:
         action="store_true",
         help="also train the control for as long as each method takes (by the throughput measured), to compare with",
     )
-    parser.add_argument("--workers", type=int, help="processes side by side (default: one a core, one on a GPU)")
+    options.add_workers(parser)
     options.add_care(parser)
     parser.add_argument("--no-throughput", dest="throughput", action="store_false", help="accuracy only")
     parser.add_argument("--no-report", dest="report", action="store_false", help="records only")

@@ -52,11 +52,7 @@ class Content:
 
 
 def collect(study: Study) -> Content:
-    """Analyse the study.
-
-    Raises:
-        KdbenchError: a throughput record contradicts itself.
-    """
+    """Analyse the study."""
     if differs := study.differs:
         references = [method for method in study.methods if study.roles[method] != "method"]
         closed = _collect(study.only(set(study.methods) - set(differs)))

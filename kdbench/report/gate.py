@@ -181,7 +181,8 @@ def print_baseline(baseline: Baseline, console: Console) -> None:
         gain = NONE if cell.method == baseline.control else _mean_std(baseline.gains(cell.place), signed)
         speed = ratio(sorted(cell.ratios)[len(cell.ratios) // 2]) if cell.ratios else NONE
         seconds = NONE if cell.seconds is None else f"{cell.seconds:.1f}"
-        table.add_row(cell.pair, cell.method, _mean_std(cell.top1, fixed), gain, speed, seconds)
+        row = (cell.pair, cell.method, _mean_std(cell.top1, fixed), gain, speed, seconds)
+        table.add_row(*map(Text, row))
     console.print(table)
     if warning := provisional(baseline):
         console.print(warning, style="yellow", highlight=False, markup=False)
@@ -200,7 +201,8 @@ def print_changes(changes: Sequence[Change], console: Console) -> None:
     for name in ("pair", "method", "old", "new", "change", "p"):
         table.add_column(name, justify="left" if name in ("pair", "method") else "right")
     for row in changes:
-        table.add_row(row.pair, row.method, fixed(row.old), fixed(row.new), signed(row.new - row.old), p_value(row.p))
+        numbers = (fixed(row.old), fixed(row.new), signed(row.new - row.old), p_value(row.p))
+        table.add_row(*map(Text, (row.pair, row.method, *numbers)))
     console.print(table)
 
 

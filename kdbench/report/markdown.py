@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from kdbench.report import text
 from kdbench.report.content import Content
 from kdbench.report.environment import told
+from kdbench.report.escape import block, code, words
 from kdbench.report.notes import completeness
 from kdbench.report.sections import Section, group_sections, pair_sections
 from kdbench.report.tables import markdown
@@ -24,8 +25,8 @@ def page(content: Content, figures: Sequence[tuple[str, str]], notes: Sequence[s
     if content.has_accuracy:
         scale.append(f"{text.plural(len(manifest['seeds']), 'seed')}; {completeness(content)}")
     blocks = [
-        f"# {manifest['suite']}: {'gain and cost' if content.has_accuracy else 'cost'}",
-        f"Protocol `{manifest['protocol']}`, {', '.join(scale)}.",
+        f"# {words(manifest['suite'])}: {'gain and cost' if content.has_accuracy else 'cost'}",
+        f"Protocol {code(manifest['protocol'])}, {', '.join(scale)}.",
     ]
     for group, pairs in content.study.groups.items():
         blocks.append(f"## Over the {text.plural(len(pairs), f'{group} pair')}")
@@ -35,18 +36,18 @@ def page(content: Content, figures: Sequence[tuple[str, str]], notes: Sequence[s
     if content.own_published:
         blocks.append(text.PUBLISHED_LEGEND)
     for path, title in figures:
-        blocks += [f"## {title}", f"![{title}]({path})"]
+        blocks += [f"## {words(title)}", f"![{words(title)}]({path})"]
     blocks.append("## Pair by pair")
     for pair in content.study.pairs:
         blocks += _pair(content, pair)
-    blocks += ["## Notes", "\n".join(f"* {_plain(line)}" for line in notes) if notes else "Nothing to note."]
+    blocks += ["## Notes", "\n".join(f"* {words(line)}" for line in notes) if notes else "Nothing to note."]
     blocks += ["## Environment", *_environments(content)]
-    blocks += ["## Command", f"```\n{manifest['command']}\n```"]
+    blocks += ["## Command", block(manifest["command"])]
     return "\n\n".join(blocks) + "\n"
 
 
 def _table(section: Section, titled: bool) -> list[str]:
-    return [*([f"{section.title}:"] if titled else []), markdown(section.rows), _plain(section.under)]
+    return [*([f"{words(section.title)}:"] if titled else []), markdown(section.rows), words(section.under)]
 
 
 def _pair(content: Content, pair: str) -> list[str]:
@@ -57,7 +58,7 @@ def _pair(content: Content, pair: str) -> list[str]:
     published = f" (published: {', '.join(f'{top1:.2f}' for top1 in sorted(told))})" if told else ""
     facts = [f"Teacher top-1 {teacher.iloc[0]:.2f}{published}"] if len(teacher) else []
     facts += [f"student of {text.count(int(parameters.iloc[0]))} parameters"] if len(parameters) else []
-    blocks = [f"### {pair}", *([", ".join(facts) + "."] if facts else [])]
+    blocks = [f"### {words(pair)}", *([", ".join(facts) + "."] if facts else [])]
     for section in pair_sections(content, pair):
         blocks += _table(section, titled=False)
     return blocks
@@ -66,13 +67,6 @@ def _pair(content: Content, pair: str) -> list[str]:
 def _environments(content: Content) -> list[str]:
     tables = []
     for name, environment in content.study.environments.items():
-        lines = [f"* {field}: {_plain(value)}" for field, value in told(environment)]
-        tables.append("\n".join([f"`{name}`", "", *lines]))
+        lines = [f"* {field}: {words(value)}" for field, value in told(environment)]
+        tables.append("\n".join([code(name), "", *lines]))
     return tables or ["Not recorded."]
-
-
-def _plain(line: str) -> str:
-    """A line of free text (an error, say) with the signs of Markdown escaped."""
-    for sign in "\\`*_<[":
-        line = line.replace(sign, f"\\{sign}")
-    return line

@@ -12,6 +12,7 @@ from rich.console import Console
 from kdbench.analysis.runs import ALL_PAIRS, MEMORY_MARGIN, SPEED_MARGIN, Change, Row, RunComparison
 from kdbench.analysis.stats import MIN_TEST_SEEDS
 from kdbench.report import text
+from kdbench.report.escape import words
 from kdbench.report.gate import plain
 from kdbench.report.sections import Section
 from kdbench.report.tables import markdown
@@ -155,10 +156,10 @@ def print_comparison(comparison: RunComparison, names: tuple[str, str], console:
 
 def page(comparison: RunComparison, names: tuple[str, str]) -> str:
     """The same as Markdown."""
-    blocks = ["# Two runs", "\n".join(f"* {line}" for line in head(comparison, names))]
+    blocks = ["# Two runs", "\n".join(f"* {words(line)}" for line in head(comparison, names))]
     for section in sections(comparison):
-        blocks += [f"## {section.title}", markdown(section.rows), section.under]
-    return "\n\n".join([*blocks, *notes(comparison), LEGEND]) + "\n"
+        blocks += [f"## {words(section.title)}", markdown(section.rows), words(section.under)]
+    return "\n\n".join([*blocks, *map(words, notes(comparison)), LEGEND]) + "\n"
 
 
 def as_json(comparison: RunComparison, names: tuple[str, str]) -> dict[str, Any]:

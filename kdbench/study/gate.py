@@ -83,7 +83,11 @@ def gather(
         train(left(Outcome.MISSING_CELL), fresh[:FIRST])
     else:
         differences = ", ".join(f"{name} {here[name]}, there {own[name]}" for name in own if own[name] != here[name])
-        console.print(f"level 0 is left out, this is not the machine of the baseline: {differences}", highlight=False)
+        console.print(
+            f"level 0 is left out, this is not the machine of the baseline: {differences}",
+            highlight=False,
+            markup=False,
+        )
         train(there, fresh[:FIRST])
     train(left(Outcome.MISSING_CELL), fresh[FIRST:])
 

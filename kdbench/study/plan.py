@@ -222,5 +222,5 @@ def finished_keys(results: Results) -> set[str]:
 
 
 def command_line() -> str:
-    """The command this process was started with, as a user would type it."""
-    return " ".join(["kdbench", *sys.argv[1:]])
+    """The command this process was started with, as a user would type it; what is no text in it is escaped."""
+    return " ".join(["kdbench", *sys.argv[1:]]).encode(errors="backslashreplace").decode()

@@ -9,6 +9,7 @@ from itertools import groupby
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
 from kdbench.distributed import wait_for_all
 from kdbench.errors import KdbenchError
@@ -87,9 +88,9 @@ def run(
     total = sum(1 for _ in plan.cells())
     grid = "=" if plan.places is None else "of"
     console.print(
-        f"suite [bold]{plan.suite.name}[/bold]: {total} cells {grid} {len(plan.pairs)} pairs x {len(plan.methods)} "
+        f"{_heading(plan)}: {total} cells {grid} {len(plan.pairs)} pairs x {len(plan.methods)} "
         f"methods x {len(plan.seeds)} seeds on {compute.device} ({compute.precision}); {total - len(due)} finished, "
-        f"{len(due)} to run -> {results.folder}",
+        f"{len(due)} to run -> {escape(str(results.folder))}",
         highlight=False,
     )
     if compute.micro_batch is not None:
@@ -185,9 +186,9 @@ def bench(plan: Plan, results: Results, console: Console, data_root: Path) -> Ou
     write_json(results.manifest_path, plan.manifest(measurements))
     tasks = timing_tasks(plan, measurements, plan.compute, data_root, results)
     console.print(
-        f"suite [bold]{plan.suite.name}[/bold]: throughput of {len(plan.methods)} methods on {len(plan.pairs)} pairs, "
+        f"{_heading(plan)}: throughput of {len(plan.methods)} methods on {len(plan.pairs)} pairs, "
         f"{plan.compute.device} ({plan.compute.precision}); {len(plan.pairs) - len(tasks)} pairs finished, "
-        f"{len(tasks)} to measure -> {results.folder}",
+        f"{len(tasks)} to measure -> {escape(str(results.folder))}",
         highlight=False,
     )
     halt = Halt()
@@ -211,6 +212,10 @@ def _outcome(planned: Sequence[str], found: Iterable[CellRecord] | Iterable[Thro
         if record is not None and record["error"] and record["status"] != "unsupported"
     )
     return Outcome(dict(statuses), dict(errors))
+
+
+def _heading(plan: Plan) -> str:
+    return f"suite [bold]{escape(plan.suite.name)}[/bold]"
 
 
 def _parts(cells: tuple[Cell, ...]) -> list[tuple[Cell, ...]]:

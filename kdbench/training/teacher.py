@@ -4,12 +4,14 @@ import hashlib
 import logging
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired
 
 import timm
 import torch
+from pydantic import Field
 from timm.models import PretrainedCfg
 from torch import nn
+from typing_extensions import TypedDict
 
 from kdbench.data.normalise import Normalisation
 from kdbench.errors import KdbenchError
@@ -22,6 +24,19 @@ from kdbench.suites.schema import Suite
 from kdbench.training.device import Compute
 from kdbench.training.foreign import fit, read_checkpoint
 from kdbench.training.weights import load_weights, read_metadata, weights_sha256
+from kdbench.values import Line, Number, Percent, Sha256, misfit
+
+
+class TeacherMetadata(TypedDict):
+    """What is read of a teacher file's metadata; there is more."""
+
+    sha256: Sha256
+    top1: Percent
+    normalisation: NotRequired[Annotated[list[list[Number]], Field(min_length=2, max_length=2)]]
+    """Mean and standard deviation by channel."""
+    imported_from: NotRequired[dict[str, Line]]
+    started_from: NotRequired[dict[str, Line]]
+    trained_on: NotRequired[Line]
 
 
 def normalisation_of(suite: Suite) -> Normalisation:
@@ -149,6 +164,8 @@ def teacher_metadata(path: Path) -> dict[str, Any]:
     metadata = read_metadata(path)
     if not {"sha256", "top1"} <= set(metadata):
         raise KdbenchError(f"{path} was not written by `kdbench teachers`: it tells no accuracy; import it")
+    if problem := misfit(TeacherMetadata, metadata):
+        raise KdbenchError(f"{path} has broken metadata: {problem}; train or import the teacher again")
     return metadata
 
 

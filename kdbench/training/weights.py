@@ -66,7 +66,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             return {name: json.loads(text) for name, text in (file.metadata() or {}).items()}
-    except (OSError, ValueError, safetensors.SafetensorError) as error:
+    except (OSError, ValueError, RecursionError, safetensors.SafetensorError) as error:
         raise KdbenchError(f"{path} is not a whole safetensors file: {error}") from error
 
 

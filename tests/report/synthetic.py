@@ -204,7 +204,7 @@ def _write_cell(
         curve[-1] = top1
         record |= {
             "top1": top1,
-            "top5": top1 + 15,
+            "top5": min(top1 + 15, 100.0),
             "best_top1": float(curve.max()),
             "best_epoch": int(epochs[curve.argmax()]),
             "correct": "",
