@@ -4,29 +4,29 @@ Each function tells what is wrong in a few words, or None.
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kdbench.errors import KdbenchError
 from kdbench.values import unequal
 
-if TYPE_CHECKING:
-    from kdbench.records import CellRecord, Manifest, PlannedCell, PlannedMeasurement, ThroughputRecord
+Record = Mapping[str, Any]
+"""Of a type that `kdbench.records` defines."""
 
 
-def broken_cell(record: "CellRecord") -> str | None:
+def broken_cell(record: Record) -> str | None:
     """A finished cell has an accuracy and whole curves."""
     if record["status"] != "done":
         return None
     for name in ("top1", "evaluated", "curves"):
         if name not in record:
             return f"it is done and has no {name}"
-    curves: Mapping[str, Any] = record.get("curves", {})
+    curves = record["curves"]
     return unequal({"epoch": curves["epoch"], "lr": curves["lr"], **curves["loss"]}) or unequal(
         {name: curves[name] for name in ("eval_epoch", "eval_top1")}
     )
 
 
-def broken_throughput(record: "ThroughputRecord") -> str | None:
+def broken_throughput(record: Record) -> str | None:
     """A finished measurement has blocks, and those of control and baseline are of the same rounds."""
     if record["status"] != "done":
         return None
@@ -37,7 +37,7 @@ def broken_throughput(record: "ThroughputRecord") -> str | None:
     return unequal({name: blocks for name, blocks in rounds.items() if blocks})
 
 
-def broken_manifest(manifest: "Manifest") -> str | None:
+def broken_manifest(manifest: Record) -> str | None:
     """All that is planned is about the methods, pairs and seeds that it lists, and nothing is there twice."""
     methods, pairs, seeds = manifest["methods"], manifest["pairs"], manifest["seeds"]
     cells = [(cell["pair"], cell["method"], cell["seed"]) for cell in manifest["cells"]]
@@ -61,9 +61,7 @@ def broken_manifest(manifest: "Manifest") -> str | None:
     return None
 
 
-def is_planned(
-    record: "CellRecord | ThroughputRecord", planned: "Mapping[str, PlannedCell | PlannedMeasurement]"
-) -> bool:
+def is_planned(record: Record, planned: Mapping[str, Record]) -> bool:
     """Whether a record is one of those `planned`, by key; those of other settings are not.
 
     Raises:
