@@ -104,7 +104,7 @@ def test_labels_are_moved_apart_and_no_farther() -> None:
 
 
 def test_names_are_no_formulas(tmp_path: Path) -> None:
-    plan = Plan(methods=["scratch", "kd", "a$\\frac{$b"], pairs=PAIRS[:1], epochs=3)
+    plan = Plan(methods=["scratch", "kd", "a$^{$b"], pairs=PAIRS[:1], epochs=3)
     own = content(tmp_path, plan)
     assert all(render(plot.draw(own, STYLES["screen"]), "png") for plot in planned(own))
 

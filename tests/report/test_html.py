@@ -19,10 +19,10 @@ HOSTILE = [
     "<script>window.hacked=1<!script>",
     "\"onmouseover='window.hacked=1'",
     "]]><!-- & --> &lt;",
-    "javascript:window.hacked=1",
-    "$\\frac{1$ %s {0} \u202e",
+    "javascript&colon;window.hacked=1",
+    "$^{1$ %s {0}",
 ]
-"""Names and words of somebody who means harm; a slash cannot be in the name of a method."""
+"""Names and words of somebody who means harm; neither slashes nor colons can be in the name of a method."""
 
 
 class Page(HTMLParser):

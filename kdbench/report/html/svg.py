@@ -49,8 +49,9 @@ def inline(name: str, title: str, drawing: Drawing, source: bytes) -> Html:
                 parent.remove(child)
     for group in root.iter(f"{SVG}g"):
         tips = drawing.tips.get(group.get("id", ""))
-        if tips is not None:
-            for mark, tip in zip(_marks(group), tips, strict=True):
+        # What lies beyond its axis is not drawn.
+        if tips is not None and (marks := _marks(group)):
+            for mark, tip in zip(marks, tips, strict=True):
                 mark.set("data-tip", tip)
     _shorten(root, name)
     return Html(ElementTree.tostring(root, encoding="unicode"))
