@@ -11,6 +11,12 @@ EXIT_USAGE = 3
 EXIT_INTERRUPTED = 130
 
 
+LONGEST_WORD = 200
+"""Characters of a mistyped word that are looked at."""
+MOST_NAMES = 80
+"""Known names that are told."""
+
+
 class KdbenchError(Exception):
     """A problem the user can mend; the message is one line and `exit_code` is what the command returns."""
 
@@ -24,9 +30,18 @@ class UnsupportedPair(Exception):
 def unknown_name(what: str, name: str, known: Iterable[str]) -> KdbenchError:
     """The error for a mistyped `name`: the near names first, else all the known ones."""
     names = sorted(known)
-    near = get_close_matches(name, names, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names) or 'none'}"
-    return KdbenchError(f"unknown {what} '{name}'; {hint}")
+    # Of a long word no name is a near one, and to look for one would take minutes.
+    near = get_close_matches(name, names, n=3, cutoff=0.5) if len(name) <= LONGEST_WORD else []
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    listed = f"known: {', '.join(names[:MOST_NAMES]) or 'none'}{more}"
+    shown = name if len(name) <= LONGEST_WORD else f"{name[:LONGEST_WORD]}..."
+    hint = f"did you mean {' or '.join(near)}?" if near else listed
+    return KdbenchError(f"unknown {what} '{shown}'; {hint}")
+
+
+def one_line(text: str) -> str:
+    """`text` in one line, without the control characters that a terminal, a table or XML would choke on."""
+    return "".join(sign if sign.isprintable() else " " for sign in " ".join(text.split()))
 
 
 def describe(error: BaseException) -> str:

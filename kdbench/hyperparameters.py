@@ -13,6 +13,7 @@ from typing import Any, ClassVar, get_origin, get_type_hints
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from kdbench.errors import KdbenchError, unknown_name
+from kdbench.values import first_problem
 
 
 @dataclass(frozen=True)
@@ -103,15 +104,6 @@ def validate(method_name: str, model: type[BaseModel], *sources: dict[str, Any])
         raise KdbenchError(f"{method_name}: {first_problem(error)}") from error
 
 
-def first_problem(error: ValidationError) -> str:
-    """The first problem of a pydantic error in one line: where, what is wrong, what was given."""
-    problem = error.errors()[0]
-    where = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        return f"unknown key '{where}'"
-    return f"'{where}': {problem['msg'].lower()}, got {problem.get('input')!r}"
-
-
 def parse_settings(settings: list[str]) -> dict[str, dict[str, Any]]:
     """`["ofa.eps=1.5", ...]` as {method: {name: value}}; values are read as TOML, bare words as strings.
 
@@ -131,5 +123,5 @@ def parse_settings(settings: list[str]) -> dict[str, dict[str, Any]]:
 def _value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text

@@ -19,12 +19,18 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, Literal, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired
 
+# The type that pydantic can check records by; typing's own it can from Python 3.12 on.
+from typing_extensions import TypedDict
+
+from kdbench.consistency import broken_cell, broken_manifest, broken_throughput
 from kdbench.errors import KdbenchError
+from kdbench.values import Amount, Count, Inside, Line, Name, Number, Percent, Rate, Sha256, Title, misfit
 
 SCHEMA = 1
 TIMING_PROTOCOL = "t/1"
@@ -44,24 +50,24 @@ Role = Literal["control", "baseline", "method"]
 class PlannedCell(TypedDict):
     """One cell of the manifest."""
 
-    key: str
-    pair: str
-    method: str
-    seed: int
+    key: Sha256
+    pair: Title
+    method: Name
+    seed: Count
 
 
 class PlannedMeasurement(TypedDict):
     """One throughput measurement of the manifest."""
 
-    key: str
-    pair: str
-    method: str
+    key: Sha256
+    pair: Title
+    method: Name
 
 
 class PublishedNames(TypedDict):
     """What the published tables call the things of a run; a model or method without a name there is left out."""
 
-    protocol: str | None
+    protocol: Line | None
     models: dict[str, str]
     methods: dict[str, list[str]]
 
@@ -69,58 +75,58 @@ class PublishedNames(TypedDict):
 class TunedNote(TypedDict):
     """The file of tuned hyperparameters that a run used, and how many draws every method had."""
 
-    file: str
-    sha256: str
-    trials: int
+    file: Line
+    sha256: Sha256
+    trials: Count
 
 
 class Manifest(TypedDict):
     """What a run set out to do; a cell that is planned here and has no record is missing."""
 
-    schema: int
-    suite: str
-    protocol: str
+    schema: Count
+    suite: Name
+    protocol: Line
     command: str
-    methods: list[str]
+    methods: list[Name]
     roles: dict[str, Role]
-    pairs: list[str]
+    pairs: list[Title]
     hetero: list[str]
     """The heterogeneous ones of `pairs`."""
-    seeds: list[int]
+    seeds: list[Count]
     cells: list[PlannedCell]
     throughput: list[PlannedMeasurement]
     published: NotRequired[PublishedNames]
     differs: NotRequired[dict[str, str]]
     """The methods of the open division, with what each does that the closed one fixes."""
     tuned: NotRequired[TunedNote]
-    equal_time: NotRequired[dict[str, dict[str, int]]]
+    equal_time: NotRequired[dict[str, dict[str, Count]]]
     """By pair and method, the epochs of the control that take as long as the method does; its own are its recipe's."""
 
 
 class ModelRecord(TypedDict):
     """A model of a pair as the suite names it; `parameters` is known once it was built."""
 
-    name: str
-    timm: str
-    kind: str
-    parameters: NotRequired[int]
+    name: Title
+    timm: Line
+    kind: Line
+    parameters: NotRequired[Count]
 
 
 class TeacherRecord(ModelRecord):
     """The frozen teacher: which weights, and how good they are on the test split."""
 
-    sha256: str
-    top1: float
+    sha256: Line
+    top1: Percent
 
 
 class Curves(TypedDict):
     """Values by epoch; `epoch` counts finished epochs, accuracies are there for some of them, or none."""
 
-    epoch: list[int]
-    lr: list[float]
-    loss: dict[str, list[float]]
-    eval_epoch: list[int]
-    eval_top1: list[float]
+    epoch: list[Count]
+    lr: list[Number]
+    loss: dict[Line, list[float]]
+    eval_epoch: list[Count]
+    eval_top1: list[Percent]
     eval_split: Split
     """What `eval_top1` is of."""
 
@@ -128,15 +134,15 @@ class Curves(TypedDict):
 class CellRecord(TypedDict):
     """One student trained by one method (accuracies in percent, times in seconds)."""
 
-    schema: int
-    key: str
-    suite: str
-    protocol: str
-    pair: str
+    schema: Count
+    key: Sha256
+    suite: Name
+    protocol: Line
+    pair: Title
     hetero: bool
     teacher: TeacherRecord
     student: ModelRecord
-    method: str
+    method: Name
     role: Role
     differs: NotRequired[str]
     """What a method of the open division does that the closed one fixes."""
@@ -144,28 +150,30 @@ class CellRecord(TypedDict):
     preset: str | None
     tuned: NotRequired[str]
     """File and hash of the tuned values among the hyperparameters."""
-    seed: int
+    seed: Count
     split: Split
     status: Status
     error: str | None
-    environment: str
+    environment: Line
+    date: NotRequired[Line]
+    """The day the record was made (UTC, ISO 8601)."""
     # The fields below are there when `status` is "done".
-    top1: NotRequired[float]
-    top5: NotRequired[float]
-    best_top1: NotRequired[float]
-    best_epoch: NotRequired[int]
+    top1: NotRequired[Percent]
+    top5: NotRequired[Percent]
+    best_top1: NotRequired[Percent]
+    best_epoch: NotRequired[Count]
     """The best epoch of the split that `top1` is of, where that was read more than once."""
-    reads: NotRequired[dict[str, int]]
+    reads: NotRequired[dict[str, Count]]
     """How often each split was read for this cell, by name."""
     correct: NotRequired[str]
     """Base64 of the packed bits (numpy.packbits, big endian), one bit an evaluated image, in order of the split."""
-    evaluated: NotRequired[int]
+    evaluated: NotRequired[Count]
     curves: NotRequired[Curves]
-    seconds: NotRequired[dict[str, float]]
-    extra_parameters: NotRequired[int]
-    inference_parameters: NotRequired[int]
+    seconds: NotRequired[dict[Line, Amount]]
+    extra_parameters: NotRequired[Count]
+    inference_parameters: NotRequired[Count]
     """Those of the method without which the student does not reach `top1`; 0 where it answers alone."""
-    checkpoint: NotRequired[str | None]
+    checkpoint: NotRequired[Inside | None]
 
 
 class MachineState(TypedDict):
@@ -189,42 +197,60 @@ class MachineState(TypedDict):
 class ThroughputRecord(TypedDict):
     """The cost of one method on one pair, measured alone on the machine (timing protocol t/1)."""
 
-    schema: int
-    key: str
-    timing_protocol: str
-    suite: str
-    pair: str
-    method: str
+    schema: Count
+    key: Sha256
+    timing_protocol: Line
+    suite: Name
+    pair: Title
+    method: Name
     role: Role
     status: Status
     error: str | None
-    environment: str
-    batch_size: NotRequired[int]
-    blocks: NotRequired[list[float]]
+    environment: Line
+    date: NotRequired[Line]
+    batch_size: NotRequired[Count]
+    blocks: NotRequired[list[Rate]]
     """Training images/s of each block, in order."""
-    control_blocks: NotRequired[list[float]]
-    baseline_blocks: NotRequired[list[float]]
+    control_blocks: NotRequired[list[Rate]]
+    baseline_blocks: NotRequired[list[Rate]]
     """Images/s of the control and of the baseline in the same rounds: the ratios are taken round by round."""
-    phases: NotRequired[dict[str, float]]
+    phases: NotRequired[dict[Line, Amount]]
     """Seconds a step by phase: data, teacher, student, method, backward, optimizer (a separate pass)."""
-    phases_to_step: NotRequired[float]
+    phases_to_step: NotRequired[Amount]
     """Sum of the phases of a step over the time of one beside it that is not taken apart, median."""
     before: NotRequired[MachineState]
     after: NotRequired[MachineState]
     clean: NotRequired[bool | None]
     """Whether the machine was ours alone and not throttled in every round; None where it cannot tell."""
-    unclean: NotRequired[list[str]]
+    unclean: NotRequired[list[Line]]
     """Why not."""
-    repeated: NotRequired[int]
+    repeated: NotRequired[Count]
     """Rounds measured again because they were not clean."""
-    peak_memory: NotRequired[int | None]
+    peak_memory: NotRequired[Count | None]
     """Bytes; None where the device does not tell."""
-    extra_parameters: NotRequired[int]
-    inference_parameters: NotRequired[int]
-    flops: NotRequired[dict[str, float]]
+    extra_parameters: NotRequired[Count]
+    inference_parameters: NotRequired[Count]
+    flops: NotRequired[dict[Line, Amount]]
     """Per image: student (forward), teacher (forward, 0 when unused), train (3 x student + teacher, of every view)."""
-    matmul_flops: NotRequired[float]
+    matmul_flops: NotRequired[Rate]
     """FLOP/s of a large matrix product on the same device in the same precision."""
+
+
+class GitState(TypedDict):
+    """The tree that the package ran from; None where it was none."""
+
+    revision: Line | None
+    dirty: bool | None
+
+
+class Environment(TypedDict, total=False):
+    """What of an environment's description is looked at; all of it is shown."""
+
+    git: GitState
+    device: Line
+    torch: Line
+    timm: Line
+    precision: Line
 
 
 def canonical_json(value: Any) -> str:
@@ -237,24 +263,18 @@ def content_key(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
+def today() -> str:
+    """The day that goes into a record, in UTC."""
+    return datetime.now(UTC).date().isoformat()
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write atomically: readers see the old file or the new one, never a part of it."""
     write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content` atomically.
-
-    Raises:
-        KdbenchError: the folder cannot be written (missing rights, full disk).
-    """
-    with replacing(path) as file:
-        file.write(content)
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write into that becomes `path` once it is whole and on the disk; its folder is made as needed.
+    """Atomic write of `content` to `path`, its folder made as needed.
 
     Raises:
         KdbenchError: the folder cannot be written (missing rights, full disk).
@@ -264,34 +284,46 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=PART, delete=False) as file:
             temporary = Path(file.name)
-            yield file
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
-    except BaseException as error:
+    except OSError as error:
         if temporary is not None:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise KdbenchError(f"cannot write {path}: {error.strerror or error}; free space or choose --out") from error
-        raise
+        raise KdbenchError(f"cannot write {path}: {error.strerror or error}; free space or choose --out") from error
 
 
 def read_json(path: Path) -> Any:
     """Read one JSON file.
 
     Raises:
-        KdbenchError: the file is unreadable or not JSON.
+        KdbenchError: the file is unreadable, is not JSON, or has a key twice, of which one would be lost.
     """
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(path.read_bytes(), object_pairs_hook=_each_once)
     except (OSError, ValueError) as error:
         raise KdbenchError(f"cannot read {path}: {error}; move it away and run again") from error
+    except RecursionError as error:
+        raise KdbenchError(f"cannot read {path}: it is nested too deeply; move it away and run again") from error
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"it has the key {next(name for name in names if names.count(name) > 1)!r} twice")
+    return content
 
 
 class Results:
-    """A results folder: where each record lives, and reading them all in a fixed order."""
+    """A results folder: where each record lives, and reading them all in a fixed order.
+
+    A record that is damaged, contradicts itself or lies where another belongs is an error, planned or not: a table that
+    left it out would look as if it had never been there.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -312,7 +344,7 @@ class Results:
     def is_finished(self, pair: str, method: str, seed: int, key: str) -> bool:
         """Whether a cell needs no further run: it is done, or known not to be possible."""
         path = self.cell_path(pair, method, seed, key)
-        return path.is_file() and _checked(path)["status"] in FINISHED
+        return path.is_file() and read_record(path)["status"] in FINISHED
 
     def lock_path(self, pair: str, method: str, seed: int, key: str) -> Path:
         return self.unfinished_folder(pair, method) / f"s{seed}-{key[:12]}.lock"
@@ -336,23 +368,46 @@ class Results:
         """The manifest of the last run into this folder.
 
         Raises:
-            KdbenchError: the folder holds no manifest.
+            KdbenchError: the folder holds no manifest, or a broken one.
         """
         if not self.manifest_path.is_file():
             raise KdbenchError(f"no results in {self.folder}; run `kdbench run --out {self.folder}` first")
-        return read_json(self.manifest_path)
+        return _whole(self.manifest_path, Manifest, broken_manifest)
 
     def cells(self) -> Iterator[CellRecord]:
-        """Every cell record, sorted by path."""
-        return map(_checked, _files(self.folder / "cells", depth=2))
+        """Every cell record, sorted by path.
+
+        Raises:
+            KdbenchError: one is broken.
+        """
+        for path in _files(self.folder / "cells", depth=2):
+            record = read_record(path)
+            _refuse_stray(path, self.cell_path(record["pair"], record["method"], record["seed"], record["key"]))
+            yield record
 
     def throughput(self) -> Iterator[ThroughputRecord]:
-        """Every throughput record, sorted by path."""
-        return map(_checked, _files(self.folder / "throughput", depth=1))
+        """Every throughput record, sorted by path.
+
+        Raises:
+            KdbenchError: one is broken.
+        """
+        for path in _files(self.folder / "throughput", depth=1):
+            record: ThroughputRecord = _whole(path, ThroughputRecord, broken_throughput)
+            _refuse_stray(path, self.throughput_path(record["pair"], record["method"], record["key"]))
+            yield record
 
     def environments(self) -> dict[str, dict[str, Any]]:
-        """Environment descriptions by id."""
-        return {path.stem: read_json(path) for path in sorted((self.folder / "environments").glob("*.json"))}
+        """Environment descriptions by id.
+
+        Raises:
+            KdbenchError: one is broken.
+        """
+        found = {}
+        for path in _files(self.folder / "environments", depth=0):
+            found[path.stem] = read_json(path)
+            if problem := misfit(Environment, found[path.stem]):
+                raise KdbenchError(f"{path} describes no environment: {problem}; move it away and run again")
+        return found
 
 
 def slug(name: str) -> str:
@@ -361,20 +416,45 @@ def slug(name: str) -> str:
 
 
 def _files(folder: Path, depth: int) -> Iterator[Path]:
-    """The JSON files that lie `depth` folders down, in the order of their paths; a glob takes twice as long."""
+    """The JSON files that lie `depth` folders down, in the order of their paths; a glob takes twice as long.
+
+    Raises:
+        KdbenchError: a file lies where a folder belongs.
+    """
     try:
         paths = sorted(folder.iterdir())
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return
+    except OSError as error:
+        if not folder.exists():
+            # Something above it is no folder, which whoever writes there will tell.
+            return
+        raise KdbenchError(f"cannot list {folder}: {error.strerror or error}; move it away and run again") from error
     for path in paths:
-        if depth:
+        if depth and (path.suffix == ".json" or path.is_dir()):
             yield from _files(path, depth - 1)
         elif path.suffix == ".json":
             yield path
 
 
-def _checked(path: Path) -> Any:
+def read_record(path: Path) -> CellRecord:
+    """The record of a cell.
+
+    Raises:
+        KdbenchError: the file is unreadable, no record of this schema, or broken.
+    """
+    return _whole(path, CellRecord, broken_cell)
+
+
+def _whole(path: Path, kind: Any, broken: Callable[[Any], str | None]) -> Any:
     record = read_json(path)
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
         raise KdbenchError(f"{path} is not a record of schema {SCHEMA}; move it away and run again")
+    if problem := misfit(kind, record) or broken(record):
+        raise KdbenchError(f"{path} is broken: {problem}; move it away and run again")
     return record
+
+
+def _refuse_stray(path: Path, home: Path) -> None:
+    if path != home:
+        raise KdbenchError(f"{path} is the record that belongs to {home}; move it away and run again")

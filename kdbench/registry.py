@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdbench.errors import KdbenchError, unknown_name
 from kdbench.targets import file_of, module_of, own_sources, short
+from kdbench.values import plain_name
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -132,7 +133,11 @@ class Registry:
             return
         self.plugins[name] = plugin
         try:
+            plain_name(name)
             aliases = plugin.source.aliases
+        except ValueError as error:
+            self.errors[name] = f"the name {error}, and records are called after it; rename the entry point"
+            return
         except KdbenchError as error:
             self.errors[name] = str(error)
             return

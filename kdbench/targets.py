@@ -17,7 +17,10 @@ def is_target(text: str) -> bool:
     where, colon, name = text.partition(":")
     if not colon or not name:
         return False
-    return where.endswith(".py") or importlib.util.find_spec(where.partition(".")[0]) is not None
+    try:
+        return where.endswith(".py") or importlib.util.find_spec(where.partition(".")[0]) is not None
+    except (ImportError, ValueError):  # No name of a package, or that of the program which runs.
+        return False
 
 
 def file_of(target: str) -> Path:

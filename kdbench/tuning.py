@@ -4,43 +4,46 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
+
+from typing_extensions import TypedDict
 
 from kdbench.errors import KdbenchError
 from kdbench.records import SCHEMA, TunedNote, read_json
+from kdbench.values import Count, Line, Name, Percent, Title, misfit
 
 
 class Trial(TypedDict):
     """One setting of a method; `top1` is the mean over pairs of the mean over seeds, None where a cell is not done."""
 
-    trial: int
+    trial: Count
     values: dict[str, Any]
-    top1: float | None
+    top1: Percent | None
 
 
 class TunedMethod(TypedDict):
     """How a method was tuned; trial 0 is the setting that it has without. A method without a space has no other."""
 
     space: dict[str, str]
-    source: str
+    source: Line
     trials: list[Trial]
-    chosen: int
+    chosen: Count
     values: dict[str, Any]
 
 
 class TunedFile(TypedDict):
     """What was tried, on what, and what was chosen."""
 
-    schema: int
-    suite: str
-    protocol: str
-    split: str
-    pairs: list[str]
-    seeds: list[int]
-    trials: int
+    schema: Count
+    suite: Name
+    protocol: Line
+    split: Line
+    pairs: list[Title]
+    seeds: list[Count]
+    trials: Count
     """Draws of every method that has a space."""
     command: str
-    methods: dict[str, TunedMethod]
+    methods: dict[Name, TunedMethod]
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,8 @@ def read_tuned(path: Path, protocol: str, methods: Iterable[str]) -> Tuned:
     content: TunedFile = read_json(path)
     if not isinstance(content, dict) or content.get("schema") != SCHEMA or "trials" not in content:
         raise KdbenchError(f"{path} is not a file that `kdbench tune` wrote")
+    if problem := misfit(TunedFile, content):
+        raise KdbenchError(f"{path} is broken: {problem}; tune again with `kdbench tune`")
     if content["protocol"] != protocol:
         raise KdbenchError(
             f"{path} was tuned under {content['protocol']}, this run is of {protocol}; tune again with `kdbench tune`"

@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 
 from kdbench.analysis.frames import MISSING, Group, Study
-from kdbench.analysis.stats import UNKNOWN, Interval, geometric_mean, median_interval
-from kdbench.errors import KdbenchError
+from kdbench.analysis.stats import Interval, geometric_mean, median_interval
 from kdbench.records import Role
 
 Known = TypeVar("Known")
@@ -28,6 +27,7 @@ class PairCost:
             the spread on this machine rather than an interval of the median.
         to_control, to_baseline: median of the ratios of images/s taken round by round (above 1 is faster),
             with its order-statistics interval.
+        ratios: those to the control, round by round.
         phases: milliseconds a step by phase, from a separate pass.
         phases_to_step: their sum over the time of a step, 1 where they add up.
         clean: whether the machine was ours alone and not throttled; None where that is not known.
@@ -51,6 +51,7 @@ class PairCost:
     images_p90: float
     to_control: Interval
     to_baseline: Interval
+    ratios: tuple[float, ...]
     phases: dict[str, float]
     phases_to_step: float
     clean: bool | None
@@ -81,11 +82,7 @@ class GroupCost:
 
 
 def pair_costs(study: Study) -> list[PairCost]:
-    """Every method on every pair, by pair, then method.
-
-    Raises:
-        KdbenchError: the blocks of a record do not belong to the same rounds.
-    """
+    """Every method on every pair, by pair, then method."""
     rows = cast(list[dict[str, Any]], study.throughput.to_dict("records"))
     records = {(row["pair"], row["method"]): row for row in rows}
     return [
@@ -101,7 +98,8 @@ def _pair_cost(study: Study, pair: str, method: str, record: dict[str, Any]) -> 
     blocks: list[float] = measured.get("blocks") or []
     p10, p50, p90 = np.percentile(blocks, [10, 50, 90]).tolist() if blocks else [math.nan] * 3
     flops, rate = measured.get("flops") or {}, measured.get("matmul_flops")
-    where = f"the throughput of {method} on {pair}"
+    ratios = _ratios(blocks, measured.get("control_blocks") or [])
+    to_baseline = _ratios(blocks, measured.get("baseline_blocks") or [])
     return PairCost(
         pair=pair,
         method=method,
@@ -112,8 +110,9 @@ def _pair_cost(study: Study, pair: str, method: str, record: dict[str, Any]) -> 
         images=p50,
         images_p10=p10,
         images_p90=p90,
-        to_control=_ratio(blocks, measured.get("control_blocks") or [], where),
-        to_baseline=_ratio(blocks, measured.get("baseline_blocks") or [], where),
+        to_control=median_interval(ratios),
+        to_baseline=median_interval(to_baseline),
+        ratios=ratios,
         phases={phase: 1e3 * seconds for phase, seconds in (measured.get("phases") or {}).items()},
         phases_to_step=_known(measured.get("phases_to_step"), float, math.nan),
         clean=_known(measured.get("clean"), bool, None),
@@ -131,13 +130,9 @@ def _known(value: Any, kind: Callable[[Any], Known], unknown: Otherwise) -> Know
     return unknown if value is None or pd.isna(value) else kind(value)
 
 
-def _ratio(blocks: Sequence[float], others: Sequence[float], where: str) -> Interval:
-    """Median of the ratios of blocks of the same round: drift of the machine hits both alike."""
-    if not others:
-        return UNKNOWN
-    if len(blocks) != len(others):
-        raise KdbenchError(f"{where} has {len(blocks)} blocks against {len(others)}; measure it again")
-    return median_interval(np.asarray(blocks) / np.asarray(others))
+def _ratios(blocks: Sequence[float], others: Sequence[float]) -> tuple[float, ...]:
+    """Ratios of blocks of the same round, none without others: drift of the machine hits both alike."""
+    return tuple(own / other for own, other in zip(blocks, others, strict=False))
 
 
 def group_costs(study: Study, costs: Sequence[PairCost]) -> list[GroupCost]:

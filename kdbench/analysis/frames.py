@@ -3,12 +3,14 @@
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
+from kdbench.consistency import is_planned
 from kdbench.errors import KdbenchError
 from kdbench.records import (
     CellRecord,
@@ -17,6 +19,7 @@ from kdbench.records import (
     Role,
     Split,
     ThroughputRecord,
+    content_key,
 )
 
 MISSING = "missing"
@@ -47,7 +50,7 @@ _OWN_COLUMNS = (
 )
 """Those that a cell's record holds as they are; the plan says the others."""
 THROUGHPUT_COLUMNS = [
-    *("pair", "method", "role", "status", "error", "environment", "batch_size"),
+    *("pair", "method", "role", "timing_protocol", "status", "error", "environment", "batch_size"),
     *("blocks", "control_blocks", "baseline_blocks", "phases", "phases_to_step", "peak_memory"),
     *("extra_parameters", "inference_parameters", "flops", "matmul_flops", "clean", "unclean", "repeated"),
 ]
@@ -73,6 +76,7 @@ class Study:
         groups: the pairs of each kind that has any.
         curve_split: what the learning curves are measured on.
         ignored: how many records of other settings or machines the folder holds beside those planned.
+        dates: first and last day (UTC, ISO 8601) on which the records above were made, where they tell.
     """
 
     manifest: Manifest
@@ -87,6 +91,13 @@ class Study:
     groups: dict[Group, list[str]]
     curve_split: Split
     ignored: int
+    dates: tuple[str, ...] = ()
+
+    @cached_property
+    def run_id(self) -> str:
+        """Names what was run: all that determines the planned cells and measurements is in their keys."""
+        planned = [*self.manifest["cells"], *self.manifest["throughput"]]
+        return content_key(sorted(place["key"] for place in planned))[:12]
 
     @property
     def differs(self) -> dict[str, str]:
@@ -131,9 +142,9 @@ def load(results: Results) -> Study:
     reading = _Reading(manifest)
     for record in results.cells():
         reading.add(record)
-    planned = {measurement["key"] for measurement in manifest["throughput"]}
+    planned = {measurement["key"]: measurement for measurement in manifest["throughput"]}
     every_timing = list(results.throughput())
-    timings = [record for record in every_timing if record["key"] in planned]
+    timings = [record for record in every_timing if is_planned(record, planned)]
     _refuse_mixture("protocol", {manifest["protocol"], *reading.protocols})
     _refuse_mixture("split", reading.splits)
     _refuse_mixture("timing_protocol", {record["timing_protocol"] for record in timings})
@@ -152,7 +163,12 @@ def load(results: Results) -> Study:
         groups=_groups(manifest),
         curve_split=reading.curve_split,
         ignored=reading.ignored + len(every_timing) - len(timings),
+        dates=_span(reading.dates | {record["date"] for record in timings if "date" in record}),
     )
+
+
+def _span(days: set[str]) -> tuple[str, ...]:
+    return (min(days), max(days)) if days else ()
 
 
 def _refuse_mixture(field: str, values: set[str]) -> None:
@@ -184,6 +200,7 @@ class _Reading:
         self.protocols: set[str] = set()
         self.splits: set[str] = set()
         self.environments: set[str] = set()
+        self.dates: set[str] = set()
         self.curve_split: Split = "test"
         """One for all: the keys of a plan do not mix them."""
         self.ignored = 0
@@ -195,11 +212,12 @@ class _Reading:
     def add(self, record: CellRecord) -> None:
         """Keep what the frames hold of `record`, if it is planned."""
         key = record["key"]
-        if key not in self._planned or key in self._rows:
+        if not is_planned(record, self._planned):
             self.ignored += 1
             return
         self.protocols.add(record["protocol"])
         self.environments.add(record["environment"])
+        self.dates |= {record["date"]} if "date" in record else set()
         row = {name: record[name] for name in _OWN_COLUMNS if name in record}
         row |= {
             "teacher": record["teacher"]["name"],

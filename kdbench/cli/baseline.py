@@ -50,7 +50,7 @@ def execute_update(args: argparse.Namespace) -> int:
         print_changes(rows, console)
     else:
         print_baseline(new, console)
-    console.print(f"baseline: {path}", highlight=False, soft_wrap=True)
+    console.print(f"baseline: {path}", highlight=False, markup=False, soft_wrap=True)
     return EXIT_OK
 
 

@@ -41,9 +41,13 @@ def add_parser(commands: Any) -> None:
     train = parser.add_argument_group("training")
     train.add_argument("--run", action="store_true", help="train what is needed first; the same command goes on")
     train.add_argument("--suite", help="name of a suite, or a TOML file (default: the baseline's, else proxy)")
-    train.add_argument("--minutes", type=float, metavar="N", help="only the cells that fit into so many minutes")
-    train.add_argument("--first-seed", type=int, metavar="N", help="fresh seeds (default: after the baseline's)")
-    train.add_argument("--workers", type=int, help="processes side by side (default: one a core, one on a GPU)")
+    train.add_argument(
+        "--minutes", type=options.minutes, metavar="N", help="only the cells that fit into so many minutes"
+    )
+    train.add_argument(
+        "--first-seed", type=options.whole(0), metavar="N", help="fresh seeds (default: after the baseline's)"
+    )
+    options.add_workers(train)
     train.add_argument("--no-throughput", dest="throughput", action="store_false", help="accuracy only")
     options.add_compute(parser)
     output = parser.add_argument_group("output")
@@ -139,7 +143,9 @@ def _train(
     needed = {method for _, method in places} | {baseline.control}
     plugins = registry.importable([registry.plugins[name] for name in registry.names if name in needed], "all")
     for name in sorted(needed & set(registry.errors)):
-        console.print(f"[yellow]method {name} is left out:[/yellow] {registry.errors[name]}", highlight=False)
+        console.print(
+            f"method {name} is left out: {registry.errors[name]}", style="yellow", highlight=False, markup=False
+        )
     gather(
         *(baseline, suite, plugins, places, compute, args.data, results, console, workers),
         throughput=args.throughput,

@@ -34,6 +34,7 @@ def add_parser(commands: Any) -> None:
 
 def _list(args: argparse.Namespace) -> int:
     from rich.console import Console
+    from rich.markup import escape
 
     from kdbench.data.sources import EMBEDDED, NAMED, folder
 
@@ -55,7 +56,8 @@ def _list(args: argparse.Namespace) -> int:
     console = Console(highlight=False)
     for row in rows:
         get = f"not in {args.data}; get it with `kdbench data download {row['source']} --data {args.data}`"
-        console.print(f"[bold]{row['source']}[/bold] {row['holds']}: {row['found'] or get}", soft_wrap=True)
+        told = escape(f"{row['holds']}: {row['found'] or get}")
+        console.print(f"[bold]{escape(row['source'])}[/bold] {told}", soft_wrap=True)
     return EXIT_OK
 
 
@@ -120,13 +122,16 @@ def _as_json(report: "SplitReport") -> dict[str, Any]:
 def _print(name: str, report: "SplitReport") -> None:
     from rich.columns import Columns
     from rich.console import Console
+    from rich.markup import escape
 
     console = Console(highlight=False)
     counts = set(report.per_class.values())
     each = f"{min(counts):,}" if len(counts) == 1 else f"{min(counts):,} to {max(counts):,}"
     console.print(f"[bold]{name}[/bold] {report.images:,} images, {len(report.per_class):,} classes of {each}")
     if len(counts) > 1:
-        console.print(Columns([f"{label} {count:,}" for label, count in report.per_class.items()], padding=(0, 3)))
+        console.print(
+            Columns([escape(f"{label} {count:,}") for label, count in report.per_class.items()], padding=(0, 3))
+        )
     if report.sizes:
         smallest, largest = (f"{size[0]}x{size[1]}" for size in (min(report.sizes), max(report.sizes)))
         console.print(
@@ -138,6 +143,6 @@ def _print(name: str, report: "SplitReport") -> None:
     if odd:
         console.print(f"  not RGB: {odd}")
     for file, reason in report.broken[:SHOWN]:
-        console.print(f"  [red]broken[/red] {file}: {reason}", soft_wrap=True)
+        console.print(f"  [red]broken[/red] {escape(f'{file}: {reason}')}", soft_wrap=True)
     if len(report.broken) > SHOWN:
         console.print(f"  [red]broken[/red] {len(report.broken) - SHOWN:,} more, which --json names")

@@ -18,7 +18,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--stages", metavar="NAME", help="models: what kdbench sees of this one, a suite's or any of timm's"
     )
-    parser.add_argument("--size", type=int, metavar="N", help="--stages: on N x N colour images, not the suite's")
+    parser.add_argument(
+        "--size", type=options.whole(1, 4096), metavar="N", help="--stages: on N x N colour images, not the suite's"
+    )
     options.add_json(parser)
 
 
@@ -137,10 +139,11 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in rows[0] if rows else ():
         table.add_column(column, overflow="fold", no_wrap=column in ("method", "pair", "suite", "model"))
     for row in rows:
-        table.add_row(*(str(value) for value in row.values()))
+        table.add_row(*(Text(str(value)) for value in row.values()))
     Console().print(table)

@@ -2,8 +2,11 @@
 
 import argparse
 import sys
+import tempfile
+import traceback
 from collections.abc import Sequence
 from difflib import get_close_matches
+from io import TextIOWrapper
 from typing import NoReturn
 
 from kdbench import __version__
@@ -11,17 +14,22 @@ from kdbench.cli import (
     baseline,
     bench,
     check,
+    clean,
+    compare,
     data,
+    export,
     list_,
     new_method,
     published,
     report,
     run,
+    status,
     teachers,
     tune,
     verify,
 )
-from kdbench.errors import EXIT_INTERRUPTED, EXIT_USAGE, KdbenchError
+from kdbench.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_USAGE, KdbenchError, one_line
+from kdbench.targets import short
 
 EPILOG = """\
 examples:
@@ -62,15 +70,23 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"kdbench {__version__}")
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
     for module in (
-        *(run, bench, tune, report, check, baseline, published),
-        *(list_, verify, new_method, teachers, data),
+        *(run, status, bench, tune, report, compare, check, baseline, published),
+        *(export, list_, verify, new_method, teachers, data, clean),
     ):
         module.add_parser(commands)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code."""
+    """Run a command and return its exit code.
+
+    What is wrong with files and options is told by what reads them. Anything else that goes wrong is a mistake of
+    ours: one line says so and where the calls that led there are written; what was asked for is not done.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            # A name that the terminal cannot show is no reason to end.
+            stream.reconfigure(errors="backslashreplace")
     parser = build_parser()
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
@@ -87,11 +103,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except KeyboardInterrupt:
         fail("interrupted; the same command goes on from here", EXIT_INTERRUPTED)
+    except Exception as error:
+        fail(f"unforeseen {short(error)}; please report it with {_written(error)}", EXIT_INCOMPLETE)
+
+
+def _written(error: Exception) -> str:
+    """Where the calls that led to an error are written."""
+    text = "".join(traceback.format_exception(error))
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="kdbench-", suffix=".log", delete=False, encoding="utf-8", errors="backslashreplace"
+        ) as file:
+            file.write(text)
+    except OSError:
+        print(text, file=sys.stderr)
+        return "the lines above"
+    return file.name
 
 
 def fail(message: str, exit_code: int = EXIT_USAGE) -> NoReturn:
     """One line on standard error, and out."""
-    print(f"kdbench: {message}", file=sys.stderr)
+    print(f"kdbench: {one_line(message)}", file=sys.stderr)
     sys.exit(exit_code)
 
 

@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,32 @@ def add_command(commands: Any, name: str, execute: Any, summary: str) -> argpars
     parser = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
     parser.set_defaults(execute=execute, parser=parser)
     return parser
+
+
+def whole(least: int, most: int = 2**53) -> Callable[[str], int]:
+    """The type of an option that takes a whole number from `least` to `most`."""
+
+    def number(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text[:40]!r} is no whole number") from None
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{text[:40]} is not from {least} to {most}")
+        return value
+
+    return number
+
+
+def minutes(text: str) -> float:
+    """The type of an option that takes a time."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 1e9:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no number of minutes")
+    return value
 
 
 def add_suite(parser: argparse.ArgumentParser) -> None:
@@ -81,9 +108,14 @@ def add_compute(parser: argparse.ArgumentParser) -> None:
         "--compile", default="off", choices=["off", "on", "graphs"], help="torch.compile; graphs: with CUDA graphs too"
     )
     parser.add_argument(
-        "--micro-batch", type=int, metavar="N", help="accumulate batches in parts of N images (losses see the part)"
+        "--micro-batch",
+        type=whole(1, 1_000_000),
+        metavar="N",
+        help="accumulate batches in parts of N images (losses see the part)",
     )
-    parser.add_argument("--loaders", type=int, metavar="N", help="processes that read data sets that do not fit")
+    parser.add_argument(
+        "--loaders", type=whole(0, 1024), metavar="N", help="processes that read data sets that do not fit"
+    )
 
 
 def resolve_compute(args: argparse.Namespace) -> "Compute":
@@ -97,9 +129,18 @@ def resolve_compute(args: argparse.Namespace) -> "Compute":
     return resolve(args.device, args.precision, args.compile, args.micro_batch, args.loaders)
 
 
+def add_workers(parser: Any) -> None:
+    parser.add_argument(
+        "--workers",
+        type=whole(1, 1024),
+        metavar="N",
+        help="processes side by side (default: one a core, one on a GPU)",
+    )
+
+
 def add_reduction(parser: argparse.ArgumentParser) -> None:
     """Less than the whole suite, for a first look; results get a protocol of their own."""
-    parser.add_argument("--epochs", type=int, metavar="N", help="other epochs than the recipes'")
+    parser.add_argument("--epochs", type=whole(1, 1_000_000), metavar="N", help="other epochs than the recipes'")
     parser.add_argument(
         "--limit", metavar="TRAIN[,TEST]", help="so many training (and test) images, the same share of every class"
     )
@@ -240,7 +281,7 @@ class Grid:
         """
         self.plugins = self.registry.importable(self.plugins, request)
         for name, error in self.registry.errors.items():
-            console.print(f"[yellow]method {name} is left out:[/yellow] {error}", highlight=False)
+            console.print(f"method {name} is left out: {error}", style="yellow", highlight=False, markup=False)
 
 
 def read_grid(args: argparse.Namespace) -> Grid:
@@ -267,12 +308,13 @@ def store_checkpoint(args: argparse.Namespace, grid: Grid, compute: "Compute") -
     Raises:
         KdbenchError: its weights do not fit, or do not know the task.
     """
+    from kdbench.study.engine import away
     from kdbench.study.plan import command_line
     from kdbench.study.teachers import import_once
 
     if args.teacher_checkpoint is not None:
-        name = grid.pairs[0].teacher
-        import_once(grid.suite, name, args.teacher_checkpoint, compute, args.data, command_line())
+        given = grid.suite, grid.pairs[0].teacher, args.teacher_checkpoint, compute, args.data, command_line()
+        away(compute, import_once, *given)
 
 
 def reduce(suite: "Suite", args: argparse.Namespace) -> "Suite":
@@ -287,8 +329,6 @@ def reduce(suite: "Suite", args: argparse.Namespace) -> "Suite":
         sizes = [0]
     if len(sizes) > 2 or any(size < 1 for size in sizes):
         raise KdbenchError(f"--limit {args.limit!r} is not TRAIN or TRAIN,TEST images, as in `--limit 5000,1000`")
-    if args.epochs is not None and args.epochs < 1:
-        raise KdbenchError(f"--epochs {args.epochs} leaves nothing to train; give 1 or more")
     return suite.reduced(args.epochs, *[*sizes, None, None][:2])
 
 
@@ -300,7 +340,9 @@ def folder_name(suite: "Suite") -> str:
 
 def print_json(value: Any) -> None:
     """The machine-readable result of a command."""
-    print(json.dumps(value, indent=1, ensure_ascii=False))
+    text = json.dumps(value, indent=1, ensure_ascii=False)
+    # What is no text in a file's name is escaped as JSON escapes it.
+    print(text.encode(errors="backslashreplace").decode())
 
 
 def parse_seeds(text: str | None, default: int) -> list[int]:
@@ -309,13 +351,19 @@ def parse_seeds(text: str | None, default: int) -> list[int]:
     Raises:
         KdbenchError: not whole numbers, or none.
     """
+    from kdbench.suites.schema import MOST_SEEDS
+    from kdbench.values import LARGEST
+
     if text is None:
         return list(range(default))
     try:
         numbers = [int(part) for part in text.split(",")]
     except ValueError as error:
         raise KdbenchError(f"--seeds {text!r} is neither a number of seeds nor a list such as 0,1,2") from error
-    seeds = list(range(numbers[0])) if len(numbers) == 1 and "," not in text else sorted(set(numbers))
+    counted = len(numbers) == 1 and "," not in text
+    if max(numbers) > (MOST_SEEDS if counted else LARGEST):
+        raise KdbenchError(f"--seeds {text!r} is too many: up to {MOST_SEEDS} seeds, each up to {LARGEST}")
+    seeds = list(range(numbers[0])) if counted else sorted(set(numbers))
     if not seeds or min(seeds) < 0:
         raise KdbenchError(f"--seeds {text!r} names no seed; give a number of seeds or a list such as 0,1,2")
     return seeds

@@ -3,7 +3,7 @@
 import argparse
 import gc
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from kdbench.cli import options
 from kdbench.errors import unknown_name
@@ -15,9 +15,15 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: DIR/report)")
     parser.add_argument(
         "--format",
-        default="md,csv",
         metavar="LIST",
-        help="md (a page with figures), csv, latex (booktabs tables), json; several with commas (default: md,csv)",
+        help="html and md (pages with figures), csv, figures (SVG, PNG and PDF), latex (booktabs tables), json; "
+        "several with commas, or all (default: md,html,csv; of --style paper: figures,latex)",
+    )
+    parser.add_argument(
+        "--style",
+        default="screen",
+        choices=["screen", "paper"],
+        help="of the figures; paper: as wide as one column or two, without title and caption, into DIR/report/paper",
     )
     options.add_json(parser)
 
@@ -28,33 +34,40 @@ def execute(args: argparse.Namespace) -> int:
     from kdbench.records import Results
 
     out = args.out or args.results / "report"
-    files = write_and_show(Results(args.results), out, None if args.json else Console(), _formats(args.format))
+    console = None if args.json else Console()
+    files = write_and_show(Results(args.results), out, console, _formats(args.format), args.style)
     if args.json:
         options.print_json({"report": [str(file) for file in files]})
     return 0
 
 
-def write_and_show(results: Any, out: Path, console: Any, formats: Any = None) -> list[Path]:
+def write_and_show(
+    results: Any, out: Path, console: Any, formats: Any = None, style: Literal["screen", "paper"] = "screen"
+) -> list[Path]:
     """Write the report and, given a console, print its tables."""
     from kdbench.analysis.frames import load
-    from kdbench.report.build import USUAL, build_report
+    from kdbench.report.build import build_report
     from kdbench.report.content import collect
     from kdbench.report.terminal import print_report
 
     content = collect(load(results))
     # Plan and records stay to the end; of 100,000 cells the collector would walk through them for seconds.
     gc.freeze()
-    files = build_report(content, out, formats or USUAL)
+    files = build_report(content, out, formats, style)
     if console is not None:
         print_report(content, console)
-        page = next((file for file in files if file.suffix == ".md"), out)
-        console.print(f"report: {page}", highlight=False, soft_wrap=True)
+        page = next((file for suffix in (".html", ".md") for file in files if file.suffix == suffix), out)
+        console.print(f"report: {page}", highlight=False, markup=False, soft_wrap=True)
     return files
 
 
-def _formats(text: str) -> list[str]:
+def _formats(text: str | None) -> list[str] | None:
     from kdbench.report.build import FORMATS
 
+    if text is None:
+        return None
+    if text == "all":
+        return list(FORMATS)
     words = [word.strip() for word in text.split(",")]
     for word in words:
         if word not in FORMATS:

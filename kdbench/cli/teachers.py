@@ -47,9 +47,9 @@ def add_parser(commands: Any) -> None:
     training.add_argument(
         "--from", dest="source", type=Path, metavar="FILE", help="weights to start from (needs --only NAME)"
     )
-    training.add_argument("--seed", type=int, default=0)
+    training.add_argument("--seed", type=options.whole(0), default=0)
     training.add_argument("--out", type=Path, metavar="DIR", help="folder to write to (default: DATA/teachers/SUITE)")
-    training.add_argument("--workers", type=int, help="processes side by side (default: one a core, one on a GPU)")
+    options.add_workers(training)
     options.add_reduction(training)
     options.add_data(listing)
     for sub in (training, importing, verifying):
@@ -116,7 +116,7 @@ def _train(args: argparse.Namespace) -> int:
     for task in tasks:
         feed.load(task.data, args.data)
         if task.fine_tuned:
-            console.print(f"{task.name}: getting the weights to start from", highlight=False)
+            console.print(f"{task.name}: getting the weights to start from", highlight=False, markup=False)
             # Once, before any worker trains: what cannot be had or does not fit is told now.
             pretrained_model(suite, task.name, classes, args.source)
     display = Display(console, "teachers", len(tasks))
@@ -147,6 +147,7 @@ def _verify(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from rich.console import Console
+    from rich.markup import escape
 
     from kdbench.study.teachers import TOLERANCE, verify_teacher
 
@@ -174,7 +175,7 @@ def _verify(args: argparse.Namespace) -> int:
         _print_table(console, rows)
         for one in found:
             if one.error is not None:
-                console.print(f"[red]{one.teacher}:[/red] {one.error}", highlight=False, soft_wrap=True)
+                console.print(f"[red]{escape(one.teacher)}:[/red] {escape(one.error)}", highlight=False, soft_wrap=True)
         console.print(f"Verdict: hash, finite values, top-1 within {TOLERANCE} points.", highlight=False)
     return EXIT_INCOMPLETE if any(one.error for one in found) else EXIT_OK
 
@@ -182,6 +183,7 @@ def _verify(args: argparse.Namespace) -> int:
 def _show(args: argparse.Namespace, suite: "Suite", paths: dict[str, Path]) -> None:
     """Print what is known of teachers, and how to get those that are not there."""
     from rich.console import Console
+    from rich.markup import escape
 
     from kdbench.suites.anymodel import request_of
     from kdbench.training.teacher import teacher_metadata
@@ -216,7 +218,8 @@ def _show(args: argparse.Namespace, suite: "Suite", paths: dict[str, Path]) -> N
             continue
         there = paths[row["teacher"]].is_file()
         console.print(
-            f"[yellow]{row['teacher']}[/yellow] {row['error'] if there else 'is not there'}: train or import it",
+            f"[yellow]{escape(row['teacher'])}[/yellow] {escape(row['error']) if there else 'is not there'}: "
+            "train or import it",
             highlight=False,
             soft_wrap=True,
         )
@@ -262,6 +265,7 @@ def _percent(top1: float | None) -> str:
 def _print_table(console: Any, rows: Sequence[dict[str, str]]) -> None:
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in rows[0]:
@@ -270,5 +274,5 @@ def _print_table(console: Any, rows: Sequence[dict[str, str]]) -> None:
             column, overflow="fold", no_wrap=number or column == "teacher", justify="right" if number else "left"
         )
     for row in rows:
-        table.add_row(*row.values())
+        table.add_row(*map(Text, row.values()))
     console.print(table)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdbench.cli import options
-from kdbench.errors import EXIT_INCOMPLETE, EXIT_OK, KdbenchError
+from kdbench.errors import EXIT_INCOMPLETE, EXIT_OK
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -21,12 +21,14 @@ def add_parser(commands: Any) -> None:
     )
     options.add_grid(parser)
     options.add_checkpoint(parser)
-    parser.add_argument("--trials", type=int, default=8, metavar="K", help="draws of every method (default: 8)")
+    parser.add_argument(
+        "--trials", type=options.whole(1, 10_000), default=8, metavar="K", help="draws of every method (default: 8)"
+    )
     parser.add_argument("--seeds", default="1", help="how many, or which: 5 or 0,1,2 (default: 1)")
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help=f"folder of the records and of {FILE} (default: results/SUITE-tune)"
     )
-    parser.add_argument("--workers", type=int, help="processes side by side (default: one a core, one on a GPU)")
+    options.add_workers(parser)
     options.add_reduction(parser)
     options.add_compute(parser)
     options.add_json(parser)
@@ -37,8 +39,6 @@ def execute(args: argparse.Namespace) -> int:
 
     from kdbench.records import Results, write_json
 
-    if args.trials < 1:
-        raise KdbenchError(f"--trials {args.trials} draws nothing; give 1 or more")
     grid = options.read_grid(args)
     grid.add_references()
     suite = options.reduce(grid.suite, args)
@@ -69,7 +69,8 @@ def execute(args: argparse.Namespace) -> int:
     console.print(_table(tuned))
     if not outcome.complete:
         console.print("[red]not every trial is done;[/red] the same command tries the rest again")
-    console.print(f"chosen: {folder / FILE}; use it with `--tuned {folder / FILE}`", highlight=False, soft_wrap=True)
+    told = f"chosen: {folder / FILE}; use it with `--tuned {folder / FILE}`"
+    console.print(told, highlight=False, markup=False, soft_wrap=True)
     return code
 
 
@@ -77,6 +78,7 @@ def _table(tuned: "TunedFile") -> "Table":
     """A line a trial; the chosen ones stand out."""
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     title = f"validation top-1, mean over {len(tuned['pairs'])} pair(s) x {len(tuned['seeds'])} seed(s)"
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
@@ -88,5 +90,6 @@ def _table(tuned: "TunedFile") -> "Table":
             values = ", ".join(f"{key} {value}" for key, value in trial["values"].items()) or "no search space"
             top1 = "X" if trial["top1"] is None else f"{trial['top1']:.2f}"
             number = str(trial["trial"] or "usual")
-            table.add_row(name, number, top1 + ("*" if chosen else " "), values, style="bold" if chosen else None)
+            cells = map(Text, (name, number, top1 + ("*" if chosen else " "), values))
+            table.add_row(*cells, style="bold" if chosen else None)
     return table

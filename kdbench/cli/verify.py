@@ -25,6 +25,7 @@ def add_parser(commands: Any) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     from rich.console import Console
+    from rich.markup import escape
 
     grid = options.read_grid(args)
 
@@ -39,7 +40,8 @@ def execute(args: argparse.Namespace) -> int:
     for verdict in verify(grid.suite, grid.pairs, methods, compute, args.data):
         if verdict.rehearsal and (not verdicts or verdicts[-1].pair != verdict.pair):
             console.print(
-                f"[yellow]{verdict.pair}: noise and fresh weights[/yellow], as {verdict.rehearsal}", highlight=False
+                f"[yellow]{escape(verdict.pair)}: noise and fresh weights[/yellow], as {escape(verdict.rehearsal)}",
+                highlight=False,
             )
         verdicts.append(verdict)
         _print(verdict, console)
@@ -55,18 +57,21 @@ VERDICTS = MARKS | {"passed": "[green]passed[/green]", "failed": "[red]FAILED[/r
 
 
 def _print(verdict: "Verdict", console: "Console") -> None:
-    console.print(f"{VERDICTS[verdict.status]} {verdict.method} on {verdict.pair}", highlight=False)
+    from rich.markup import escape
+
+    console.print(f"{VERDICTS[verdict.status]} {escape(f'{verdict.method} on {verdict.pair}')}", highlight=False)
     if verdict.reason:
-        console.print(f"    {verdict.reason}", highlight=False)
+        console.print(f"    {verdict.reason}", highlight=False, markup=False)
     for check in verdict.checks:
         sign = MARKS["passed" if check.passed else "failed"]
-        console.print(f"  {sign} {check.name}: {check.detail}", highlight=False, soft_wrap=True)
+        console.print(f"  {sign} {check.name}: {escape(check.detail)}", highlight=False, soft_wrap=True)
 
 
 def _summary(verdicts: "list[Verdict]") -> "Table":
     """Pairs, with the millions of parameters of both networks, and what came of the methods."""
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("pair", no_wrap=True)
@@ -80,5 +85,5 @@ def _summary(verdicts: "list[Verdict]") -> "Table":
         counts = [f"{count / 1e6:.3f}" for count in sizes[:2]] if sizes else ["", ""]
         names = {status: [v.method for v in own if v.status == status] for status in VERDICTS}
         others = (", ".join(names[status]) or "-" for status in ("unsupported", "failed"))
-        table.add_row(pair, *counts, f"{len(names['passed'])} of {len(own)}", *others)
+        table.add_row(*map(Text, (pair, *counts, f"{len(names['passed'])} of {len(own)}", *others)))
     return table

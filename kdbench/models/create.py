@@ -35,7 +35,7 @@ def create_model(spec: ModelSpec, num_classes: int, in_chans: int, image_size: i
         if is_target(spec.timm):
             side = arguments.get("image_size") or arguments.get("img_size") or image_size or USUAL_SIZE
             return _adapted(spec.timm, arguments, (in_chans, side, side))
-        return _create(spec.timm, arguments)
+        return create_timm(spec.timm, arguments)
     except (TypeError, KeyError, AssertionError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise KdbenchError(f"cannot build {spec.timm} with {spec.kwargs}: {reason}") from error
@@ -74,14 +74,14 @@ def _adapted(target: str, arguments: dict[str, Any], image_shape: tuple[int, int
     return network if hasattr(network, "forward_intermediates") else Adapted(network, image_shape)
 
 
-def _create(name: str, arguments: dict[str, Any]) -> nn.Module:
+def create_timm(name: str, arguments: dict[str, Any], pretrained: bool = False) -> nn.Module:
     """`timm.create_model`, also for entry points that fix what we override.
 
     Some entry points spell `dict(depth=12, **kwargs)`, which raises when `depth` is overridden; for those the
     overrides are merged one call further down, where the model class gets its arguments.
     """
     try:
-        return timm.create_model(name, **arguments)
+        return timm.create_model(name, pretrained, **arguments)
     except (TypeError, KeyError) as error:
         # Python reports the doubled keyword as a KeyError while another exception is being handled.
         if "multiple values for keyword" not in str(error) and error.args[:1] not in [(name,) for name in arguments]:
@@ -93,4 +93,4 @@ def _create(name: str, arguments: dict[str, Any]) -> nn.Module:
         return build(*args, **{**kwargs, **arguments})
 
     with patch.object(module, "build_model_with_cfg", merged):
-        return timm.create_model(name)
+        return timm.create_model(name, pretrained)

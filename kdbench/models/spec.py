@@ -2,12 +2,25 @@
 
 import hashlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+from kdbench.values import Line
 
 Kind = Literal["cnn", "transformer", "mlp"]
 """A pair is heterogeneous when its two kinds differ."""
+
+
+FILES = ("checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir", "weights")
+"""Arguments of timm's and torchvision's that read files or fetch them, in ways that are not kdbench's."""
+
+
+def _without_files(kwargs: dict[str, Any]) -> dict[str, Any]:
+    for name in FILES:
+        if name in kwargs:
+            raise ValueError(f"may not hold {name}: weights come from `kdbench teachers` or --teacher-checkpoint")
+    return kwargs
 
 
 class ModelSpec(BaseModel):
@@ -25,12 +38,12 @@ class ModelSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    timm: str
+    timm: Line
     kind: Kind
-    recipe: str
-    kwargs: dict[str, Any] = {}
+    recipe: Line
+    kwargs: Annotated[dict[Line, Any], AfterValidator(_without_files)] = {}
     pretrained: bool = False
-    published: str | None = None
+    published: Line | None = None
 
     @property
     def identity(self) -> dict[str, Any]:

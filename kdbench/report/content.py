@@ -7,6 +7,7 @@ from kdbench.analysis.cost import GroupCost, PairCost, group_costs, pair_costs
 from kdbench.analysis.equal_time import EqualTime, GroupEqualTime, group_equal_times, pair_equal_times
 from kdbench.analysis.frames import Group, Study
 from kdbench.analysis.gains import GroupGain, PairGain, Sensitivity, group_gains, pair_gains, sensitivities
+from kdbench.analysis.profile import Profile, profiles
 from kdbench.analysis.ranking import Ranking, rankings
 
 
@@ -29,6 +30,7 @@ class Content:
     published: list[Comparison]
     sensitivities: dict[Group, Sensitivity]
     rankings: list[Ranking]
+    profiles: list[Profile]
     equal_times: list[EqualTime]
     group_equal_times: list[GroupEqualTime]
     open: "Content | None" = None
@@ -50,11 +52,7 @@ class Content:
 
 
 def collect(study: Study) -> Content:
-    """Analyse the study.
-
-    Raises:
-        KdbenchError: a throughput record contradicts itself.
-    """
+    """Analyse the study."""
     if differs := study.differs:
         references = [method for method in study.methods if study.roles[method] != "method"]
         closed = _collect(study.only(set(study.methods) - set(differs)))
@@ -64,15 +62,17 @@ def collect(study: Study) -> Content:
 
 def _collect(study: Study) -> Content:
     costs, equal_times = pair_costs(study), pair_equal_times(study)
+    gains = {(row.pair, row.method): row for row in pair_gains(study)}
     return Content(
         study=study,
-        gains={(row.pair, row.method): row for row in pair_gains(study)},
+        gains=gains,
         group_gains={(row.group, row.method): row for row in group_gains(study)},
         costs={(row.pair, row.method): row for row in costs},
         group_costs={(row.group, row.method): row for row in group_costs(study, costs)},
         published=compare(study),
         sensitivities={row.group: row for row in sensitivities(study)},
         rankings=rankings(study) if len(study.cells) else [],
+        profiles=profiles(gains, study.groups),
         equal_times=equal_times,
         group_equal_times=group_equal_times(study, equal_times),
     )

@@ -151,13 +151,14 @@ def as_json(check: Check) -> dict[str, Any]:
         "command": check.command,
         "exit_code": check.exit_code,
         "summary": summary(check),
-        "cells": [_plain(asdict(verdict)) for verdict in check.verdicts],
+        "cells": [plain(asdict(verdict)) for verdict in check.verdicts],
     }
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Nested dicts with what JSON has no number for as None."""
     if isinstance(value, dict):
-        return {name: _plain(part) for name, part in value.items()}
+        return {name: plain(part) for name, part in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -180,7 +181,8 @@ def print_baseline(baseline: Baseline, console: Console) -> None:
         gain = NONE if cell.method == baseline.control else _mean_std(baseline.gains(cell.place), signed)
         speed = ratio(sorted(cell.ratios)[len(cell.ratios) // 2]) if cell.ratios else NONE
         seconds = NONE if cell.seconds is None else f"{cell.seconds:.1f}"
-        table.add_row(cell.pair, cell.method, _mean_std(cell.top1, fixed), gain, speed, seconds)
+        row = (cell.pair, cell.method, _mean_std(cell.top1, fixed), gain, speed, seconds)
+        table.add_row(*map(Text, row))
     console.print(table)
     if warning := provisional(baseline):
         console.print(warning, style="yellow", highlight=False, markup=False)
@@ -199,10 +201,11 @@ def print_changes(changes: Sequence[Change], console: Console) -> None:
     for name in ("pair", "method", "old", "new", "change", "p"):
         table.add_column(name, justify="left" if name in ("pair", "method") else "right")
     for row in changes:
-        table.add_row(row.pair, row.method, fixed(row.old), fixed(row.new), signed(row.new - row.old), p_value(row.p))
+        numbers = (fixed(row.old), fixed(row.new), signed(row.new - row.old), p_value(row.p))
+        table.add_row(*map(Text, (row.pair, row.method, *numbers)))
     console.print(table)
 
 
 def changes_as_json(changes: Sequence[Change]) -> list[dict[str, Any]]:
     """The rows of `print_changes`, NaN as null."""
-    return [_plain(asdict(row)) for row in changes]
+    return [plain(asdict(row)) for row in changes]

@@ -3,6 +3,7 @@
 from xml.etree import ElementTree
 
 from kdbench.analysis.gate.verdict import EXIT_CODES, Check, Outcome, Verdict
+from kdbench.report.escape import words
 from kdbench.report.gate import LEGEND, columns, explanations, power, provisional, speed_reason, summary
 
 QUIET = (Outcome.IDENTICAL, Outcome.PASS)
@@ -13,7 +14,7 @@ def markdown(check: Check) -> str:
     """A comment: the summary, what needs a look, and all cells folded away."""
     passed = check.exit_code == 0
     head = f"### kdbench check: {'passed' if passed else 'failed'}\n\n{summary(check)} ({check.baseline.protocol})."
-    lines = [f"* {_escaped(line)}" for line in explanations(check)]
+    lines = [f"* {words(line)}" for line in explanations(check)]
     loud = [verdict for verdict in check.verdicts if verdict.outcome not in QUIET or verdict.speed in NEWS]
     blocks = [head, "\n".join(lines), _table(loud)]
     everything = _table(list(check.verdicts))
@@ -27,14 +28,8 @@ def _table(verdicts: list[Verdict]) -> str:
         return ""
     rows = [columns(verdict, full=True) for verdict in verdicts]
     lines = [list(rows[0]), [":--" if name in ("outcome", "pair", "method") else "--:" for name in rows[0]]]
-    lines += [[_escaped(text) for text in row.values()] for row in rows]
+    lines += [[words(text) for text in row.values()] for row in rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _escaped(text: str) -> str:
-    for sign in "\\`*_<[|":
-        text = text.replace(sign, f"\\{sign}")
-    return text
 
 
 def junit(check: Check) -> str:

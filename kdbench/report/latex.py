@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
+from kdbench.errors import one_line
 from kdbench.report import text
 from kdbench.report.content import Content
 from kdbench.report.sections import Section, group_sections, pair_sections
@@ -86,7 +87,9 @@ def escape(words: str) -> str:
     """Free text as LaTeX prints it; the sign of a negative number is a minus, what stands for nothing a dash."""
     if words == text.NONE:
         return "--"
-    return _MINUS.sub("$-$", "".join(_SIGNS.get(sign, sign) for sign in words))
+    escaped = _MINUS.sub("$-$", "".join(_SIGNS.get(sign, sign) for sign in one_line(words)))
+    # Behind the end of a row, a bracket would begin its height.
+    return f"{{}}{escaped}" if escaped.startswith("[") else escaped
 
 
 def _emphasised(cells: list[str], scores: Sequence[float]) -> list[str]:

@@ -5,40 +5,28 @@ from collections.abc import Sequence
 
 from kdbench.report import text
 from kdbench.report.content import Content
-from kdbench.report.notes import completeness, notes
+from kdbench.report.environment import told
+from kdbench.report.escape import block, code, words
+from kdbench.report.notes import completeness
 from kdbench.report.sections import Section, group_sections, pair_sections
 from kdbench.report.tables import markdown
 
-FIELDS = (
-    "kdbench",
-    "git",
-    "device",
-    "cores",
-    "threads",
-    "precision",
-    "python",
-    "torch",
-    "timm",
-    "cuda",
-    "variables",
-)
-"""What is told of an environment, in this order, where the records have it."""
 
-
-def page(content: Content, figures: Sequence[tuple[str, str]]) -> str:
+def page(content: Content, figures: Sequence[tuple[str, str]], notes: Sequence[str]) -> str:
     """The whole page.
 
     Args:
         content: what to tell.
         figures: (relative path, title) of the figures to embed, in order.
+        notes: one line each.
     """
     manifest = content.study.manifest
     scale = [text.plural(len(content.study.pairs), "pair")]
     if content.has_accuracy:
         scale.append(f"{text.plural(len(manifest['seeds']), 'seed')}; {completeness(content)}")
     blocks = [
-        f"# {manifest['suite']}: {'gain and cost' if content.has_accuracy else 'cost'}",
-        f"Protocol `{manifest['protocol']}`, {', '.join(scale)}.",
+        f"# {words(manifest['suite'])}: {'gain and cost' if content.has_accuracy else 'cost'}",
+        f"Protocol {code(manifest['protocol'])}, {', '.join(scale)}.",
     ]
     for group, pairs in content.study.groups.items():
         blocks.append(f"## Over the {text.plural(len(pairs), f'{group} pair')}")
@@ -48,19 +36,18 @@ def page(content: Content, figures: Sequence[tuple[str, str]]) -> str:
     if content.own_published:
         blocks.append(text.PUBLISHED_LEGEND)
     for path, title in figures:
-        blocks += [f"## {title}", f"![{title}]({path})"]
+        blocks += [f"## {words(title)}", f"![{words(title)}]({path})"]
     blocks.append("## Pair by pair")
     for pair in content.study.pairs:
         blocks += _pair(content, pair)
-    found = notes(content)
-    blocks += ["## Notes", "\n".join(f"* {_plain(line)}" for line in found) if found else "Nothing to note."]
+    blocks += ["## Notes", "\n".join(f"* {words(line)}" for line in notes) if notes else "Nothing to note."]
     blocks += ["## Environment", *_environments(content)]
-    blocks += ["## Command", f"```\n{manifest['command']}\n```"]
+    blocks += ["## Command", block(manifest["command"])]
     return "\n\n".join(blocks) + "\n"
 
 
 def _table(section: Section, titled: bool) -> list[str]:
-    return [*([f"{section.title}:"] if titled else []), markdown(section.rows), _plain(section.under)]
+    return [*([f"{words(section.title)}:"] if titled else []), markdown(section.rows), words(section.under)]
 
 
 def _pair(content: Content, pair: str) -> list[str]:
@@ -71,7 +58,7 @@ def _pair(content: Content, pair: str) -> list[str]:
     published = f" (published: {', '.join(f'{top1:.2f}' for top1 in sorted(told))})" if told else ""
     facts = [f"Teacher top-1 {teacher.iloc[0]:.2f}{published}"] if len(teacher) else []
     facts += [f"student of {text.count(int(parameters.iloc[0]))} parameters"] if len(parameters) else []
-    blocks = [f"### {pair}", *([", ".join(facts) + "."] if facts else [])]
+    blocks = [f"### {words(pair)}", *([", ".join(facts) + "."] if facts else [])]
     for section in pair_sections(content, pair):
         blocks += _table(section, titled=False)
     return blocks
@@ -80,20 +67,6 @@ def _pair(content: Content, pair: str) -> list[str]:
 def _environments(content: Content) -> list[str]:
     tables = []
     for name, environment in content.study.environments.items():
-        told = [(field, environment[field]) for field in FIELDS if environment.get(field) not in (None, {})]
-        lines = [f"* {field}: {_plain(_value(value))}" for field, value in told]
-        tables.append("\n".join([f"`{name}`", "", *lines]))
+        lines = [f"* {field}: {words(value)}" for field, value in told(environment)]
+        tables.append("\n".join([code(name), "", *lines]))
     return tables or ["Not recorded."]
-
-
-def _value(value: object) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {part}" for key, part in sorted(value.items()) if part is not None)
-    return str(value)
-
-
-def _plain(line: str) -> str:
-    """A line of free text (an error, say) with the signs of Markdown escaped."""
-    for sign in "\\`*_<[":
-        line = line.replace(sign, f"\\{sign}")
-    return line

@@ -6,6 +6,7 @@ import pandas as pd
 
 from kdbench.analysis.frames import MISSING
 from kdbench.analysis.ranking import MIN_PAIRS
+from kdbench.errors import one_line
 from kdbench.report.content import Content
 from kdbench.report.text import devices, plural
 
@@ -134,7 +135,7 @@ def _not_done(content: Content, records: pd.DataFrame, pairs: Sequence[str]) -> 
             place = "all pairs"
         else:
             place = ", ".join(_with_seeds(pair, found, whole) for pair, found in places.items())
-        ending = f" ({' '.join(reason.split())})" if reason else ""
+        ending = f" ({one_line(reason)})" if reason else ""
         lines.setdefault((status, place, ending), []).append(method)
     return [f"{status}: {', '.join(methods)} on {place}{ending}" for (status, place, ending), methods in lines.items()]
 

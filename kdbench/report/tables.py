@@ -10,6 +10,7 @@ from kdbench.analysis.frames import Group
 from kdbench.analysis.stats import Interval
 from kdbench.report import text
 from kdbench.report.content import Content
+from kdbench.report.escape import cell
 
 
 def headline(content: Content, group: Group, full: bool) -> pd.DataFrame:
@@ -244,8 +245,4 @@ def markdown(table: pd.DataFrame) -> str:
     """A Markdown table of a text frame: the first column to the left, the others to the right."""
     names = [str(name) for name in table.columns]
     lines = [names, [":--", *["--:"] * (len(names) - 1)], *table.astype(str).to_numpy().tolist()]
-    return "\n".join("| " + " | ".join(_escaped(cell) for cell in line) + " |" for line in lines)
-
-
-def _escaped(cell: str) -> str:
-    return cell.replace("|", "\\|").replace("*", "\\*").replace("<", "&lt;")
+    return "\n".join("| " + " | ".join(cell(text) for text in line) + " |" for line in lines)

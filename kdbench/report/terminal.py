@@ -30,20 +30,20 @@ def print_report(content: Content, console: Console) -> None:
         if _total_width(sections[0].rows) > console.width:
             sections = group_sections(content, group, full=False)
         for section in sections:
-            _print(console, section)
+            print_section(console, section)
     legends = [text.LEGEND, text.SCOPE, *([text.PUBLISHED_LEGEND] if content.own_published else [])]
     if content.has_accuracy:
         console.print(completeness(content), style="bold", highlight=False, markup=False)
     else:
         for pair in content.study.pairs:
             for section in pair_sections(content, pair):
-                _print(console, replace(section, title=f"{section.title} on {pair}"))
+                print_section(console, replace(section, title=f"{section.title} on {pair}"))
         legends = [text.SPEED_LEGEND]
     for line in [*notes(content), *legends]:
         console.print(line, style="dim", highlight=False, markup=False)
 
 
-def _print(console: Console, section: Section) -> None:
+def print_section(console: Console, section: Section) -> None:
     """The title, the table in as many parts as the width asks for, and what stands under it."""
     console.print(section.title, style="bold", highlight=False, markup=False)
     rows = section.rows

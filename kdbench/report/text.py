@@ -163,9 +163,14 @@ def published_title(rows: Sequence[Comparison], of_gain: bool) -> str:
 
 
 def published_note(rows: Sequence[Comparison]) -> str:
-    """What the hollow markers of a figure are: protocol, sources, and why they are not comparable."""
+    """What the hollow markers of a figure are."""
+    return f"hollow: {published_as(rows)}"
+
+
+def published_as(rows: Sequence[Comparison]) -> str:
+    """What the published numbers of a figure are: protocol, epoch, sources, and why they are not comparable."""
     sources = dict.fromkeys(row.sources[0] for row in rows)
-    return f"hollow: published ({rows[0].protocol}, {_epochs(rows)}; {', '.join(sources)}){_reasons(rows)}"
+    return f"published ({rows[0].protocol}, {_epochs(rows)}; {', '.join(sources)}){_reasons(rows)}"
 
 
 def _reasons(rows: Sequence[Comparison]) -> str:
@@ -208,10 +213,16 @@ def devices(study: Study, records: pd.DataFrame) -> str:
     return ", ".join(sorted(names)) or "unknown device"
 
 
+def dates(study: Study) -> str:
+    """The days on which the records were made, `2026-11-20 to 2026-11-23`."""
+    return " to ".join(dict.fromkeys(study.dates)) or "date not recorded"
+
+
 def caption(study: Study, records: pd.DataFrame, noise: str) -> str:
-    """The line under a figure: suite, protocol, seeds, device, and what the `noise` drawn is."""
+    """The line under a figure: suite, protocol, seeds, device, date, run, and what the `noise` drawn is."""
     manifest = study.manifest
     split = "" if "val" not in study.cells["split"].tolist() else "validation split"
     seeds = plural(len(manifest["seeds"]), "seed") if manifest["seeds"] else ""
     parts = [manifest["suite"], manifest["protocol"], split, seeds]
-    return " · ".join(part for part in [*parts, devices(study, records), noise] if part)
+    parts += [devices(study, records), dates(study), f"run {study.run_id}", noise]
+    return " · ".join(part for part in parts if part)

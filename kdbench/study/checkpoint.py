@@ -1,35 +1,18 @@
 """Checkpoints of trainings that are not finished: one file for each cell, so that it goes on in any company.
 
-The name of a file says where in the training it was taken. New files are written whole before old ones are removed.
+New files are written whole before old ones are removed.
 """
 
-import re
 from collections.abc import Sequence
-from contextlib import suppress
-from pathlib import Path
+from io import BytesIO
 from typing import Any
 
 import torch
 
 from kdbench.errors import KdbenchError
-from kdbench.records import Results, replacing
+from kdbench.records import Results, write_bytes
 from kdbench.study.plan import Cell
-
-Spot = tuple[int, int]
-"""Where in a training: finished epochs, and finished steps of the next one."""
-START: Spot = (0, 0)
-
-_NAME = re.compile(r".*@(\d+)\.(\d+)\.pt")
-
-
-def taken(results: Results, cell: Cell) -> dict[Spot, Path]:
-    """The checkpoints of a cell."""
-    lock = results.lock_path(*cell.place)
-    found = {}
-    for path in lock.parent.glob(f"{lock.stem}@*.pt"):
-        if match := _NAME.fullmatch(path.name):
-            found[int(match[1]), int(match[2])] = path
-    return found
+from kdbench.study.unfinished import START, Spot, discard, path_of, taken
 
 
 def together(results: Results, cells: Sequence[Cell]) -> list[tuple[Spot, tuple[Cell, ...]]]:
@@ -38,7 +21,7 @@ def together(results: Results, cells: Sequence[Cell]) -> list[tuple[Spot, tuple[
     Where all that have checkpoints share a spot it is that, as a group that was interrupted while it wrote leaves some
     cells a spot ahead.
     """
-    spots = [set(taken(results, cell)) for cell in cells]
+    spots = [set(taken(results, cell.place)) for cell in cells]
     shared = set.intersection(*filter(None, spots)) if any(spots) else set()
     by_spot: dict[Spot, list[Cell]] = {}
     for cell, own in zip(cells, spots, strict=True):
@@ -53,10 +36,11 @@ def save(results: Results, states: Sequence[tuple[Cell, Any]], spot: Spot) -> No
         KdbenchError: the folder cannot be written; what was there before is still there.
     """
     for cell, state in states:
-        with replacing(_path(results, cell, spot)) as file:
-            torch.save(state, file)
+        # In memory first: torch.save hides what is wrong with a disk.
+        torch.save(state, content := BytesIO())
+        write_bytes(path_of(results, cell.place, spot), content.getvalue())
     for cell, _ in states:
-        discard(results, cell, but=spot)
+        discard(results, cell.place, but=spot)
 
 
 def load(results: Results, cell: Cell, spot: Spot) -> dict[str, Any]:
@@ -65,24 +49,10 @@ def load(results: Results, cell: Cell, spot: Spot) -> dict[str, Any]:
     Raises:
         KdbenchError: the file is broken.
     """
-    path = _path(results, cell, spot)
+    path = path_of(results, cell.place, spot)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise KdbenchError(
             f"{path} is broken ({type(error).__name__}); the same command starts the cell anew"
         ) from error
-
-
-def discard(results: Results, cell: Cell, but: Spot | None = None) -> None:
-    """Remove the checkpoints of a cell, except that of one spot."""
-    for spot, path in taken(results, cell).items():
-        if spot != but:
-            # One that stays is in nobody's way, and the next run removes it.
-            with suppress(OSError):
-                path.unlink()
-
-
-def _path(results: Results, cell: Cell, spot: Spot) -> Path:
-    lock = results.lock_path(*cell.place)
-    return lock.with_name(f"{lock.stem}@{spot[0]}.{spot[1]}.pt")

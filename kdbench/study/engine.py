@@ -13,18 +13,20 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from kdbench.errors import describe
+from kdbench.errors import KdbenchError, describe
 from kdbench.records import Status
 from kdbench.study.halt import Halt
 from kdbench.study.line import NOBODY, Board, Line, Stopped, new_board
 from kdbench.study.progress import Display
 from kdbench.study.task import RunTask, Task
+from kdbench.training.device import Compute
 
 PRELOADED = ["kdbench.study.group", "kdbench.study.timing"]
 """What a worker needs; importing it must neither open a device nor start a thread, as neither survives a fork."""
@@ -37,6 +39,8 @@ DEATHS_IN_A_ROW = 3
 """When that many workers die one after another, at nobody's turn, nothing will get better by going on."""
 TURN_SECONDS = 1800.0
 """A turn is a batch or an evaluation; the first one of a contender may compile. One that takes longer has hung."""
+_T = TypeVar("_T")
+
 LOOK_SECONDS = 1.0
 """How often the parent looks whether a worker hangs."""
 
@@ -64,6 +68,13 @@ def run_tasks(
     in_a_row = 0
     left: list[str] = []
 
+    def give_up(task: Task, status: Status, error: str) -> None:
+        try:
+            task.lost(status, error)
+        except KdbenchError as problem:
+            # Without a record a cell is missing, which is as it is; the others may still find room.
+            display.note(str(problem))
+
     def ended(worker: "_Worker", status: Status, error: str) -> None:
         """A worker is dead; its task is started again without whoever is to blame."""
         nonlocal in_a_row
@@ -78,7 +89,7 @@ def run_tasks(
             rest = task.without(member, status, error)
             display.note(f"{task.label}: {error}")
         elif final:
-            task.lost(status, error)
+            give_up(task, status, error)
             rest = None
         else:
             display.note(f"{task.label}: {error}{f' at {name}' if name else ''}; it goes on from the last checkpoint")
@@ -106,17 +117,20 @@ def run_tasks(
                     ended(worker, "failed", worker.cause_of_death())
                     if in_a_row >= DEATHS_IN_A_ROW:
                         for task in waiting:
-                            task.lost("interrupted", f"stopped after {in_a_row} workers had died in a row")
+                            give_up(task, "interrupted", f"stopped after {in_a_row} workers had died in a row")
                         waiting.clear()
                     continue
                 if kind == "progress":
                     display.update(worker.task, content)
                     continue
+                if kind == "note":
+                    display.note(f"{worker.task.label}: {content}")
+                    continue
                 pool.remove(worker)
                 worker.join()
                 in_a_row = 0
                 if kind == "failed":
-                    worker.task.lost("failed", content)
+                    give_up(worker.task, "failed", content)
                 else:
                     left += content
                 display.finished(worker.task, content if kind == "failed" else None)
@@ -134,9 +148,17 @@ def run_here(tasks: Sequence[Task], display: Display) -> list[str]:
     """Run every task in this process, as each process of a distributed run does; the first error ends the run."""
     left: list[str] = []
     for task in tasks:
-        left += task.execute(Line(partial(display.update, task)))
+        left += task.execute(Line(partial(display.update, task), display.note))
         display.finished(task, None)
     return left
+
+
+def away(compute: Compute, function: Callable[..., _T], *arguments: object) -> _T:
+    """What a function returns that opens the device: a GPU is opened in a process of its own, not in the parent."""
+    if compute.device.type == "cpu" or compute.shard.world > 1:
+        return function(*arguments)
+    with ProcessPoolExecutor(1, _CONTEXT) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 class _Worker:
@@ -183,7 +205,7 @@ def _work(task: Task, connection: Connection, board: Board, folder: Path) -> Non
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
-        left = task.execute(Line(lambda progress: _tell(connection, "progress", progress), board))
+        left = task.execute(Line(partial(_tell, connection, "progress"), partial(_tell, connection, "note"), board))
         _tell(connection, "done", left)
     except Stopped:
         _tell(connection, "stopped", ())

@@ -15,6 +15,7 @@ from kdbench.analysis.gate.verdict import Outcome
 from kdbench.errors import KdbenchError
 from kdbench.records import Manifest, Results, write_json
 from kdbench.registry import Plugin
+from kdbench.study.engine import away
 from kdbench.study.plan import make_plan
 from kdbench.study.run import run
 from kdbench.suites.schema import Suite
@@ -76,13 +77,17 @@ def gather(
         verdicts = check(read(results), baseline, set(there)).verdicts if manifests else ()
         return [verdict.place for verdict in verdicts if verdict.outcome in outcomes and verdict.wants]
 
-    own, here = baseline.machine, machine(environment(compute)[1])
+    own, here = baseline.machine, machine(away(compute, environment, compute)[1])
     if own == here:
         train(there, baseline.seeds[:IDENTITY])
         train(left(Outcome.MISSING_CELL), fresh[:FIRST])
     else:
         differences = ", ".join(f"{name} {here[name]}, there {own[name]}" for name in own if own[name] != here[name])
-        console.print(f"level 0 is left out, this is not the machine of the baseline: {differences}", highlight=False)
+        console.print(
+            f"level 0 is left out, this is not the machine of the baseline: {differences}",
+            highlight=False,
+            markup=False,
+        )
         train(there, fresh[:FIRST])
     train(left(Outcome.MISSING_CELL), fresh[FIRST:])
 

@@ -46,9 +46,11 @@ class Line:
 
     Attributes:
         emit: tells the parent how far the task is.
+        note: tells the user about something that went wrong and does not end the task.
     """
 
     emit: Emit
+    note: Callable[[str], None]
     board: Board = field(default_factory=new_board)
 
     @property

@@ -238,5 +238,6 @@ def finished_keys(results: Results) -> set[str]:
 
 
 def command_line() -> str:
-    """The command this process was started with, as a user would type it; less `--shard`, as it is of the whole run."""
-    return re.sub(r" --shard[= ]\S+", "", " ".join(["kdbench", *sys.argv[1:]]))
+    """The command of the run as a user would type it: all of it, not of one shard; what is no text in it is escaped."""
+    command = " ".join(["kdbench", *sys.argv[1:]])
+    return re.sub(r" --shard[= ]\S+", "", command).encode(errors="backslashreplace").decode()

@@ -68,7 +68,9 @@ class Display:
         if not self.console.is_terminal and time.monotonic() - self._printed >= PLAIN_SECONDS:
             self._printed = time.monotonic()
             running = ", ".join(f"{name} {p.share:.0%}" for name, (_, p) in self._running.items())
-            self.console.print(f"{self._title} {self._share:.0%}, {self._left()} left; {running}", highlight=False)
+            self.console.print(
+                f"{self._title} {self._share:.0%}, {self._left()} left; {running}", highlight=False, markup=False
+            )
 
     def finished(self, task: Task, error: str | None) -> None:
         """A task has ended; `error` says why when it ended badly."""
@@ -117,7 +119,7 @@ class Display:
                 if lines.row_count >= room:
                     break
                 left = f"{label} {progress.share:4.0%}" if number == 0 else ""
-                lines.add_row(left, *_contender_cells(state))
+                lines.add_row(Text(left), *_contender_cells(state))
         return Group(head, lines)
 
 

@@ -10,6 +10,7 @@ from itertools import groupby
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
 from kdbench.distributed import wait_for_all
 from kdbench.errors import KdbenchError
@@ -92,9 +93,9 @@ def run(
     part = f", {plan.share}" if plan.share != Share() else ""
     grid = "=" if plan.places is None and not part else "of"
     console.print(
-        f"suite [bold]{plan.suite.name}[/bold]{part}: {len(own)} cells {grid} {len(plan.pairs)} pairs x "
-        f"{len(plan.methods)} methods x {len(plan.seeds)} seeds on {compute.device} ({compute.precision}); "
-        f"{len(own) - len(due)} finished, {len(due)} to run -> {results.folder}",
+        f"{_heading(plan)}: {len(own)} cells {grid} {len(plan.pairs)} pairs x {len(plan.methods)} "
+        f"methods x {len(plan.seeds)} seeds on {compute.device} ({compute.precision}); {len(own) - len(due)} finished, "
+        f"{len(due)} to run -> {escape(str(results.folder))}",
         highlight=False,
     )
     if compute.micro_batch is not None:
@@ -194,9 +195,9 @@ def bench(plan: Plan, results: Results, console: Console, data_root: Path) -> Ou
     write_json(results.manifest_path, plan.manifest(measurements))
     tasks = timing_tasks(plan, measurements, plan.compute, data_root, results)
     console.print(
-        f"suite [bold]{plan.suite.name}[/bold]: throughput of {len(plan.methods)} methods on {len(plan.pairs)} pairs, "
+        f"{_heading(plan)}: throughput of {len(plan.methods)} methods on {len(plan.pairs)} pairs, "
         f"{plan.compute.device} ({plan.compute.precision}); {len(plan.pairs) - len(tasks)} pairs finished, "
-        f"{len(tasks)} to measure -> {results.folder}",
+        f"{len(tasks)} to measure -> {escape(str(results.folder))}",
         highlight=False,
     )
     halt = Halt()
@@ -220,6 +221,10 @@ def _outcome(planned: Sequence[str], found: Iterable[CellRecord] | Iterable[Thro
         if record is not None and record["error"] and record["status"] != "unsupported"
     )
     return Outcome(dict(statuses), dict(errors))
+
+
+def _heading(plan: Plan) -> str:
+    return f"suite [bold]{escape(plan.suite.name)}[/bold]"
 
 
 def _parts(cells: tuple[Cell, ...]) -> list[tuple[Cell, ...]]:

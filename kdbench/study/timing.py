@@ -16,8 +16,10 @@ from kdbench.records import (
     Status,
     ThroughputRecord,
     content_key,
+    today,
     write_json,
 )
+from kdbench.study.engine import away
 from kdbench.study.line import Line, Stopped
 from kdbench.study.plan import MethodPlan, Plan
 from kdbench.study.progress import Progress
@@ -145,6 +147,7 @@ class TimingTask:
             status=status,
             error=error,
             environment=environment_id,
+            date=today(),
         )
 
     def _write(self, record: ThroughputRecord) -> None:
@@ -155,7 +158,7 @@ class TimingTask:
 
 def planned_measurements(plan: Plan, compute: Compute) -> list[PlannedMeasurement]:
     """Every (pair, method) with the key of its measurement on this machine."""
-    _, machine = environment(compute)
+    _, machine = away(compute, environment, compute)
     shared = {
         "protocol": TIMING_PROTOCOL,
         "timing": plan.suite.timing.model_dump(),

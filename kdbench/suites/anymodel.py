@@ -11,11 +11,14 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from kdbench.errors import KdbenchError, unknown_name
 from kdbench.models.spec import Kind, ModelSpec
 from kdbench.suites.request import split
 from kdbench.suites.schema import PairSpec, Suite
 from kdbench.targets import is_target
+from kdbench.values import first_problem, shown_name
 
 _MODEL = re.compile(r"(?P<timm>[^\[\]]+)(\[(?P<overrides>.*)\])?")
 
@@ -53,7 +56,7 @@ def with_checkpoint(suite: Suite, pairs: Sequence[PairSpec], file: Path) -> tupl
             "name pairs of one with --pairs"
         )
     (teacher,) = teachers
-    name = f"{teacher}@{file.stem}"
+    name = _checked(f"{teacher}@{file.stem}")
     own = [PairSpec(teacher=name, student=pair.student) for pair in pairs]
     models = suite.models | {name: suite.models[teacher]}
     return suite.model_copy(update={"models": models, "pairs": (*suite.pairs, *own)}), own
@@ -78,7 +81,7 @@ def with_model(suite: Suite, word: str, as_teacher: bool) -> tuple[Suite, str]:
     """
     if word in suite.models:
         return suite, word
-    spec, name = _spec(suite, word, as_teacher), _name(word)
+    spec, name = _spec(suite, word, as_teacher), _checked(_name(word))
     known = suite.models.get(name, spec)
     if (known.timm, known.kwargs) != (spec.timm, spec.kwargs):
         raise KdbenchError(f"{word} and {known.timm} would both be called {name}; rename one of them")
@@ -92,6 +95,13 @@ def _name(word: str) -> str:
     if not colon:
         return word
     return f"{Path(where).stem if where.endswith('.py') else where}.{function}{bracket}{overrides}"
+
+
+def _checked(name: str) -> str:
+    try:
+        return shown_name(name)
+    except ValueError as error:
+        raise KdbenchError(f"{name!r} would be the name of a model, which {error}; choose another word") from error
 
 
 def request_of(suite: Suite, name: str) -> str:
@@ -115,9 +125,12 @@ def _spec(suite: Suite, word: str, as_teacher: bool) -> ModelSpec:
         )
     try:
         overrides = tomllib.loads(f"value = {{{match['overrides'] or ''}}}")["value"]
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise KdbenchError(f"overrides of {word!r} are not TOML, as in resnet18[layers=[1,1,1,1]]: {error}") from error
-    spec = ModelSpec(timm=match["timm"], kwargs=overrides, kind="cnn", recipe="-")
+    try:
+        spec = ModelSpec(timm=match["timm"], kwargs=overrides, kind="cnn", recipe="-")
+    except ValidationError as error:
+        raise KdbenchError(f"model {word!r}: {first_problem(error)}") from error
     kind = kind_of(spec)
     return spec.model_copy(update={"kind": kind, "recipe": _recipe(suite, kind, as_teacher)})
 

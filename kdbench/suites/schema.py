@@ -4,17 +4,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from kdbench.errors import KdbenchError, unknown_name
 from kdbench.models.spec import ModelSpec
 from kdbench.records import slug
 from kdbench.suites.request import split
+from kdbench.values import Amount as NotNegative
+from kdbench.values import Line, Name, Title
+from kdbench.values import Number as Finite
+from kdbench.values import Rate as Positive
 
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Side = Annotated[int, Field(ge=1, le=4096)]
+"""Of an image, in pixels."""
+MOST_SEEDS = 10_000
 
 
 class _Strict(BaseModel, frozen=True):
@@ -24,7 +29,14 @@ class _Strict(BaseModel, frozen=True):
 VARIANT = "@"
 """`cifar100@yaml` is the variant `yaml` of the suite `cifar100`."""
 
-Interval = tuple[Positive, Positive]
+
+def _rising(ends: tuple[float, float]) -> tuple[float, float]:
+    if ends[0] > ends[1]:
+        raise ValueError("should rise from the first to the second")
+    return ends
+
+
+Interval = Annotated[tuple[Positive, Positive], AfterValidator(_rising)]
 
 
 class Augment(_Strict, frozen=True):
@@ -46,13 +58,13 @@ class Augment(_Strict, frozen=True):
         switch_probability: share of the mixed batches that use cutmix where both are on.
     """
 
-    shift: Annotated[int, Field(ge=0)] = 0
+    shift: Annotated[int, Field(ge=0, le=4096)] = 0
     resized_crop: Interval | None = None
     ratio: Interval = (3 / 4, 4 / 3)
     interpolation: Literal["random", "bilinear", "bicubic"] = "random"
     flip: Share = 0.0
     colour_jitter: NotNegative = 0.0
-    randaugment: str = ""
+    randaugment: Line = ""
     erasing: Share = 0.0
     mixup: NotNegative = 0.0
     cutmix: NotNegative = 0.0
@@ -83,9 +95,9 @@ class Recipe(_Strict, frozen=True):
     momentum: NotNegative = 0.9
     schedule: Literal["cosine", "step", "constant"] = "cosine"
     schedule_by: Literal["step", "epoch"] = "step"
-    warmup_epochs: Annotated[int, Field(ge=0)] = 0
+    warmup_epochs: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     warmup_lr: NotNegative = 0.0
-    milestones: tuple[int, ...] = ()
+    milestones: tuple[Count, ...] = ()
     decay: Positive = 0.1
     label_smoothing: Share = 0.0
     clip_grad: NotNegative = 0.0
@@ -122,14 +134,14 @@ class Data(_Strict, frozen=True):
         limit, test_limit: number of images (the same share of every class) where a run asks for fewer than all.
     """
 
-    source: str
-    classes: Annotated[int, Field(ge=2)] | None = None
-    teacher_source: str | None = None
-    image_size: Count
+    source: Line
+    classes: Annotated[int, Field(ge=2, le=1_000_000)] | None = None
+    teacher_source: Line | None = None
+    image_size: Side
     fit: Literal["pad", "resize"] = "pad"
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: Annotated[tuple[Finite, ...], Field(min_length=1, max_length=4)]
+    std: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=4)]
     holdout: Annotated[float, Field(gt=0, lt=1)] = 0.1
     reserve_holdout: bool = False
     curve_limit: Count | None = None
@@ -154,8 +166,8 @@ class Timing(_Strict, frozen=True):
 class PairSpec(_Strict, frozen=True):
     """A teacher and a student by their names in the suite."""
 
-    teacher: str
-    student: str
+    teacher: Title
+    student: Title
 
     @property
     def name(self) -> str:
@@ -175,20 +187,20 @@ class Suite(_Strict, frozen=True):
         folder: where the suite file lies; teachers may come with it, laid out as in a data folder.
     """
 
-    name: str
-    description: str
-    protocol: str
-    preset: str
-    seeds: Count = 3
+    name: Name
+    description: Line
+    protocol: Line
+    preset: Line
+    seeds: Annotated[int, Field(ge=1, le=MOST_SEEDS)] = 3
     eval_every: Count = 1
     eval_batch_size: Count = 500
-    published: str | None = None
+    published: Line | None = None
     data: Data
     timing: Timing = Timing()
-    recipes: dict[str, Recipe]
-    models: dict[str, ModelSpec]
+    recipes: dict[Line, Recipe]
+    models: dict[Name, ModelSpec]
     pairs: tuple[PairSpec, ...]
-    variants: dict[str, dict[str, Any]] = {}
+    variants: dict[Name, dict[str, Any]] = {}
     folder: Path
 
     @property
@@ -259,7 +271,12 @@ class Suite(_Strict, frozen=True):
 
     @cached_property
     def problem(self) -> str | None:
-        """What is wrong with the names in it, None where all is well."""
+        """What is wrong with it that no value alone shows, None where all is well."""
+        if len(self.data.mean) != len(self.data.std):
+            return f"data.mean has {len(self.data.mean)} channels, data.std {len(self.data.std)}"
+        names = self.pair_names
+        if len(set(names)) < len(names):
+            return f"pair {max(names, key=names.count)} is there twice"
         for name, model in self.models.items():
             if model.recipe not in self.recipes:
                 return f"model {name} names the recipe '{model.recipe}', which is not under [recipes]"

@@ -102,6 +102,8 @@ def resolve(
     Raises:
         KdbenchError: the device or the precision is not there.
     """
+    # Asked through the driver's management library, the question does not open the device.
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
@@ -112,8 +114,6 @@ def resolve(
         raise KdbenchError("this processor has no bf16 units (avx512_bf16 or amx); use --precision fp32")
     if compile == "graphs" and device == "cpu":
         raise KdbenchError("--compile graphs needs a CUDA device; use --compile on")
-    if micro_batch is not None and micro_batch < 1:
-        raise KdbenchError(f"--micro-batch {micro_batch} leaves no image; give 1 or more")
     place = torch.device(device, int(os.environ.get("LOCAL_RANK", "0"))) if device == "cuda" else torch.device(device)
     shard = join(place)
     if loaders is None:

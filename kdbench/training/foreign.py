@@ -8,6 +8,8 @@ import argparse
 import pickle
 import re
 import sys
+import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +63,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises:
         KdbenchError: no such file, a damaged one, one that holds more than tensors, or values that are not finite.
     """
+    if path.exists() and not path.is_file():
+        raise KdbenchError(f"cannot read weights {path}: it is no file")
     try:
         with path.open("rb") as file:
             start = file.read(9)
@@ -69,15 +73,15 @@ def read_checkpoint(path: Path) -> Checkpoint:
     # A safetensors file begins with the length of its JSON header; neither a zip archive nor a pickle has `{` there.
     ordered = start[8:] != b"{"
     content = _read_torch(path) if ordered else read_safetensors(path)
-    while isinstance(content, Mapping):
-        inner = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
-        if inner is None:
-            break
-        content = inner
+    # A pickle may hold itself, so that unwrapping would have no end.
+    for _ in WRAPPERS:
+        inner = (content.get(key) for key in WRAPPERS) if isinstance(content, Mapping) else ()
+        content = next((value for value in inner if isinstance(value, Mapping)), content)
     items = content.items() if isinstance(content, Mapping) else ()
     state = clean_state_dict({str(name): value for name, value in items if isinstance(value, Tensor)})
     if not state:
         raise KdbenchError(f"{path} holds no weights by name; save the `state_dict()` of a model")
+    _refuse_odd(path, state)
     refuse_not_finite(path, state)
     return Checkpoint(path, _without_common_prefix(state), ordered)
 
@@ -120,9 +124,12 @@ def fit(checkpoint: Checkpoint, model: nn.Module, headless: bool = False) -> Fit
 
 def _read_torch(path: Path) -> Any:
     """What `torch.save` wrote, as long as that is tensors and plain values."""
+    _refuse_bomb(path)
     try:
         # Training scripts store their options beside the weights; a namespace of plain values runs nothing.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            # That a file is odd, torch warns of; that it cannot be read, we tell.
+            warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         blocked = re.search(r"GLOBAL ([\w.]+)", str(error))
@@ -135,6 +142,29 @@ def _read_torch(path: Path) -> Any:
     except Exception as error:  # A damaged file fails in any way its bytes lead to.
         reason = str(error).partition(". ")[0].partition("\n")[0] or type(error).__name__
     raise KdbenchError(f"{path} is neither a whole safetensors file nor a whole torch checkpoint: {reason}")
+
+
+def _refuse_bomb(path: Path) -> None:
+    """Refuse an archive that says it holds more than the file has room for; `torch.save` compresses nothing."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            claimed = sum(member.file_size for member in archive.infolist())
+    except (OSError, ValueError, RuntimeError, NotImplementedError, zipfile.BadZipFile) as error:
+        raise KdbenchError(f"{path} is no whole torch checkpoint: {error}") from error
+    if claimed > path.stat().st_size:
+        raise KdbenchError(
+            f"{path} is {path.stat().st_size:,} bytes that would unfold to {claimed:,}, which no torch checkpoint does"
+        )
+
+
+def _refuse_odd(path: Path, state: State) -> None:
+    """Refuse tensors that are no plain arrays of values, each in the file; others may claim any size."""
+    for name, tensor in state.items():
+        plain = tensor.layout is torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+        if not plain or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise KdbenchError(f"{path} holds {name} not as a plain array of values; save it with `.contiguous()`")
 
 
 def _without_common_prefix(state: State) -> State:

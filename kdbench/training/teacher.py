@@ -1,17 +1,17 @@
 """Teachers: their weights at the start of a training and on disk, and loading trained ones frozen."""
 
 import hashlib
-import json
 import logging
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired
 
-import safetensors
 import timm
 import torch
+from pydantic import Field
 from timm.models import PretrainedCfg
 from torch import nn
+from typing_extensions import TypedDict
 
 from kdbench.data.normalise import Normalisation
 from kdbench.errors import KdbenchError
@@ -23,7 +23,20 @@ from kdbench.suites.anymodel import request_of
 from kdbench.suites.schema import Suite
 from kdbench.training.device import Compute
 from kdbench.training.foreign import fit, read_checkpoint
-from kdbench.training.weights import load_weights, weights_sha256
+from kdbench.training.weights import load_weights, read_metadata, weights_sha256
+from kdbench.values import Line, Number, Percent, Sha256, misfit
+
+
+class TeacherMetadata(TypedDict):
+    """What is read of a teacher file's metadata; there is more."""
+
+    sha256: Sha256
+    top1: Percent
+    normalisation: NotRequired[Annotated[list[list[Number]], Field(min_length=2, max_length=2)]]
+    """Mean and standard deviation by channel."""
+    imported_from: NotRequired[dict[str, Line]]
+    started_from: NotRequired[dict[str, Line]]
+    trained_on: NotRequired[Line]
 
 
 def normalisation_of(suite: Suite) -> Normalisation:
@@ -148,13 +161,11 @@ def teacher_metadata(path: Path) -> dict[str, Any]:
     Raises:
         KdbenchError: it is no whole file, or was not written by kdbench.
     """
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = {name: json.loads(text) for name, text in (file.metadata() or {}).items()}
-    except (OSError, ValueError, safetensors.SafetensorError) as error:
-        raise KdbenchError(f"{path} is not a whole safetensors file: {error}") from error
+    metadata = read_metadata(path)
     if not {"sha256", "top1"} <= set(metadata):
         raise KdbenchError(f"{path} was not written by `kdbench teachers`: it tells no accuracy; import it")
+    if problem := misfit(TeacherMetadata, metadata):
+        raise KdbenchError(f"{path} has broken metadata: {problem}; train or import the teacher again")
     return metadata
 
 

@@ -57,6 +57,19 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         raise KdbenchError(f"{path} is not a whole safetensors file: {error}") from error
 
 
+def read_metadata(path: Path) -> dict[str, Any]:
+    """What `save_weights` was given beside the weights; nothing of a file that something else wrote.
+
+    Raises:
+        KdbenchError: no such file, or not a whole one of kdbench's.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return {name: json.loads(text) for name, text in (file.metadata() or {}).items()}
+    except (OSError, ValueError, RecursionError, safetensors.SafetensorError) as error:
+        raise KdbenchError(f"{path} is not a whole safetensors file: {error}") from error
+
+
 def load_weights(path: Path, model: nn.Module) -> None:
     """Load a state dict into `model`, every key of it.
 

@@ -121,6 +121,7 @@ class World:
                 "loss": self.losses(pair, method, seed),
                 "eval_epoch": [EPOCHS],
                 "eval_top1": [top1],
+                "eval_split": "test",
             },
             "seconds": {"setup": 0.5, "group": 30.0},
         }
@@ -142,6 +143,7 @@ class World:
             "status": "done",
             "error": None,
             "environment": ENVIRONMENT,
+            "batch_size": 25,
             "blocks": own.tolist(),
             "control_blocks": control.tolist(),
         }

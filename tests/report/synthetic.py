@@ -34,6 +34,7 @@ PUBLISHED_PAIRS = [
     *("convnext-t:deit-t", "convnext-t:resmlp-s12", "convnext-t:swin-p"),
 ]
 ENVIRONMENT = "env0"
+DATE = "2026-11-23"
 
 Place = tuple[str, str]
 
@@ -184,6 +185,7 @@ def cell_record(plan: Plan, cell: tuple[str, str, int]) -> dict[str, Any]:
         "status": "done",
         "error": None,
         "environment": ENVIRONMENT,
+        "date": DATE,
     }
 
 
@@ -202,7 +204,7 @@ def _write_cell(
         curve[-1] = top1
         record |= {
             "top1": top1,
-            "top5": top1 + 15,
+            "top5": min(top1 + 15, 100.0),
             "best_top1": float(curve.max()),
             "best_epoch": int(epochs[curve.argmax()]),
             "correct": "",
@@ -250,6 +252,7 @@ def _write_throughput(
             "status": "done",
             "error": None,
             "environment": ENVIRONMENT,
+            "date": DATE,
             "batch_size": 64,
             "blocks": own,
             "control_blocks": control,

@@ -97,7 +97,7 @@ def test_hollow_markers_in_the_figures(tmp_path: Path) -> None:
     low, high = gains.axes[0].get_xlim()
     assert low < min(drawn) and max(drawn) < high
     assert [entry.get_text() for entry in gains.legends[0].get_texts()] == ["published", "ours"]
-    assert any("hollow: published (ofa-300ep-224px, best epoch; FBT" in entry.get_text() for entry in gains.texts)
+    assert "hollow: published (ofa-300ep-224px, best epoch; FBT" in gains.caption
     curves = draw_curves(content)
     assert sorted(float(place[0, 1]) for place, _ in hollow(curves)) == [74.01, 78.74, 78.87, 80.49, 80.54, 81.61]
 

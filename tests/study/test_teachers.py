@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kdbench.errors import KdbenchError
 from kdbench.registry import Registry
+from kdbench.study.line import Line
 from kdbench.study.teachers import Expects, TeacherTask, guessing, import_teacher, verify_teacher
 from kdbench.suites.loading import load
 from kdbench.suites.schema import Suite
@@ -152,9 +153,12 @@ def task(short_suite: Callable[..., Path], tmp_path: Path, cpu: Compute) -> Teac
     return TeacherTask(suite, NAME, control, 0, cpu, tmp_path, stored(suite, tmp_path), "kdbench teachers train")
 
 
+LINE = Line(lambda progress: None, lambda text: None)
+
+
 def test_a_training_starts_from_the_file(task: TeacherTask, weights: State, tmp_path: Path) -> None:
     torch.save(weights, tmp_path / "w.pth")
-    replace(task, source=tmp_path / "w.pth").execute(lambda progress: None)
+    replace(task, source=tmp_path / "w.pth").execute(LINE)
     facts = teacher_metadata(task.target)
     assert facts["started_from"]["file"] == "w.pth" and facts["trained_on"] == "fashion-mnist-5k2k"
     assert facts["top1"] == pytest.approx(90.8, abs=1.5), "but for the batch statistics nothing has changed"
@@ -165,5 +169,5 @@ def test_a_training_that_fails_replaces_nothing(task: TeacherTask) -> None:
     task.target.write_bytes(b"what was there")
     recipes = {name: recipe.model_copy(update={"lr": 1e30}) for name, recipe in task.suite.recipes.items()}
     with pytest.raises(KdbenchError, match="non-finite"):
-        replace(task, suite=task.suite.model_copy(update={"recipes": recipes})).execute(lambda progress: None)
+        replace(task, suite=task.suite.model_copy(update={"recipes": recipes})).execute(LINE)
     assert task.target.read_bytes() == b"what was there"

@@ -96,7 +96,7 @@ SHARED = {
     "the teacher's stage 3": lambda pair, teacher, batch: teacher.stages[3].map.relu_().add_(1),
 }
 RANDOM = {
-    "seeded anew": lambda *_: torch.manual_seed(0),
+    "seeded anew": lambda *_: torch.manual_seed(20261123),
     "numpy.random": lambda *_: np.random.rand(),  # noqa: NPY002
     "Python's random": lambda *_: random.random(),
 }

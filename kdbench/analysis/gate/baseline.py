@@ -11,17 +11,29 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import mean, median
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from kdbench.analysis.gate.decision import pooled_p
 from kdbench.analysis.gate.evidence import MACHINE, Evidence, Place, last_losses, machine
 from kdbench.analysis.published import baselines_folder
 from kdbench.analysis.stats import stratified_p
 from kdbench.errors import KdbenchError
-from kdbench.hyperparameters import first_problem
-from kdbench.records import TIMING_PROTOCOL, CellRecord, Role, canonical_json, read_json, write_bytes
+from kdbench.records import TIMING_PROTOCOL, CellRecord, Environment, Role, canonical_json, read_json, write_bytes
+from kdbench.values import (
+    Amount,
+    Count,
+    Line,
+    Name,
+    Number,
+    Percent,
+    Rate,
+    Title,
+    first_problem,
+    misfit,
+    unequal,
+)
 
 SCHEMA = 1
 LEAST_SEEDS = 20
@@ -47,13 +59,13 @@ class BaselineCell(_Strict):
         ratios: images/s over those of the control, by round; empty where not measured.
     """
 
-    pair: str
-    method: str
-    seconds: float | None
-    top1: list[float]
-    losses: dict[str, list[float]]
-    traces: list[dict[str, list[float]]]
-    ratios: list[float]
+    pair: Title
+    method: Name
+    seconds: Amount | None
+    top1: list[Percent]
+    losses: dict[Line, list[Number]]
+    traces: list[dict[Line, list[Number]]]
+    ratios: list[Rate]
 
     @property
     def place(self) -> Place:
@@ -75,18 +87,40 @@ class Baseline(_Strict):
     model_config = ConfigDict(extra="forbid", frozen=True, ignored_types=(cached_property,))
 
     version: Literal[1] = Field(alias="schema")
-    suite: str
-    protocol: str
-    timing_protocol: str
+    suite: Name
+    protocol: Line
+    timing_protocol: Line
     split: Literal["test", "val"]
     provisional: bool
     command: str
-    seeds: list[int]
-    roles: dict[str, Role]
+    seeds: Annotated[list[Count], Field(min_length=1)]
+    roles: dict[Name, Role]
     hyperparameters: dict[str, dict[str, Any]]
-    teachers: dict[str, str]
-    environments: dict[str, dict[str, Any]]
-    cells: list[BaselineCell]
+    teachers: dict[Title, Line]
+    environments: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+    cells: Annotated[list[BaselineCell], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if list(self.roles.values()).count("control") != 1:
+            raise ValueError("not one of the methods is the control")
+        if len(self.by_place) < len(self.cells) or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("a cell or a seed is there twice")
+        for environment in self.environments.values():
+            if problem := misfit(Environment, environment):
+                raise ValueError(f"an environment is broken: {problem}")
+        for cell in self.cells:
+            where = f"{cell.method} on {cell.pair}"
+            if cell.method not in self.roles or cell.pair not in self.teachers:
+                raise ValueError(f"{where}: the method has no role, or the pair no teacher")
+            if cell.method not in self.hyperparameters or (cell.pair, self.control) not in self.by_place:
+                raise ValueError(f"{where}: the hyperparameters or the control are missing")
+            by_seed = {"seeds": self.seeds, "top1": cell.top1, **cell.losses}
+            if problem := unequal(by_seed) or next(filter(None, map(unequal, cell.traces)), None):
+                raise ValueError(f"{where}: {problem}")
+            if len(cell.traces) > len(self.seeds) or any(trace.keys() != cell.losses.keys() for trace in cell.traces):
+                raise ValueError(f"{where}: the traces are not those of the losses")
+        return self
 
     @cached_property
     def by_place(self) -> dict[Place, BaselineCell]:
@@ -179,26 +213,31 @@ def make(evidence: Evidence, provisional: bool) -> Baseline:
             "commit and run into another folder, or accept it with --provisional"
         )
     seconds = _seconds(evidence, places)
-    return Baseline(
-        schema=SCHEMA,
-        suite=manifest["suite"],
-        protocol=manifest["protocol"],
-        timing_protocol=TIMING_PROTOCOL,
-        split=records[0]["split"],
-        provisional=len(seeds) < LEAST_SEEDS or bool(unclean),
-        command=manifest["command"],
-        seeds=seeds,
-        roles={method: manifest["roles"][method] for method in manifest["methods"]},
-        hyperparameters={record["method"]: record["hyperparameters"] for record in records},
-        teachers={record["pair"]: record["teacher"]["sha256"] for record in records},
-        environments=environments,
-        cells=[_cell(evidence, place, seconds.get(place)) for place in places],
-    )
+    try:
+        return Baseline(
+            schema=SCHEMA,
+            suite=manifest["suite"],
+            protocol=manifest["protocol"],
+            timing_protocol=TIMING_PROTOCOL,
+            split=records[0]["split"],
+            provisional=len(seeds) < LEAST_SEEDS or bool(unclean),
+            command=manifest["command"],
+            seeds=seeds,
+            roles={method: manifest["roles"][method] for method in manifest["methods"]},
+            hyperparameters={record["method"]: record["hyperparameters"] for record in records},
+            teachers={record["pair"]: record["teacher"]["sha256"] for record in records},
+            environments=environments,
+            cells=[_cell(evidence, place, seconds.get(place)) for place in places],
+        )
+    except ValidationError as error:
+        raise KdbenchError(f"these results make no baseline: {first_problem(error)}") from error
 
 
 def _cell(evidence: Evidence, place: Place, seconds: float | None) -> BaselineCell:
     done = list(evidence.done(place).values())
     terms = list(last_losses(done[0]))
+    if any(last_losses(record).keys() != set(terms) for record in done):
+        raise KdbenchError(f"{place[1]} on {place[0]} has other loss terms from seed to seed; run into another folder")
     return BaselineCell(
         pair=place[0],
         method=place[1],

@@ -23,6 +23,7 @@ from kdbench.analysis.gate.decision import ACCURACY, FIRST, LOSS, MORE, Shift, d
 from kdbench.analysis.gate.evidence import Evidence, Place, last_losses
 from kdbench.analysis.gate.verdict import Check, Outcome, Verdict
 from kdbench.analysis.stats import median_interval
+from kdbench.errors import one_line
 from kdbench.records import CellRecord
 
 COLLAPSED = 0.5
@@ -76,7 +77,8 @@ def _verdict(evidence: Evidence, baseline: Baseline, place: Place) -> Verdict:
         return replace(verdict, outcome=Outcome.STALE_PROTOCOL, reason=stale)
     for seed, record in sorted(records.items()):
         if record["status"] != "done":
-            reason = f"seed {seed} {record['status']}: {_first_line(record['error'] or '')}"
+            error = (record["error"] or "").partition("\n")[0]
+            reason = f"seed {seed} {record['status']}: {one_line(error)}"
             return replace(verdict, outcome=Outcome.FAILED_CELL, reason=reason)
     absent = [str(seed) for seed in evidence.planned[place] if seed not in records]
     if absent:
@@ -260,12 +262,6 @@ def _finds(cell: BaselineCell) -> float:
         return math.nan
     mean = sum(cell.top1) / n
     return detectable(n) * math.sqrt(sum((value - mean) ** 2 for value in cell.top1) / (n - 1))
-
-
-def _first_line(error: str) -> str:
-    """The first line of an error, without the control characters that a terminal or XML would choke on."""
-    line = error.partition("\n")[0]
-    return "".join(sign if sign.isprintable() else " " for sign in line).strip()
 
 
 def _names(terms: Collection[str]) -> str:

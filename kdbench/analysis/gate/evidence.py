@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from kdbench.consistency import is_planned
 from kdbench.records import CellRecord, Manifest, Results, ThroughputRecord
 
 Place = tuple[str, str]
@@ -52,16 +53,16 @@ def read(results: Results) -> Evidence:
         KdbenchError: no manifest, or a record that cannot be read.
     """
     manifest = results.manifest()
-    keys = {cell["key"] for cell in manifest["cells"]}
-    timed = {measurement["key"] for measurement in manifest["throughput"]}
+    keys = {cell["key"]: cell for cell in manifest["cells"]}
+    timed = {measurement["key"]: measurement for measurement in manifest["throughput"]}
     planned: dict[Place, list[int]] = {}
     for cell in manifest["cells"]:
         planned.setdefault((cell["pair"], cell["method"]), []).append(cell["seed"])
     cells: dict[Place, dict[int, CellRecord]] = {place: {} for place in planned}
     for record in results.cells():
-        if record["key"] in keys:
+        if is_planned(record, keys):
             cells[record["pair"], record["method"]][record["seed"]] = record
-    timings = {(one["pair"], one["method"]): one for one in results.throughput() if one["key"] in timed}
+    timings = {(one["pair"], one["method"]): one for one in results.throughput() if is_planned(one, timed)}
     return Evidence(
         manifest=manifest,
         planned={place: sorted(seeds) for place, seeds in planned.items()},

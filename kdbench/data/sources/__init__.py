@@ -7,6 +7,7 @@ from pathlib import Path
 from kdbench.data.sources import fashion_mnist, folder, readers
 from kdbench.data.sources.cifar import CIFAR10, CIFAR100
 from kdbench.data.sources.fashion_mnist import EMBEDDED
+from kdbench.data.sources.locate import below
 from kdbench.data.sources.sets import DataSet, FileSet, ImageSet
 from kdbench.data.sources.splits import split_holdout, stratified_subset
 from kdbench.errors import unknown_name
@@ -62,7 +63,7 @@ def load(source: str, root: Path) -> DataSet:
     """
     kind, _, rest = source.partition(":")
     if kind == "folder":
-        return folder.read(root / rest)
+        return folder.read(below(root, rest))
     if kind == "reader" and rest:
         return readers.read(rest, root)
     if source not in NAMED:

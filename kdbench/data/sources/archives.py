@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdbench.data.sources.folder import TEST, TRAIN, is_image
+from kdbench.data.sources.locate import below
 from kdbench.data.sources.sets import DataSet, FileSet
 from kdbench.errors import KdbenchError
 
@@ -173,7 +174,7 @@ def _shards(folder: Path, names: tuple[str, ...]) -> tuple[list[Path], str | Non
                 splits = json.loads(info.read_text())["splits"]
                 for name in names:
                     if name in splits:
-                        return [folder / file for file in splits[name]["filenames"]], splits[name].get(
+                        return [below(folder, file) for file in splits[name]["filenames"]], splits[name].get(
                             "alt_label"
                         ) or None
             except (OSError, ValueError, KeyError, TypeError) as error:

@@ -1,6 +1,8 @@
 """CIFAR-10 and CIFAR-100, in any of the forms in which they lie on disks (Krizhevsky 2009)."""
 
+import lzma
 import tarfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from kdbench.data.sources import packs, unpickle
-from kdbench.data.sources.locate import find, missing
+from kdbench.data.sources.locate import find, missing, refuse_bomb
 from kdbench.data.sources.packs import Part
 from kdbench.data.sources.sets import DataSet, ImageSet
 from kdbench.errors import KdbenchError
@@ -81,10 +83,11 @@ class Cifar:
                 # It is compressed as a whole: one pass, for going back means from the start.
                 contents: dict[str, bytes] = {}
                 for member in archive:
-                    name, file = Path(member.name).name, archive.extractfile(member)
+                    name, file = Path(member.name).name, archive.extractfile(member) if member.isfile() else None
                     if file is not None and name in (*self.train, *self.test, self.meta):
+                        refuse_bomb(member.size)
                         contents[name] = file.read()
-        except (OSError, EOFError, tarfile.TarError) as error:
+        except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, tarfile.TarError) as error:
             raise KdbenchError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
         return self._read_pickles(path, contents.__getitem__)
 

@@ -1,12 +1,13 @@
 """Fashion-MNIST: the embedded subset, and the full set in its four IDX files."""
 
 import gzip
+import zlib
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kdbench.data.sources.locate import find, missing
+from kdbench.data.sources.locate import LARGEST, find, missing, refuse_bomb
 from kdbench.data.sources.sets import DataSet, ImageSet
 from kdbench.errors import KdbenchError
 
@@ -31,8 +32,10 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     """An IDX file (the MNIST format), gzipped or not: two zero bytes, type 8 (uint8), rank, sizes, data."""
     raw = path.read_bytes()
     if raw[:2] == b"\x1f\x8b":
-        raw = gzip.decompress(raw)
-    if raw[:3] != b"\0\0\x08":
+        with gzip.open(path) as file:
+            raw = file.read(LARGEST + 1)
+        refuse_bomb(len(raw))
+    if raw[:3] != b"\0\0\x08" or len(raw) < 4:
         raise ValueError("not an IDX file of bytes")
     rank = raw[3]
     shape = np.frombuffer(raw, dtype=">u4", count=rank, offset=4)
@@ -73,9 +76,15 @@ def read(root: Path) -> DataSet:
                 )
             try:
                 arrays.append(read_idx(path))
-            except (OSError, ValueError, EOFError) as error:
+            except (OSError, ValueError, EOFError, zlib.error) as error:
                 raise KdbenchError(f"cannot read {path}: {error}; delete it and get it again") from error
-        splits.append(ImageSet(arrays[0][..., None], arrays[1].astype(np.int64)))
+        images, labels = arrays
+        if images.shape[1:] != (28, 28) or labels.shape != images.shape[:1] or not len(labels) or labels.max() > 9:
+            raise KdbenchError(
+                f"{prefix} of fashion-mnist under {root} has images {images.shape} and labels {labels.shape}, which do "
+                "not belong together; delete them and get them again"
+            )
+        splits.append(ImageSet(images[..., None], labels.astype(np.int64)))
     return DataSet(CLASSES, *splits)
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from kdbench.errors import KdbenchError
+from kdbench.values import inside
 
 
 def find(root: Path, name: str) -> Path | None:
@@ -14,6 +15,32 @@ def find(root: Path, name: str) -> Path | None:
         for path in sorted(root.glob(pattern)):
             return path
     return None
+
+
+def below(root: Path, name: str) -> Path:
+    """What a suite, or a listing in the data folder, calls `name` there; links that lie there are followed.
+
+    Raises:
+        KdbenchError: the name leads out of `root`.
+    """
+    try:
+        return root / inside(name)
+    except ValueError:
+        raise KdbenchError(f"{name} leads out of the data folder {root}; name another one with --data") from None
+
+
+LARGEST = 1 << 30
+"""Bytes that a compressed file may unfold to; CIFAR is 184 million of them."""
+
+
+def refuse_bomb(size: int) -> None:
+    """Refuse what would unfold to `size` bytes, before it fills the memory.
+
+    Raises:
+        ValueError: that is more than any of the data sets here.
+    """
+    if size > LARGEST:
+        raise ValueError(f"it would unfold to {size:,} bytes, no data set read from one file has more than {LARGEST:,}")
 
 
 def missing(what: str, source: str, root: Path, otherwise: str) -> KdbenchError:

@@ -9,7 +9,6 @@ wide and a multiple of that high: its images one below the other. Anything else 
 
 import io
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from kdbench.data.sources.locate import refuse_bomb
 from kdbench.data.sources.sets import DataSet, ImageSet
-from kdbench.errors import KdbenchError
+from kdbench.errors import KdbenchError, one_line
 from kdbench.records import write_bytes
 
 SPLITS = ("train", "test")
@@ -50,7 +50,7 @@ def read_npz(path: Path) -> Part:
     Raises:
         KdbenchError: it is neither, or damaged.
     """
-    with _reading(path), np.load(path, allow_pickle=False) as arrays:
+    with _reading(path), _opened(path) as arrays:
         splits = {}
         for name in SPLITS:
             if f"x_{name}" in arrays:
@@ -138,9 +138,16 @@ def _checked(images: NDArray[np.uint8], labels: NDArray[Any]) -> ImageSet:
     return ImageSet(images, labels.astype(np.int64))
 
 
+def _opened(path: Path) -> Any:
+    with zipfile.ZipFile(path) as archive:
+        refuse_bomb(sum(member.file_size for member in archive.infolist()))
+    return np.load(path, allow_pickle=False)
+
+
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise KdbenchError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    except Exception as error:  # A damaged file fails in any way its bytes lead to.
+        reason = getattr(error, "strerror", None) or one_line(str(error)) or type(error).__name__
+        raise KdbenchError(f"cannot read {path}: {reason}") from error

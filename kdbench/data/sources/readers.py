@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from kdbench.data.sources import archives, folder
 from kdbench.data.sources.folder import TEST, TRAIN
+from kdbench.data.sources.locate import below
 from kdbench.data.sources.sets import DataSet, FileSet
 from kdbench.errors import KdbenchError
 
@@ -49,7 +50,7 @@ def read(name: str, root: Path) -> DataSet:
     if kind.lower() == "hfds":
         return _read_hfds(rest, root)
     if kind.lower() == "wds":
-        return archives.read_webdataset(root / rest)
+        return archives.read_webdataset(below(root, rest))
     if kind.lower() in STREAMS:
         raise KdbenchError(
             f"reader:{name} can only be streamed, and batches are to depend on seed and epoch alone; "
@@ -57,7 +58,8 @@ def read(name: str, root: Path) -> DataSet:
         )
     if kind.lower() == "torch":
         raise KdbenchError(f"reader:{name} reads pickles; use one of kdbench's own sources (`kdbench data list`)")
-    return archives.read_tars(root / name) if archives.holds_tars(root / name) else folder.read(root / name)
+    path = below(root, name)
+    return archives.read_tars(path) if archives.holds_tars(path) else folder.read(path)
 
 
 def _read_hfds(name: str, root: Path) -> DataSet:
@@ -68,7 +70,7 @@ def _read_hfds(name: str, root: Path) -> DataSet:
         raise KdbenchError(f"reader:hfds/... needs another package: pip install datasets ({error})") from error
     from timm.data.readers.reader_hfds import ReaderHfds
 
-    path = str((root / name).resolve()) if (root / name).is_dir() else name
+    path = str(below(root, name).resolve()) if below(root, name).is_dir() else name
     try:
         available = datasets.get_dataset_split_names(path)
         chosen = [next((split for split in names if split in available), None) for names in (TRAIN, TEST)]

@@ -1,30 +1,30 @@
 """Mean ranks with Nemenyi's critical difference (Demsar 2006), where there are enough pairs."""
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from kdbench.analysis.ranking import Ranking
 from kdbench.analysis.stats import ALPHA
 from kdbench.report import text
 from kdbench.report.content import Content
-from kdbench.report.plots.layout import ROW, label_width, panels, rows_of
-from kdbench.report.plots.style import GREY, looks, styled
+from kdbench.report.plots.layout import ROW, Drawing, head, label_width, panels, rows_of, tell
+from kdbench.report.plots.style import GREY, SCREEN, Style, looks, styled
 
 BAR = 0.035
 """Distance of two bars at the right of a panel, as a share of its width."""
 
 
-def draw_critical(content: Content) -> Figure:
+def draw_critical(content: Content, style: Style = SCREEN) -> Drawing:
     """One panel a group with enough pairs, one row a method, best first; a bar joins methods that do not differ."""
     study = content.study
     shown = [ranking for ranking in content.rankings if ranking.meaningful]
     names = [method for ranking in shown for method in ranking.methods]
     rows = max(len(ranking.methods) for ranking in shown)
     note = f"means over seeds ranked on each pair, Friedman and Nemenyi at {ALPHA}, joined: no difference found"
-    with styled():
+    with styled(style):
         figure, axes = panels(
             len(shown),
             (4.2, max(ROW * (rows + 0.4), 0.8)),
+            style=style,
             title="Mean rank by top-1",
             caption=text.caption(study, study.cells, note),
             left=label_width(names),
@@ -39,9 +39,10 @@ def draw_critical(content: Content) -> Figure:
 def _panel(axis: Axes, content: Content, ranking: Ranking) -> None:
     count = len(ranking.methods)
     styles = looks(content.study.methods, content.study.control)
-    axis.set_title(
+    head(
+        axis,
         f"{text.plural(ranking.pairs, f'{ranking.group} pair')}, Friedman p {text.p_value(ranking.p)}, "
-        f"CD {ranking.critical_difference:.2f}"
+        f"CD {ranking.critical_difference:.2f}",
     )
     axis.set_xlabel("mean rank (1 is best)")
     rows_of(axis, list(ranking.methods), labelled=True)
@@ -49,7 +50,8 @@ def _panel(axis: Axes, content: Content, ranking: Ranking) -> None:
     axis.set_xlim(0.8, 0.8 + (count - 0.4) / (1 - BAR * (len(ranking.cliques) + 0.5)))
     axis.set_xticks(range(1, count + 1, 1 + count // 8))
     for y, (method, rank) in enumerate(zip(ranking.methods, ranking.mean_ranks, strict=True)):
-        axis.plot([rank], [y], styles[method].marker, color=styles[method].colour, markersize=5)
+        (mark,) = axis.plot([rank], [y], styles[method].marker, color=styles[method].colour, markersize=5)
+        tell(axis, mark, [f"{method}: mean rank {rank:.2f}"])
     for number, (first, last) in enumerate(reversed(ranking.cliques), start=1):
         x = 1 - BAR * (number - 0.5)
         axis.plot([x, x], [first - 0.2, last + 0.2], color=GREY, linewidth=3, transform=axis.get_yaxis_transform())

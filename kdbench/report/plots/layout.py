@@ -1,21 +1,59 @@
-"""Where panels, legends and captions go, in inches: figures grow with their content, text keeps its size."""
+"""Where panels, legends and captions go, in inches: figures grow with their content, text keeps its size.
+
+All lengths that are handed in are those of the screen style; a smaller style scales them.
+"""
 
 import math
 import textwrap
 from collections.abc import Sequence
+from typing import Any, cast
 
 import matplotlib
+import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
-from kdbench.report.plots.style import GREY
+from kdbench.report.plots.style import GREY, Style
 
 ROW = 0.21
 """Height of one row of a panel that has a method a row."""
 CHARACTER = 0.072
 """Width of a character at the size of labels, generous."""
 _GAP_X, _TITLE, _TOP, _TICKS, _LABEL, _LINE, _Y_LABEL = 0.3, 0.25, 0.55, 0.24, 0.18, 0.15, 0.4
+_UNFRAMED_TOP = 0.42
+"""Above the panels of a figure without a title."""
+_HEAD = 0.27
+"""Of these, what the title takes."""
+_LEAST = 1.4
+"""Width of a panel below which a figure gets fewer columns, or the next larger width."""
+
+
+class Drawing(Figure):
+    """A figure that also knows what its marks say to who points at them.
+
+    Attributes:
+        style: its own.
+        caption: what stands under it, whether it is in the figure or not.
+        tips: by the id of an artist, what each of its marks says, in the order in which they are drawn.
+        head, foot: inches at the top and at the bottom that hold title and caption alone.
+    """
+
+    def __init__(self, size: tuple[float, float], style: Style) -> None:
+        super().__init__(figsize=size)
+        self.style = style
+        self.tips: dict[str, list[str]] = {}
+        self.caption = ""
+        self.head = self.foot = 0.0
+
+
+def tell(axis: Axes, artist: Artist, tips: Sequence[str]) -> None:
+    """Remember what each mark of the artist says."""
+    drawing = cast(Drawing, axis.figure)
+    name = f"tips-{len(drawing.tips)}"
+    artist.set_gid(name)
+    drawing.tips[name] = list(tips)
 
 
 def label_width(labels: Sequence[str]) -> float:
@@ -32,47 +70,87 @@ def panels(
     count: int,
     size: tuple[float, float],
     *,
+    style: Style,
     title: str,
     caption: str,
     left: float,
     right: float = 0.15,
     gap_x: float = _GAP_X,
     x_labels: bool = False,
-) -> tuple[Figure, list[Axes]]:
+    below: float = 0.0,
+    least: float = _LEAST,
+) -> tuple[Drawing, list[Axes]]:
     """A figure of `count` panels in rows of up to four, with its title above and the caption below.
 
     Args:
         count: panels.
-        size: width and height of a panel.
+        size: width and height of a panel; a style of given widths has a width of its own.
+        style: how large it is.
         title: above all, at the left.
         caption: below all, wrapped to the width.
         left: room for the labels of the first column.
         right: room for a legend beside the panels.
         gap_x: room between columns.
         x_labels: whether panels get a label below their ticks.
+        below: room for long labels of the ticks.
+        least: width of a panel, where the style may choose it.
     """
-    columns = count if count <= 3 else math.ceil(count / math.ceil(count / 4))
-    rows = math.ceil(count / columns)
-    width = left + columns * size[0] + (columns - 1) * gap_x + right
-    lines = textwrap.wrap(caption, max(40, int((width - 0.2) / (0.82 * CHARACTER))))
-    below = _TICKS + (_LABEL if x_labels else 0.0)
-    gap_y = below + _TITLE + 0.05
-    bottom = below + _LINE * len(lines) + 0.15
-    height = _TOP + rows * size[1] + (rows - 1) * gap_y + bottom
-    figure = Figure(figsize=(width, height))
+    scale = style.scale
+    left, right, gap_x = scale * left, scale * right, scale * gap_x
+    columns, wide = _columns(count, scale * size[0], left + right, gap_x, style, scale * least)
+    high, rows = scale * size[1], math.ceil(count / columns)
+    width = left + columns * wide + (columns - 1) * gap_x + right
+    if style.framed:
+        width = max(width, 0.2 + 1.25 * CHARACTER * len(title))
+    lines = textwrap.wrap(caption, max(40, int((width - 0.2) / (0.82 * CHARACTER)))) if style.framed else []
+    ticks = scale * (_TICKS + (_LABEL if x_labels else 0.0) + below)
+    gap_y = ticks + scale * (_TITLE + 0.05)
+    top = _TOP if style.framed else scale * _UNFRAMED_TOP
+    foot = _LINE * len(lines) + 0.05
+    height = top + rows * high + (rows - 1) * gap_y + ticks + foot + 0.1
+    figure = Drawing((width, height), style)
     axes = []
     for i in range(count):
         row, column = divmod(i, columns)
-        x = left + column * (size[0] + gap_x)
-        y = height - _TOP - size[1] - row * (size[1] + gap_y)
-        axis = figure.add_axes((x / width, y / height, size[0] / width, size[1] / height))
+        x = left + column * (wide + gap_x)
+        y = height - top - high - row * (high + gap_y)
+        axis = figure.add_axes((x / width, y / height, wide / width, high / height))
         # Fixed places: to lay out labels beside the ticks matplotlib measures every tick once more.
-        axis.xaxis.set_label_coords(0.5, -_TICKS / size[1])
-        axis.yaxis.set_label_coords(-_Y_LABEL / size[0], 0.5)
+        axis.xaxis.set_label_coords(0.5, -scale * (_TICKS + below) / high)
+        axis.yaxis.set_label_coords(-scale * _Y_LABEL / wide, 0.5)
         axes.append(axis)
-    figure.text(0.1 / width, 1 - 0.1 / height, title, va="top", fontsize=10, fontweight="bold")
-    figure.text(0.1 / width, 0.07 / height, "\n".join(lines), va="bottom", fontsize=7, color=GREY)
+    if style.framed:
+        head = figure.text(0.1 / width, 1 - 0.1 / height, title, va="top", fontsize="large", fontweight="bold")
+        words = "\n".join(lines)
+        under = figure.text(0.1 / width, 0.07 / height, words, va="bottom", fontsize="small", color=GREY)
+        head.set_gid("title")
+        under.set_gid("caption")
+        figure.head, figure.foot = _HEAD, foot
+    figure.caption = caption
     return figure, axes
+
+
+def _columns(count: int, width: float, beside: float, gap: float, style: Style, least: float) -> tuple[int, float]:
+    """Panels in a row, and the width of each."""
+    most = count if count <= 3 else math.ceil(count / math.ceil(count / 4))
+    if not style.widths:
+        return most, width
+    fitting = [
+        (columns, (whole - beside - (columns - 1) * gap) / columns)
+        for whole in style.widths
+        for columns in range(most, 0, -1)
+        # A narrow figure is for what fits beside each other; more panels get the whole width.
+        if columns == most or whole == style.widths[-1]
+    ]
+    return next(((columns, room) for columns, room in fitting if room >= least), (1, max(least, fitting[-1][1])))
+
+
+def head(axis: Axes, words: str) -> None:
+    """The title of a panel, smaller where it is longer than the panel is wide."""
+    drawing = cast(Drawing, axis.figure)
+    room = axis.get_position().width * drawing.get_figwidth() / (1.05 * CHARACTER * drawing.style.scale)
+    size = float(matplotlib.rcParams["axes.titlesize"]) * min(1.0, room / max(1, len(words)))
+    axis.set_title(words, fontsize=max(4.5, size))
 
 
 def first_in_row(axes: Sequence[Axes]) -> list[Axes]:
@@ -81,17 +159,19 @@ def first_in_row(axes: Sequence[Axes]) -> list[Axes]:
     return [axis for axis in axes if axis.get_position().x0 == left]
 
 
-def legend_right(figure: Figure, handles: Sequence[Artist], labels: Sequence[str], right: float) -> None:
+def legend_right(figure: Drawing, handles: Sequence[Any], labels: Sequence[str], right: float) -> None:
     """The legend in the room that `panels` left at the right, from the top down."""
     width, height = figure.get_size_inches()
-    anchor = (1 - (right - 0.1) / width, 1 - (_TOP - 0.08) / height)
+    scale, top = figure.style.scale, _TOP if figure.style.framed else figure.style.scale * _UNFRAMED_TOP
+    anchor = (1 - scale * (right - 0.1) / width, 1 - (top - 0.08) / height)
     figure.legend(handles, labels, loc="upper left", bbox_to_anchor=anchor, borderaxespad=0, handlelength=2.4)
 
 
-def legend_above(figure: Figure, handles: Sequence[Artist], labels: Sequence[str]) -> None:
+def legend_above(figure: Drawing, handles: Sequence[Artist], labels: Sequence[str]) -> None:
     """The legend at the right of the title, in one line."""
     width, height = figure.get_size_inches()
     anchor = (1 - 0.1 / width, 1 - 0.07 / height)
+    figure.head = 0.0
     figure.legend(handles, labels, loc="upper right", bbox_to_anchor=anchor, borderaxespad=0, ncols=len(labels))
 
 
@@ -110,3 +190,21 @@ def rows_of(axis: Axes, labels: Sequence[str], labelled: bool) -> None:
         linewidth=matplotlib.rcParams["grid.linewidth"],
         zorder=0.5,
     )
+
+
+def spaced(places: Sequence[float], least: float, low: float, high: float) -> NDArray[np.float64]:
+    """The `places` moved apart to be `least` from each other, in the same order and no farther than it takes."""
+    order = np.argsort(places, kind="stable")
+    steps = least * np.arange(len(places))
+    # Isotonic regression of what is left without the steps: neighbours that would cross share their mean.
+    blocks: list[tuple[float, int]] = []
+    for value in np.asarray(places, dtype=float)[order] - steps:
+        blocks.append((float(value), 1))
+        while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
+            (a, m), (b, n) = blocks[-2:]
+            blocks[-2:] = [((a * m + b * n) / (m + n), m + n)]
+    moved = np.concatenate([np.full(number, value) for value, number in blocks]) if blocks else np.empty(0)
+    room = max(low, high - least * (len(places) - 1))
+    found = np.empty(len(places))
+    found[order] = np.clip(moved, low, room) + steps
+    return found

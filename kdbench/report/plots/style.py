@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -12,19 +13,21 @@ from matplotlib.figure import Figure
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
 
-Format = Literal["png", "svg"]
+Format = Literal["svg", "png", "pdf"]
 Line = Literal["-", "--", ":", "-."]
-FORMATS: tuple[Format, ...] = ("png", "svg")
 DPI = 150
 
 SETTINGS: "dict[RcKeyType, Any]" = {
     "font.family": "DejaVu Sans",
     "font.size": 8,
+    "text.color": "#222222",
+    "text.parse_math": False,  # names and errors are free text, dollars are dollars
     "axes.titlesize": 8.5,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
     "axes.titley": 1.0,  # looking for room above the ticks costs a sixth of a report
     "axes.labelsize": 8,
+    "axes.labelcolor": "#222222",
     "axes.edgecolor": "#888888",
     "axes.linewidth": 0.6,
     "axes.spines.top": False,
@@ -41,11 +44,37 @@ SETTINGS: "dict[RcKeyType, Any]" = {
     "ytick.major.size": 2.5,
     "legend.frameon": False,
     "legend.fontsize": 8,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
     "lines.linewidth": 1.3,
     "figure.facecolor": "white",
     "svg.hashsalt": "kdbench",
     "svg.fonttype": "path",
+    "pdf.fonttype": 42,  # journals refuse type 3
 }
+
+
+@dataclass(frozen=True)
+class Style:
+    """How large figures are.
+
+    Attributes:
+        scale: of all texts and of the room they take.
+        widths: inches that a figure may be wide, narrow ones first; none where it grows with its content.
+        framed: whether title and caption are in the figure, or are left to the text around it.
+    """
+
+    scale: float
+    widths: tuple[float, ...]
+    framed: bool
+
+
+STYLES = {
+    "screen": Style(1.0, (), framed=True),
+    # Text of 7 points at the width of a column and of two, as conferences with two columns have them.
+    "paper": Style(7 / 8, (3.25, 6.75), framed=False),
+}
+SCREEN = STYLES["screen"]
 GREY = "#777777"
 """Of captions, reference lines and what stands where a value is missing."""
 
@@ -54,6 +83,13 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 _LINES: tuple[Line, ...] = ("-", "--", ":", "-.")
 PHASE_COLOURS = ("#BBBBBB", "#56B4E9", "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#882255")
+
+DARK = {
+    **{"#ffffff": "#14171c", "#222222": "#e4e6ea", "#555555": "#a9afb8", "#777777": "#a0a6b0", "#888888": "#79808b"},
+    **{"#e4e4e4": "#2c323b", "#bbbbbb": "#666d78", "#444444": "#c4c9d1", "#eeeeee": "#242a33"},
+    **{"#0072b2": "#3583c8", "#d55e00": "#f08a3c", "#009e73": "#2fc79a", "#882255": "#d16a9c", "#cc79a7": "#e39cc4"},
+}
+"""What a colour of a figure is on a dark page, where it would not do."""
 
 
 class Look(NamedTuple):
@@ -85,19 +121,26 @@ def hollow(marker: str, colour: str) -> dict[str, Any]:
 
 
 @contextmanager
-def styled() -> Iterator[None]:
+def styled(style: Style) -> Iterator[None]:
     """Matplotlib's settings for a figure; drawing and rendering both happen inside."""
+    sizes: dict[RcKeyType, Any] = {
+        name: SETTINGS[name] * style.scale for name in SETTINGS if name.endswith("size") and "major" not in name
+    }
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(SETTINGS)
+        matplotlib.rcParams.update(SETTINGS | sizes)
         yield
 
 
-def render(figure: Figure, suffix: Format) -> bytes:
+def render(figure: Figure, suffix: Format, style: Style = SCREEN) -> bytes:
     """The figure as a file, without a date or a version of matplotlib in it."""
     canvas = FigureCanvasAgg(figure)
     buffer = BytesIO()
-    metadata = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}[suffix]
-    with styled():
+    metadata = {
+        "png": {"Software": None},
+        "svg": {"Date": None, "Creator": None},
+        "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    }[suffix]
+    with styled(style):
         canvas.print_figure(buffer, format=suffix, dpi=DPI, facecolor="white", metadata=metadata)
     return buffer.getvalue()

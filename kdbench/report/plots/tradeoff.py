@@ -4,18 +4,17 @@ import math
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from kdbench.analysis.frames import Group
 from kdbench.analysis.stats import pareto_front
 from kdbench.report import text
 from kdbench.report.content import Content
-from kdbench.report.plots.layout import ROW, label_width, legend_right, panels
-from kdbench.report.plots.style import GREY, Look, looks, styled
+from kdbench.report.plots.layout import ROW, Drawing, head, label_width, legend_right, panels, tell
+from kdbench.report.plots.style import GREY, SCREEN, Look, Style, looks, styled
 
 
-def draw_tradeoff(content: Content) -> Figure:
+def draw_tradeoff(content: Content, style: Style = SCREEN) -> Drawing:
     """One panel a group of pairs, one point a method; methods without an average are named in the caption."""
     study = content.study
     styles = looks(study.methods, study.control)
@@ -30,10 +29,11 @@ def draw_tradeoff(content: Content) -> Figure:
         if (left := [method for method in study.methods if method not in methods])
     ]
     right = label_width(study.methods) + 0.5
-    with styled():
+    with styled(style):
         figure, axes = panels(
             len(study.groups),
             (3.9, max(3.2, ROW * len(study.methods) - 0.2)),
+            style=style,
             title=f"Gain over {study.control} against training throughput",
             caption=" · ".join([text.caption(study, study.throughput, noise), *absent]),
             left=0.6,
@@ -42,7 +42,7 @@ def draw_tradeoff(content: Content) -> Figure:
             gap_x=0.6,
         )
         for axis, (group, pairs) in zip(axes, study.groups.items(), strict=True):
-            axis.set_title(f"mean over {text.plural(len(pairs), f'{group} pair')}")
+            head(axis, f"mean over {text.plural(len(pairs), f'{group} pair')}")
             axis.set_xlabel(f"training images/s relative to {study.control}")
             axis.set_ylabel("gain in points of top-1")
             _panel(axis, content, group, shown[group], styles)
@@ -66,13 +66,19 @@ def _panel(axis: Axes, content: Content, group: Group, methods: list[str], style
     points = np.array([_point(content, group, method) for method in methods]).reshape(-1, 2)
     axis.axhline(0, color=GREY, linewidth=0.7)
     axis.axvline(1, color=GREY, linewidth=0.7)
-    front = points[pareto_front(points[:, 0], points[:, 1])]
+    best = pareto_front(points[:, 0], points[:, 1])
+    front = points[best]
     front = front[front[:, 0].argsort()]
     axis.plot(front[:, 0], front[:, 1], color="#BBBBBB", drawstyle="steps-pre", linewidth=2.5)
     for method, (speed, gain) in zip(methods, points, strict=True):
         look, interval = styles[method], content.group_gains[group, method].gain
         axis.plot([speed, speed], [interval.low, interval.high], color=look.colour, linewidth=1, alpha=0.7)
-        axis.plot(
-            [speed], [gain], look.marker, color=look.colour, markersize=7, markeredgecolor="white", markeredgewidth=0.5
-        )
+        edge = {"markeredgecolor": "white", "markeredgewidth": 0.5}
+        (mark,) = axis.plot([speed], [gain], look.marker, color=look.colour, markersize=7, **edge)
+        tell(axis, mark, [f"{method}: {text.difference(interval)} points at {text.ratio(speed)} the images/s"])
+    for method, place in zip(np.array(methods)[best].tolist(), points[best], strict=True):
+        # With many methods the legend is far. The room above and to the right of a front is empty.
+        if method != content.study.control:
+            near = {"textcoords": "offset points", "xytext": (5, 5), "fontsize": "small"}
+            axis.annotate(method, tuple(place), color=styles[method].colour, **near)
     axis.margins(0.08)

@@ -1,0 +1,1 @@
+"""report.html: one file that needs neither network nor files beside it."""

@@ -1,0 +1,125 @@
+"""What values in a file may be.
+
+Suites, records, baselines and tuned files come from other people and other machines. What they hold ends up in sums,
+tables, paths and on terminals, so names and numbers are looked at where they are read, and nowhere else.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+
+from kdbench.errors import one_line
+
+LONGEST_NAME = 120
+"""Bytes: the names of two models make a file name, of which file systems take 255."""
+LARGEST = 2**53
+"""Whole numbers up to here survive a float; nothing that is counted comes near."""
+SHOWN = 60
+"""Characters of a wrong value that a message shows."""
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("has a character that cannot be printed")
+    return text
+
+
+def shown_name(name: str, longest: int = LONGEST_NAME) -> str:
+    """`name`, which is shown, and becomes a file's by `kdbench.records.slug`.
+
+    Raises:
+        ValueError: it may not, with the reason.
+    """
+    if not _printable(name).strip():
+        raise ValueError("is empty")
+    if len(name.encode()) > longest:
+        raise ValueError(f"has more than {longest} bytes")
+    return name
+
+
+def _pair(name: str) -> str:
+    return shown_name(name, 2 * LONGEST_NAME + 1)
+
+
+def plain_name(name: str) -> str:
+    """`name`, which may become a part of a path and of a command line.
+
+    Raises:
+        ValueError: it may not, with the reason.
+    """
+    for sign in "/\\:":
+        if sign in shown_name(name):
+            raise ValueError(f"has a {sign!r}")
+    if name[0] in ".-" or name != name.strip():
+        raise ValueError("begins with a dot, a dash or a blank, or ends with a blank")
+    return name
+
+
+def inside(path: str) -> str:
+    """`path`, which stays below the folder that it is relative to.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if Path(path).is_absolute() or ".." in Path(path).parts or "\0" in path:
+        raise ValueError("leads out of its folder")
+    return path
+
+
+Line = Annotated[str, AfterValidator(_printable)]
+"""One line of text."""
+Title = Annotated[str, AfterValidator(_pair)]
+"""The name of a pair, or of a model with its overrides."""
+Name = Annotated[str, AfterValidator(plain_name)]
+"""A name that may be a part of a path as it is."""
+Inside = Annotated[str, AfterValidator(inside)]
+"""The path of a file in the folder that speaks of it."""
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Percent = Annotated[float, Field(ge=0, le=100)]
+Count = Annotated[int, Field(ge=0, le=LARGEST)]
+
+
+def misfit(kind: Any, value: Any) -> str | None:
+    """Why a value read from JSON is not of the type `kind` (a TypedDict, say); None where it is."""
+    try:
+        _adapter(kind).validate_python(value, strict=True)
+    except ValidationError as error:
+        return first_problem(error)
+    return None
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first problem of a pydantic error in one line: where, what is wrong, what was given."""
+    problem = error.errors()[0]
+    where = ".".join(one_line(str(part)) for part in problem["loc"] if part != "[key]")
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key '{_short(where)}'"
+    if problem["type"] == "missing":
+        return f"'{_short(where)}' is missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    if not where:
+        return message
+    return f"'{_short(where)}': {message[:1].lower()}{message[1:]}, got {_short(repr(problem.get('input')))}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+
+
+def unequal(lists: Mapping[str, Sequence[Any]]) -> str | None:
+    """Why `lists` do not belong together: they are not of one length; None where they are."""
+    lengths = {name: len(values) for name, values in lists.items()}
+    if len(set(lengths.values())) <= 1:
+        return None
+    return ", ".join(f"{name} has {length} values" for name, length in lengths.items())

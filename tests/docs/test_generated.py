@@ -1,0 +1,59 @@
+"""What the docs hold that was made from the code or from records is what would be made now."""
+
+import html
+import importlib.util
+import re
+from types import ModuleType
+
+import pytest
+
+from kdbench.cli import reference
+from tests.docs.commands import ROOT
+
+DOCS = ROOT / "docs"
+
+
+def tool(name: str) -> ModuleType:
+    """A script of docs/tools."""
+    spec = importlib.util.spec_from_file_location(name, DOCS / "tools" / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_command_line() -> None:
+    assert (DOCS / "cli.md").read_text() == reference.page(), "python -m kdbench.cli.reference docs/cli.md"
+
+
+@pytest.mark.parametrize("columns", ["40", "200"])
+def test_the_command_line_is_that_of_any_terminal(monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setenv("KDBENCH_DATA", "elsewhere")
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    assert reference.page() == (DOCS / "cli.md").read_text()
+
+
+def test_the_picture_of_the_house() -> None:
+    """Rooms and arrows are those of the code; the picture itself is Graphviz's."""
+    house = tool("house")
+    downward, against = house.drawn(house.imports())
+    titles = [
+        html.unescape(text) for text in re.findall("<title>(.*?)</title>", (DOCS / "assets/house.svg").read_text())
+    ]
+    arrows = {tuple(title.split("->")) for title in titles if "->" in title}
+    assert arrows == {*downward.edges, *against}, "python docs/tools/house.py docs/assets/house.svg"
+    assert {title for title in titles if "->" not in title} - {"house"} == set(downward)
+    # What the pages about it say.
+    assert against == [("kdbench.models", "kdbench.data")]
+    imports = house.imports()
+    assert set(imports["kdbench_methods"]) <= {"kdbench.method", "kdbench.records"}
+    assert not {"kdbench.training", "kdbench.study", "kdbench.models"} & {
+        imported for room in ("kdbench.analysis", "kdbench.report") for imported in imports[room]
+    }
+
+
+def test_what_was_measured() -> None:
+    text = (DOCS / "measuring.md").read_text()
+    assert tool("measured").page(text) == text, "python docs/tools/measured.py docs/measuring.md"
+    assert text.count("| protocol |") == 1

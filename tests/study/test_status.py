@@ -1,0 +1,84 @@
+"""`kdbench status` and `kdbench clean`: what a results folder tells of its run."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kdbench.records import Results, write_json
+from kdbench.study.claims import claimed
+from kdbench.study.unfinished import path_of, taken
+from tests.command import kdbench
+
+REFERENCE = Path("results/reference/proxy")
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Results:
+    """The reference run with a cell that is running, one that was interrupted, one to do and one that failed."""
+    shutil.copytree(REFERENCE, tmp_path / "results")
+    return Results(tmp_path / "results")
+
+
+def places(results: Results) -> Iterator[tuple[str, str, int, str]]:
+    for cell in results.manifest()["cells"]:
+        yield cell["pair"], cell["method"], cell["seed"], cell["key"]
+
+
+def test_every_planned_cell_has_a_standing(results: Results) -> None:
+    running, begun, to_do, failed = list(places(results))[:4]
+    for place in (running, begun, to_do):
+        results.cell_path(*place).unlink()
+    path_of(results, begun, (3, 7)).parent.mkdir(parents=True, exist_ok=True)
+    path_of(results, begun, (3, 7)).write_bytes(b"")
+    record = json.loads(results.cell_path(*failed).read_text()) | {"status": "oom", "error": "no memory\nat line 3"}
+    write_json(results.cell_path(*failed), record)
+    with claimed([results.lock_path(*running)]):
+        done = kdbench("status", results.folder, "--json")
+        assert done.returncode == 2
+        assert kdbench("clean", results.folder).returncode == 3, "a run is at work"
+    found = json.loads(done.stdout)
+    count = len(results.manifest()["cells"])
+    assert found["cells"] == {"done": count - 4, "running": 1, "begun": 1, "to do": 1, "oom": 1}
+    assert sum(sum(pair.values()) for pair in found["pairs"].values()) == count
+    assert found["errors"] == {"no memory": 1}
+    shown = kdbench("status", results.folder, COLUMNS="80").stdout
+    assert f"nothing runs; this goes on: {results.manifest()['command']}" in shown
+    assert "1 x no memory" in shown
+
+
+def test_a_whole_run_needs_nothing(results: Results) -> None:
+    done = kdbench("status", results.folder)
+    assert done.returncode == 0 and "nothing runs" not in done.stdout
+    assert "there is nothing to remove" in kdbench("clean", results.folder).stdout
+
+
+def test_leftovers_are_listed_and_removed(results: Results) -> None:
+    finished, other = list(places(results))[:2]
+    results.cell_path(*other).unlink()
+    kept = path_of(results, other, (1, 0))
+    part = results.folder / "cells" / ".xyz.part"
+    stale = [path_of(results, finished, (2, 1)), results.lock_path(*finished), part]
+    stale.append(results.checkpoint_path(*other))
+    for path in (kept, *stale):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"1234")
+    before = sorted(results.folder.rglob("*"))
+    listed = kdbench("clean", results.folder)
+    assert sorted(results.folder.rglob("*")) == before, "nothing is removed without being asked"
+    assert "4 files, 0.0 MB can go; --delete removes them" in listed.stdout
+    removed = json.loads(kdbench("clean", results.folder, "--delete", "--json").stdout)
+    assert {row["file"] for row in removed["files"]} == set(map(str, stale))
+    assert sorted(set(before) - set(results.folder.rglob("*"))) == sorted(stale)
+    assert taken(results, other) == {(1, 0): kept}
+
+
+def test_what_was_not_planned_goes_when_asked_for(results: Results) -> None:
+    manifest = results.manifest()
+    gone = [cell for cell in manifest["cells"] if cell["method"] == "ofa"]
+    write_json(results.manifest_path, {**manifest, "cells": [c for c in manifest["cells"] if c["method"] != "ofa"]})
+    assert "there is nothing to remove" in kdbench("clean", results.folder).stdout
+    assert f"{len(gone)} files" in kdbench("clean", results.folder, "--unplanned", "--delete").stdout
+    assert {cell["method"] for cell in results.cells()} == set(manifest["methods"]) - {"ofa"}
