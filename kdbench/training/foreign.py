@@ -9,7 +9,6 @@ import pickle
 import re
 import sys
 import warnings
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from timm.models import clean_state_dict
 from torch import Tensor, nn
 
 from kdbench.errors import KdbenchError
-from kdbench.training.weights import read_safetensors, refuse_not_finite
+from kdbench.training.weights import read_safetensors, refuse_bomb, refuse_not_finite
 
 State = dict[str, Tensor]
 
@@ -124,7 +123,7 @@ def fit(checkpoint: Checkpoint, model: nn.Module, headless: bool = False) -> Fit
 
 def _read_torch(path: Path) -> Any:
     """What `torch.save` wrote, as long as that is tensors and plain values."""
-    _refuse_bomb(path)
+    refuse_bomb(path)
     try:
         # Training scripts store their options beside the weights; a namespace of plain values runs nothing.
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
@@ -142,21 +141,6 @@ def _read_torch(path: Path) -> Any:
     except Exception as error:  # A damaged file fails in any way its bytes lead to.
         reason = str(error).partition(". ")[0].partition("\n")[0] or type(error).__name__
     raise KdbenchError(f"{path} is neither a whole safetensors file nor a whole torch checkpoint: {reason}")
-
-
-def _refuse_bomb(path: Path) -> None:
-    """Refuse an archive that says it holds more than the file has room for; `torch.save` compresses nothing."""
-    if not zipfile.is_zipfile(path):
-        return
-    try:
-        with zipfile.ZipFile(path) as archive:
-            claimed = sum(member.file_size for member in archive.infolist())
-    except (OSError, ValueError, RuntimeError, NotImplementedError, zipfile.BadZipFile) as error:
-        raise KdbenchError(f"{path} is no whole torch checkpoint: {error}") from error
-    if claimed > path.stat().st_size:
-        raise KdbenchError(
-            f"{path} is {path.stat().st_size:,} bytes that would unfold to {claimed:,}, which no torch checkpoint does"
-        )
 
 
 def _refuse_odd(path: Path, state: State) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,24 @@ def read_metadata(path: Path) -> dict[str, Any]:
             return {name: json.loads(text) for name, text in (file.metadata() or {}).items()}
     except (OSError, ValueError, RecursionError, safetensors.SafetensorError) as error:
         raise KdbenchError(f"{path} is not a whole safetensors file: {error}") from error
+
+
+def refuse_bomb(path: Path) -> None:
+    """Refuse an archive that says it holds more than the file has room for; `torch.save` compresses nothing.
+
+    Raises:
+        KdbenchError: it does, or is damaged.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            claimed = sum(member.file_size for member in archive.infolist())
+    except (OSError, ValueError, RuntimeError, NotImplementedError, zipfile.BadZipFile) as error:
+        raise KdbenchError(f"{path} is no whole torch checkpoint: {error}") from error
+    size = path.stat().st_size
+    if claimed > size:
+        raise KdbenchError(f"{path} is {size:,} bytes that would unfold to {claimed:,}, as no torch checkpoint does")
 
 
 def load_weights(path: Path, model: nn.Module) -> None:
