@@ -199,7 +199,7 @@ def _first_difference(own: State, names: dict[str, str], given: State, classifie
     """The first tensor whose shape is not that of the one it is matched with (`names`: ours to theirs)."""
     for name, theirs in names.items():
         skip = 1 if name in classifier else 0
-        if own[name].shape[skip:] != given[theirs].shape[skip:]:
+        if own[name].ndim != given[theirs].ndim or own[name].shape[skip:] != given[theirs].shape[skip:]:
             place = name if name == theirs else f"{theirs} in place of {name}"
             return f"{place} is {tuple(given[theirs].shape)}, not {tuple(own[name].shape)}"
     return None
