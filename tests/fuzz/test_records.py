@@ -58,7 +58,7 @@ def _broken_json(content: bytes | None) -> bool:
         return True
 
 
-@drawn(60)
+@drawn(40)
 @given(data=st.data())
 def test_reports(study: Path, data: st.DataObject) -> None:
     path = data.draw(st.sampled_from(_json_files(study)))
