@@ -421,9 +421,9 @@ def _files(folder: Path, depth: int) -> Iterator[Path]:
     """
     try:
         paths = sorted(folder.iterdir())
-    except FileNotFoundError:
-        return
     except OSError as error:
+        if not folder.exists():
+            return
         raise KdbenchError(f"cannot list {folder}: {error.strerror or error}; move it away and run again") from error
     for path in paths:
         if depth and (path.suffix == ".json" or path.is_dir()):

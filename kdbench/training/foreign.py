@@ -4,11 +4,9 @@ Published weights come as safetensors or `torch.save` files, wrapped by training
 versions or under the parameter names of another code base. Nothing but tensors is ever unpickled.
 """
 
-import argparse
 import pickle
 import re
 import sys
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +17,7 @@ from timm.models import clean_state_dict
 from torch import Tensor, nn
 
 from kdbench.errors import KdbenchError
-from kdbench.training.weights import read_safetensors, refuse_bomb, refuse_not_finite
+from kdbench.training.weights import read_safetensors, refuse_not_finite, unpickled
 
 State = dict[str, Tensor]
 
@@ -123,13 +121,10 @@ def fit(checkpoint: Checkpoint, model: nn.Module, headless: bool = False) -> Fit
 
 def _read_torch(path: Path) -> Any:
     """What `torch.save` wrote, as long as that is tensors and plain values."""
-    refuse_bomb(path)
     try:
-        # Training scripts store their options beside the weights; a namespace of plain values runs nothing.
-        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
-            # That a file is odd, torch warns of; that it cannot be read, we tell.
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
+        return unpickled(path)
+    except KdbenchError:
+        raise
     except pickle.UnpicklingError as error:
         blocked = re.search(r"GLOBAL ([\w.]+)", str(error))
         if blocked:

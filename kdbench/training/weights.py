@@ -1,7 +1,9 @@
 """Weights on disk: safetensors with timm's own keys and a few lines of metadata; no pickle is ever read."""
 
+import argparse
 import hashlib
 import json
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -87,6 +89,21 @@ def refuse_bomb(path: Path) -> None:
     size = path.stat().st_size
     if claimed > size:
         raise KdbenchError(f"{path} is {size:,} bytes that would unfold to {claimed:,}, as no torch checkpoint does")
+
+
+def unpickled(path: Path) -> Any:
+    """What `torch.save` wrote, as long as that is tensors and plain values: no code in it is run.
+
+    Raises:
+        KdbenchError: it would unfold beyond the file.
+        Exception: any other, where the file is damaged or holds more.
+    """
+    refuse_bomb(path)
+    # Training scripts store their options beside the weights; a namespace of plain values runs nothing.
+    with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+        # That a file is odd, torch warns of; that it cannot be read, its reader tells.
+        warnings.simplefilter("ignore")
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def load_weights(path: Path, model: nn.Module) -> None:
