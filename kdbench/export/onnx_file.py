@@ -46,8 +46,9 @@ def write_onnx(student: Student, folder: Path) -> float:
                 external_data=False,
                 verbose=False,
             )
-    except torch.onnx.errors.OnnxExporterError as error:
-        reason = str(error).partition("\n")[0]
+    except torch.onnx.OnnxExporterError as error:
+        # Its own text is advice on torch's exporter.
+        reason = str(error.__cause__ or error).partition("\n")[0]
         raise KdbenchError(f"torch cannot export {student.facts['timm']} to ONNX: {reason}") from error
     written = onnx.load(path)
     onnx.helper.set_model_props(written, {"kdbench": json.dumps(student.origin)})

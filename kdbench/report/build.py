@@ -24,9 +24,11 @@ USUAL: dict[StyleName, tuple[Format, ...]] = {"screen": ("md", "html", "csv"), "
 """What is written where nothing else is asked for."""
 FOLDERS: dict[StyleName, str] = {"screen": "figures", "paper": "paper"}
 
-LONG = ("curves", "gains", "phases", "csv", "heatmap")
+LONG = ("gains", "curves", "phases", "heatmap", "csv", "profile", "html")
 """Those that take longest are begun first, so that two processes end together."""
 _PART = ".part"
+_FIGURES = "<!-- figures -->"
+"""Where the figures go: text that came from a file is escaped, and cannot look like this."""
 
 
 def build_report(
@@ -37,7 +39,8 @@ def build_report(
     Args:
         content: what to tell.
         out: the folder.
-        formats: `md` comes with the figures that it shows, `figures` are those and PDF; default: `USUAL`.
+        formats: `md` comes with the figures as SVG, and as PNG where it shows them; `figures` are all of them as
+            SVG, PNG and PDF; default: `USUAL`.
         style: of the figures.
 
     Returns:
@@ -67,18 +70,20 @@ def _illustrated(content: Content, formats: Sequence[Format], style: StyleName) 
 
     planned = plots.planned(content)
     jobs: dict[str, Job] = {plot.name: partial(_figure, content, plot, formats, style) for plot in planned}
+    lines = [*notes(content), *plots.left_out(content)]
     if "csv" in formats:
         jobs["csv"] = partial(_csv, content)
+    if "md" in formats:
+        paths = [(f"{FOLDERS[style]}/{plot.name}.png", plot.title) for plot in planned if not plot.tabled]
+        jobs["md"] = lambda: {"report.md": page(content, paths, lines).encode()}
+    if "html" in formats:
+        jobs["html"] = partial(_html, content, lines)
     in_turn = sorted(jobs, key=lambda name: LONG.index(name) if name in LONG else len(LONG))
     made = together([jobs[name] for name in in_turn])
     files = {name: made[name] for name in sorted(made) if not name.endswith(_PART)}
-    lines = [*notes(content), *plots.left_out(content)]
-    if "md" in formats:
-        paths = [(f"{FOLDERS[style]}/{plot.name}.png", plot.title) for plot in planned]
-        files["report.md"] = page(content, paths, lines).encode()
     if "html" in formats:
-        parts = [made[f"{plot.name}{_PART}"].decode() for plot in planned]
-        files["report.html"] = _html(content, parts, lines).encode()
+        figures = b"".join(made[f"{plot.name}{_PART}"] for plot in planned)
+        files["report.html"] = files["report.html"].replace(_FIGURES.encode(), figures, 1)
     return files
 
 
@@ -90,9 +95,9 @@ def _figure(content: Content, plot: "Plot", formats: Sequence[Format], style: St
     """The files of a figure, and its part of the page."""
     from kdbench.report.plots.style import STYLES, Format, render
 
-    suffixes: set[Format] = set()
-    suffixes |= {"svg", "png"} if {"md", "figures"} & set(formats) else set()
-    suffixes |= {"pdf"} if "figures" in formats else set()
+    suffixes: set[Format] = {"svg", "png", "pdf"} if "figures" in formats else set()
+    if "md" in formats:
+        suffixes |= {"svg"} if plot.tabled else {"svg", "png"}
     drawing = plot.draw(content, STYLES[style])
     rendered = {suffix: render(drawing, suffix, STYLES[style]) for suffix in sorted(suffixes)}
     files = {f"{FOLDERS[style]}/{plot.name}.{suffix}": data for suffix, data in rendered.items()}
@@ -109,12 +114,13 @@ def _figure(content: Content, plot: "Plot", formats: Sequence[Format], style: St
     return files
 
 
-def _html(content: Content, figures: Sequence[str], lines: Sequence[str]) -> str:
+def _html(content: Content, lines: Sequence[str]) -> dict[str, bytes]:
+    """The page, with a mark where its figures go."""
     from kdbench.report.html.element import Html
     from kdbench.report.html.page import page
     from kdbench.report.html.svg import theme
 
-    return page(content, [Html(figure) for figure in figures], theme(), lines)
+    return {"report.html": page(content, [Html(_FIGURES)], theme(), lines).encode()}
 
 
 def _json(content: Content) -> str:

@@ -24,7 +24,7 @@ MARKS = {"better": "▲", "worse": "▼", "equal": "=", "": ""}
 LEGEND = (
     "top-1: new minus old in points, mean [95 % interval]; speed: images/s over the control's, new over old; memory: "
     "its peak, new over old. ▲ better and ▼ worse in the new run: p < 0.05 after Holm over the rows, of speed beyond "
-    f"{SPEED_MARGIN:.0%}, too; memory beyond {MEMORY_MARGIN:.0%}, which is not tested. = no difference found. paired: "
+    f"{SPEED_MARGIN:.0%}, too; memory beyond {MEMORY_MARGIN:.0%}, which is not tested. = no such change. paired: "
     f"by seed, within one protocol; Welch: independent seeds. No mark: not tested (wants {MIN_TEST_SEEDS} seeds of a "
     "run). X (2/3 new): only 2 of 3 runs of the new one are there, so there is no average."
 )

@@ -1,25 +1,14 @@
 """A lockstep group: all methods of one (pair, seed), trained together in one process."""
 
-import base64
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
-import numpy as np
-from torch import nn
-
-from kdbench.data.stream import Counted
-from kdbench.distributed import agreed
-from kdbench.errors import KdbenchError, UnsupportedPair, describe
-from kdbench.models.create import create_arguments
 from kdbench.records import (
     SCHEMA,
     CellRecord,
-    Curves,
     ModelRecord,
     Results,
     Split,
@@ -28,24 +17,17 @@ from kdbench.records import (
     today,
     write_json,
 )
-from kdbench.study.checkpoint import load, save, together
+from kdbench.study.checkpoint import together
 from kdbench.study.claims import claimed
+from kdbench.study.course import Course
 from kdbench.study.halt import Care
-from kdbench.study.line import Line, Stopped
+from kdbench.study.line import Line
 from kdbench.study.plan import Cell
-from kdbench.study.progress import ContenderState, Progress
-from kdbench.study.unfinished import START, Spot, discard
+from kdbench.study.unfinished import discard
 from kdbench.suites.schema import PairSpec, Suite
 from kdbench.training.arena import Arena
-from kdbench.training.contender import Contender, isolated
-from kdbench.training.device import Compute, environment
-from kdbench.training.evaluate import Evaluation, evaluate
-from kdbench.training.lockstep import Position, train
-from kdbench.training.selfcheck import passed
+from kdbench.training.device import Compute
 from kdbench.training.teacher import teacher_metadata
-from kdbench.training.weights import save_weights, weights_sha256
-
-REPORT_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -97,7 +79,7 @@ class Group:
             if cells:
                 arena = Arena.enter(self.suite, self.pair, self.seed, self.split, self.compute, self.data_root)
                 for spot, those in together(results, cells):
-                    _GroupRun(self, those, arena, line, spot).run(started)
+                    Course(self, those, arena, line, spot).run(started)
             return tuple(cell.key for cell in self.cells if cell not in cells)
 
     @contextmanager
@@ -115,304 +97,55 @@ class Group:
         """Record that the process that trained the group ended before it was done."""
         for cell in self.cells:
             if not Results(self.results).cell_path(*cell.place).is_file():
-                _write(self, cell, _header(self, cell, "", status, error))
+                self.write(cell, self.header(cell, "", status, error))
 
     def without(self, member: int, status: Status, error: str) -> "Group | None":
         """Record that one member ends the process that trains it; what is left of the group."""
         cell, results = self.cells[member], Results(self.results)
         with claimed([results.lock_path(*cell.place)]):
-            _write(self, cell, _header(self, cell, "", status, error))
+            self.write(cell, self.header(cell, "", status, error))
             discard(results, cell.place)
         left = tuple(other for other in self.cells if other is not cell)
         return replace(self, cells=left) if left else None
 
-
-class _GroupRun:
-    """The course of a group: build and check the contenders, train them in lockstep, evaluate, record."""
-
-    def __init__(self, group: Group, cells: Sequence[Cell], arena: Arena, line: Line, spot: Spot) -> None:
-        self.group = group
-        self.cells = cells
-        self.arena = arena
-        self.line = line
-        self.spot = spot
-        self.results = Results(group.results)
-        # The test split is read once, after the last epoch, unless the best epoch on it is asked for.
-        self.followed = arena.evaluation if group.best or group.split == "val" else arena.validation
-        self.curves: dict[str, tuple[list[int], list[float]]] = {cell.method.name: ([], []) for cell in cells}
-        self.reads: dict[str, Counter[str]] = {cell.method.name: Counter() for cell in cells}
-        self.evaluations: dict[str, Evaluation] = {}
-        self.contenders: dict[str, Contender] = {}
-        self.states = {cell.method.name: ContenderState(cell.method.name) for cell in cells}
-        self._reported = 0.0
-        self._saved = time.monotonic()
-        self._before = 0.0
-
-    def run(self, started: float) -> None:
-        """Args:
-        started: when the process began to work on it (`time.perf_counter`).
-        """
-        environment_id, description = environment(self.arena.compute)
-        if self.group.writes:
-            write_json(self.results.environment_path(environment_id), description)
-        self.environment = environment_id
-        for cell in self.cells:
-            with self.line.turn(self.group.cells.index(cell)):
-                contender = self._build(cell)
-            if contender is not None:
-                self.contenders[cell.method.name] = contender
-        self._entered = time.perf_counter()
-        if self.contenders:
-            train(
-                list(self.contenders.values()),
-                self.arena.teacher,
-                self.arena.stream,
-                self.arena.compute,
-                on_step=self._on_step,
-                on_epoch=self._on_epoch,
-                start=self.spot,
-            )
-            self._refuse_changed_teacher()
-        seconds = {"setup": self._entered - started, "group": self._elapsed}
-        for cell in self.cells:
-            contender = self.contenders.get(cell.method.name)
-            if contender is not None and contender.status is None:
-                self._record_done(cell, contender, seconds)
-                discard(self.results, cell.place)
-
-    @property
-    def _elapsed(self) -> float:
-        """Seconds of training so far, those before an interruption included."""
-        return self._before + time.perf_counter() - self._entered
-
-    def _refuse_changed_teacher(self) -> None:
-        """What the self-checks could not see because it came later: a look at what everybody learned from.
-
-        Raises:
-            KdbenchError: the teacher is not what it was; no cell of the group counts.
-        """
-        teacher = self.arena.teacher
-        if teacher.training or weights_sha256(teacher.model) != self.arena.teacher_record["sha256"]:
-            raise KdbenchError(
-                f"the teacher of {self.group.pair.name} was changed during the training, so none of it counts; "
-                f"run {', '.join(self.states)} one by one to see whose doing it is"
-            )
-
-    def _build(self, cell: Cell) -> Contender | None:
-        """The contender of a cell, self-checked; None when it cannot start, which is recorded."""
-        plan, arena = cell.method, self.arena
-        try:
-            method = plan.plugin.method
-            if self.spot == START:
-                understudy = arena.understudy()
-                checks = understudy.check(understudy.contender(plan.name, method, plan.hyperparameters))
-                if not passed(checks):
-                    failed = next(check for check in checks if not check.passed)
-                    self._record_ended(cell, "failed", f"self-check '{failed.name}': {failed.detail}")
-                    return None
-            return self._ready(cell, arena.contender(plan.name, method, plan.hyperparameters))
-        except UnsupportedPair as reason:
-            self._record_ended(cell, "unsupported", str(reason))
-        except Exception as error:
-            self._record_ended(cell, "failed", describe(error))
-        return None
-
-    def _ready(self, cell: Cell, contender: Contender) -> Contender:
-        """A contender as it was when its checkpoint was taken, if there is one."""
-        contender.turn = partial(self.line.turn, self.group.cells.index(cell))
-        contender.limit = self.group.care.limit
-        if self.spot != START:
-            saved = load(self.results, cell, self.spot)
-            contender.restore(saved["contender"])
-            self.curves[contender.name] = saved["curve"]
-            self.reads[contender.name] = Counter(saved["reads"])
-            self._before = saved["seconds"]
-        return contender
-
-    def _on_step(self, position: Position) -> None:
-        now = time.monotonic()
-        if now - self._reported >= REPORT_SECONDS:
-            self._reported = now
-            self.line.emit(Progress(self.group.label, position.share, tuple(self.states.values())))
-        # Processes that train a cell together would not agree on the moment.
-        if self.arena.compute.shard.world == 1:
-            if self.line.stop:
-                self._save(position)
-                raise Stopped
-            if now - self._saved >= self.group.care.checkpoint_seconds:
-                self._save(position)
-
-    def _save(self, position: Position) -> None:
-        """Checkpoint every contender that still trains."""
-        states = [
-            (
-                cell,
-                {
-                    "contender": self.contenders[name].state(),
-                    "curve": self.curves[name],
-                    "reads": dict(self.reads[name]),
-                    "seconds": self._elapsed,
-                },
-            )
-            for cell in self.cells
-            if (name := cell.method.name) in self.contenders and self.contenders[name].status is None
-        ]
-        if self.group.writes:
-            try:
-                save(self.results, states, (position.epoch, position.step))
-            except KdbenchError as error:
-                self.line.note(f"no checkpoint: {error}")
-        self._saved = time.monotonic()
-
-    def _on_epoch(self, position: Position) -> None:
-        self._evaluate_epoch(position)
-        late = time.monotonic() - self._saved >= self.group.care.checkpoint_seconds / 2
-        if position.epoch < position.epochs and agreed(late):
-            self._save(position)
-
-    def _evaluate_epoch(self, position: Position) -> None:
-        last = position.epoch == position.epochs
-        wanted = (
-            [self.followed] if self.followed and (last or position.epoch % self.group.suite.eval_every == 0) else []
+    def header(self, cell: Cell, environment_id: str, status: Status, error: str | None) -> CellRecord:
+        """What is known of a cell before it is trained."""
+        suite, pair = self.suite, self.pair
+        teacher, student = suite.models[pair.teacher], suite.models[pair.student]
+        metadata = teacher_metadata(suite.teacher_path(pair.teacher, self.data_root))
+        record = CellRecord(
+            schema=SCHEMA,
+            key=cell.key,
+            suite=suite.name,
+            protocol=suite.protocol,
+            pair=pair.name,
+            hetero=suite.is_hetero(pair),
+            teacher=TeacherRecord(
+                name=pair.teacher,
+                timm=teacher.timm,
+                kind=teacher.kind,
+                sha256=metadata["sha256"],
+                top1=metadata["top1"],
+            ),
+            student=ModelRecord(name=pair.student, timm=student.timm, kind=student.kind),
+            method=cell.method.name,
+            role=cell.method.role,
+            hyperparameters=cell.method.hyperparameters,
+            preset=suite.preset,
+            seed=self.seed,
+            split=self.split,
+            status=status,
+            error=error,
+            environment=environment_id,
+            date=today(),
         )
-        if last and self.followed is not self.arena.evaluation:
-            wanted.append(self.arena.evaluation)
-        for cell in self.cells:
-            contender, state = self.contenders.get(cell.method.name), self.states[cell.method.name]
-            if contender is None or state.status is not None:
-                continue
-            if contender.status is None:
-                with isolated(contender):
-                    for split in wanted:
-                        state.top1 = self._evaluate(contender, split, position.epoch)
-            if contender.status is None:
-                state.loss = sum(values[-1] for values in contender.losses.values())
-            else:
-                self._record_ended(cell, contender.status, contender.error)
-        self.line.emit(Progress(self.group.label, position.share, tuple(self.states.values())))
+        if cell.method.plugin.method.differs:
+            record["differs"] = cell.method.plugin.method.differs
+        if cell.method.tuned:
+            record["tuned"] = cell.method.tuned
+        return record
 
-    def _evaluate(self, contender: Contender, split: Counted, epoch: int) -> float:
-        """Top-1 on a split: a point of the learning curve, the accuracy of the cell, or both."""
-        before = split.reads
-        with contender.evaluated() as model:
-            size, compute = self.group.suite.eval_batch_size, self.arena.compute
-            result = evaluate(model, split, size, compute, contender.predictor)
-        self.reads[contender.name][split.part] += split.reads - before
-        if split is self.followed:
-            epochs, top1 = self.curves[contender.name]
-            epochs.append(epoch)
-            top1.append(result.top1)
-        if split is self.arena.evaluation:
-            self.evaluations[contender.name] = result
-        return result.top1
-
-    def _record_ended(self, cell: Cell, status: Status, error: str | None) -> None:
-        self.states[cell.method.name].status = status
-        _write(self.group, cell, _header(self.group, cell, self.environment, status, error))
-        discard(self.results, cell.place)
-
-    def _record_done(self, cell: Cell, contender: Contender, seconds: dict[str, float]) -> None:
-        final = self.evaluations[contender.name]
-        eval_epochs, eval_top1 = self.curves[contender.name]
-        group = self.group
-        path = self.results.checkpoint_path(*cell.place)
-        if group.writes:
-            self._keep(path, contender, final)
-        record = _header(group, cell, self.environment, "done", None)
-        record["teacher"]["parameters"] = _count(self.arena.teacher)
-        record["student"]["parameters"] = _count(contender.student.model)
-        record["top1"] = final.top1
-        record["top5"] = final.top5
-        if self.followed is self.arena.evaluation:
-            best = int(np.argmax(eval_top1))
-            record["best_top1"] = eval_top1[best]
-            record["best_epoch"] = eval_epochs[best]
-        record["reads"] = dict(self.reads[contender.name])
-        record["correct"] = base64.b64encode(np.packbits(final.correct).tobytes()).decode()
-        record["evaluated"] = len(final.correct)
-        record["curves"] = Curves(
-            epoch=list(range(1, len(contender.lr) + 1)),
-            lr=contender.lr,
-            loss=contender.losses,
-            eval_epoch=eval_epochs,
-            eval_top1=eval_top1,
-            eval_split=group.split if self.followed is self.arena.evaluation else "val",
-        )
-        record["seconds"] = seconds
-        record["extra_parameters"] = contender.extra_parameters
-        record["inference_parameters"] = contender.method.inference_parameters
-        record["checkpoint"] = str(path.relative_to(group.results))
-        _write(group, cell, record)
-        self.states[contender.name].status = "done"
-
-    def _keep(self, path: Path, contender: Contender, final: Evaluation) -> None:
-        """The student's checkpoint, with what is needed to build the model in plain timm."""
-        group, task = self.group, self.arena.task
-        spec, data = group.suite.models[group.pair.student], group.suite.data
-        crop = group.suite.recipe_of(group.pair.student).eval_crop
-        with contender.evaluated() as model:
-            save_weights(
-                path,
-                model.model,
-                {
-                    "timm": spec.timm,
-                    "arguments": create_arguments(spec, task.num_classes, *task.image_shape[:2]),
-                    "image_shape": task.image_shape,
-                    "input": {"fit": data.fit, "interpolation": data.interpolation, "crop": crop},
-                    "normalisation": model.normalisation,
-                    "method": contender.name,
-                    "pair": group.pair.name,
-                    "seed": group.seed,
-                    "top1": final.top1,
-                    "inference_parameters": contender.method.inference_parameters,
-                    "alone": contender.predictor is None,
-                },
-            )
-
-
-def _header(group: Group, cell: Cell, environment_id: str, status: Status, error: str | None) -> CellRecord:
-    """What is known of a cell before it is trained."""
-    suite, pair = group.suite, group.pair
-    teacher, student = suite.models[pair.teacher], suite.models[pair.student]
-    metadata = teacher_metadata(suite.teacher_path(pair.teacher, group.data_root))
-    record = CellRecord(
-        schema=SCHEMA,
-        key=cell.key,
-        suite=suite.name,
-        protocol=suite.protocol,
-        pair=pair.name,
-        hetero=suite.is_hetero(pair),
-        teacher=TeacherRecord(
-            name=pair.teacher,
-            timm=teacher.timm,
-            kind=teacher.kind,
-            sha256=metadata["sha256"],
-            top1=metadata["top1"],
-        ),
-        student=ModelRecord(name=pair.student, timm=student.timm, kind=student.kind),
-        method=cell.method.name,
-        role=cell.method.role,
-        hyperparameters=cell.method.hyperparameters,
-        preset=suite.preset,
-        seed=group.seed,
-        split=group.split,
-        status=status,
-        error=error,
-        environment=environment_id,
-        date=today(),
-    )
-    if cell.method.plugin.method.differs:
-        record["differs"] = cell.method.plugin.method.differs
-    if cell.method.tuned:
-        record["tuned"] = cell.method.tuned
-    return record
-
-
-def _count(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
-def _write(group: Group, cell: Cell, record: CellRecord) -> None:
-    if not group.writes:
-        return
-    write_json(Results(group.results).cell_path(*cell.place), record)
+    def write(self, cell: Cell, record: CellRecord) -> None:
+        """Write the record of a cell, in the process that does."""
+        if self.writes:
+            write_json(Results(self.results).cell_path(*cell.place), record)

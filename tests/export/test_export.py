@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,12 @@ import timm
 import torch
 from huggingface_hub import ModelCard
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from kdbench.data.normalise import normalise
+from kdbench.errors import KdbenchError
 from kdbench.export.cell import find_cell
+from kdbench.export.onnx_file import write_onnx
 from kdbench.export.student import Student
 from kdbench.models.staged import StagedModel
 from kdbench.records import CellRecord, Results, read_json, write_json
@@ -176,6 +179,20 @@ def test_a_network_that_is_not_timms_as_onnx(run: Path) -> None:
     assert told["files"] == ["own/model.onnx"] and told["difference"] <= 1e-5
 
 
+class Fickle(nn.Module):
+    """Its course depends on what it sees, which a graph cannot hold."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.mean((1, 2)) if float(images.sum()) > 0 else images.amax((1, 2))
+
+
+def test_what_torch_cannot_export_is_told_in_a_line(run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    with pytest.raises(KdbenchError, match="torch cannot export resnet18 to ONNX: Could not guard on data-dep") as told:
+        write_onnx(replace(trained(run, "resnet-s"), model=Fickle()), tmp_path)
+    assert "\n" not in str(told.value)
+
+
 def test_what_answers_with_its_method_is_refused(run: Path) -> None:
     arguments = ["vit-t:resnet-s/simkd/0", "--results", "open", "--to", "timm", "--out", "no"]
     done = kdbench("export", *arguments, cwd=run)
@@ -208,8 +225,6 @@ def test_mistakes_are_one_line(run: Path, tmp_path: Path) -> None:
 
 
 def test_an_export_that_answers_differently_is_not_kept(run: Path) -> None:
-    from kdbench.errors import KdbenchError
-
     student = trained(run, "vit-s")
     own = student.model(student.probe).detach()
     assert student.difference(own) == 0

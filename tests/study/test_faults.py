@@ -86,7 +86,7 @@ def check(clean: Clean, folder: Path, plugin: Path, status: str, error: str) -> 
     statuses = {name: cell["status"] for name, cell in cells.items()}
     assert statuses == {"scratch": "done", "kd": "done", "fitnet": "done", "bad": status}
     for name, cell in expected.items():
-        cells[name]["seconds"] = cell["seconds"]
+        cells[name].update(seconds=cell["seconds"], date=cell["date"])
         assert cells[name] == cell
     assert not [path for path in (folder / "unfinished").rglob("*") if path.is_file()]
 

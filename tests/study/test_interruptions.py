@@ -60,6 +60,7 @@ def records(folder: Path) -> dict[str, CellRecord]:
     found: dict[str, CellRecord] = {cell["key"]: cell for cell in Results(folder).cells()}
     for cell in found.values():
         cell.pop("seconds", None)
+        cell.pop("date", None)
     return found
 
 

@@ -31,6 +31,7 @@ class Plot(NamedTuple):
         draw: draws it in a style.
         data: the table of what it shows.
         needs: what it takes to draw it.
+        tabled: whether a table of report.md says the same, so that the figure is left to the page.
     """
 
     name: str
@@ -38,14 +39,15 @@ class Plot(NamedTuple):
     draw: Callable[[Content, Style], Drawing]
     data: Callable[[Content], pd.DataFrame]
     needs: str = ""
+    tabled: bool = False
 
 
 PLOTS = (
     Plot("tradeoff", "Gain against training throughput", draw_tradeoff, data.tradeoff),
     Plot("gains", "Gain by pair", draw_gains, data.gains),
-    Plot("heatmap", "Gain by method and pair", draw_heatmap, data.heatmap),
+    Plot("heatmap", "Gain by method and pair", draw_heatmap, data.heatmap, "", True),
     Plot("slope", "Heterogeneous against homogeneous pairs", draw_slope, data.slope, "methods complete on both kinds"),
-    Plot("ranks", "Mean ranks", draw_ranks, data.ranks, "methods complete on all pairs of a kind"),
+    Plot("ranks", "Mean ranks", draw_ranks, data.ranks, "methods complete on all pairs of a kind", True),
     Plot("critical_difference", "Mean ranks and critical difference", draw_critical, data.critical),
     Plot("profile", "Performance profile", draw_profile, data.profile, "two methods complete on all pairs of a kind"),
     Plot("curves", "Learning curves", draw_curves, data.curves, "curves in the records"),

@@ -67,16 +67,17 @@ def draw_gains(content: Content, style: Style = SCREEN) -> Drawing:
 def _panel(axis: Axes, content: Content, pair: str, methods: list[str], styles: dict[str, Look]) -> None:
     """Seeds, intervals and means are collections: drawn one by one they take three times as long."""
     rows = [content.gains[pair, method] for method in methods]
-    dots = [
-        (gain, y + SEEDS, styles[row.method].colour, f"{row.method} on {pair}, seed {seed}: {text.signed(gain)}")
-        for y, row in enumerate(rows)
-        for seed, gain in row.seed_gains
-    ]
+    dots = [(gain, y + SEEDS, styles[row.method].colour) for y, row in enumerate(rows) for _, gain in row.seed_gains]
     if dots:
-        x, y, colours, tips = zip(*dots, strict=True)
+        x, y, colours = zip(*dots, strict=True)
         raster = len(dots) > MOST_DOTS
         seeds = axis.scatter(x, y, s=2.4**2, c=colours, alpha=0.6, linewidths=0, rasterized=raster)
         if not raster:
+            tips = [
+                f"{row.method} on {pair}, seed {seed}: {text.signed(gain)}"
+                for row in rows
+                for seed, gain in row.seed_gains
+            ]
             tell(axis, seeds, tips)
     known = [(y, row) for y, row in enumerate(rows) if not math.isnan(row.gain.low)]
     ends = [[(row.gain.low, y), (row.gain.high, y)] for y, row in known]

@@ -3,6 +3,7 @@
 import math
 
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 
 from kdbench.analysis.frames import Group
 from kdbench.report import text
@@ -48,8 +49,12 @@ def _panel(axis: Axes, content: Content, group: Group, methods: list[str]) -> No
     rows_of(axis, methods, labelled=True)
     axis.set_xlim(0.6, len(methods) + 0.4)
     axis.set_xticks(range(1, len(methods) + 1, 1 + len(methods) // 10))
-    for y, method in enumerate(methods):
-        look, rank = styles[method], content.group_gains[group, method].rank
-        axis.plot([rank.low, rank.high], [y, y], color=look.colour)
-        (mark,) = axis.plot([rank.value], [y], look.marker, color=look.colour, markersize=5)
-        tell(axis, mark, [f"{method}: rank {text.spread(rank)}"])
+    ranks = [content.group_gains[group, method].rank for method in methods]
+    ends = [[(rank.low, y), (rank.high, y)] for y, rank in enumerate(ranks) if not math.isnan(rank.low)]
+    colours = [styles[method].colour for method, rank in zip(methods, ranks, strict=True) if not math.isnan(rank.low)]
+    axis.add_collection(LineCollection(ends, colors=colours))
+    for marker in dict.fromkeys(styles[method].marker for method in methods):
+        own = [y for y, method in enumerate(methods) if styles[method].marker == marker]
+        places, inks = [ranks[y].value for y in own], [styles[methods[y]].colour for y in own]
+        marks = axis.scatter(places, own, s=5**2, marker=marker, c=inks, linewidths=1, zorder=2)
+        tell(axis, marks, [f"{methods[y]}: rank {text.spread(ranks[y])}" for y in own])
