@@ -423,8 +423,6 @@ def _files(folder: Path, depth: int) -> Iterator[Path]:
     """
     try:
         paths = sorted(folder.iterdir())
-    except FileNotFoundError:
-        return
     except OSError as error:
         if not folder.exists():
             # Something above it is no folder, which whoever writes there will tell.

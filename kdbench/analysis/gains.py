@@ -248,7 +248,7 @@ def _sensitivity(study: Study, accuracies: Accuracies, group: Group) -> Sensitiv
         and all(accuracies.complete(pair, method) and accuracies.complete(pair, study.control) for pair in pairs)
     ]
     seeds = len(study.manifest["seeds"])
-    variances = [np.var(gains, ddof=1) for method in tested for gains in method] if seeds > 1 else []
+    variances = [np.var(gains, ddof=1) for method in tested for gains in method if len(gains) > 1]
     sigma = math.sqrt(np.mean(variances)) if variances else math.nan
     numbers = [seeds, *(more for more in MORE_SEEDS if more > seeds)]
     return Sensitivity(

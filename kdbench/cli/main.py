@@ -41,6 +41,10 @@ examples:
 exit codes: 0 all done, 1 regression found, 2 some cell not done, 3 bad usage or config, 130 interrupted"""
 
 
+LONGEST_LINE = 2000
+"""Characters of a message; a word on the command line may have a hundred thousand."""
+
+
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, with the near names, and exits with the code for bad usage."""
 
@@ -81,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code.
 
     What is wrong with files and options is told by what reads them. Anything else that goes wrong is a mistake of
-    ours: one line says so and where the calls that led there are written; what was asked for is not done.
+    ours: one line says so and where the calls that led there are written; what was asked for is not done (2).
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
@@ -103,8 +107,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except KeyboardInterrupt:
         fail("interrupted; the same command goes on from here", EXIT_INTERRUPTED)
+    except OSError as error:
+        if error.filename is None:
+            _unforeseen(error)
+        # The system refuses a file by its name: too long, a loop of links, no right to look.
+        fail(f"cannot use {error.filename}: {error.strerror}")
     except Exception as error:
-        fail(f"unforeseen {short(error)}; please report it with {_written(error)}", EXIT_INCOMPLETE)
+        _unforeseen(error)
+
+
+def _unforeseen(error: Exception) -> NoReturn:
+    fail(f"unforeseen {short(error)}; please report it with {_written(error)}", EXIT_INCOMPLETE)
 
 
 def _written(error: Exception) -> str:
@@ -123,7 +136,10 @@ def _written(error: Exception) -> str:
 
 def fail(message: str, exit_code: int = EXIT_USAGE) -> NoReturn:
     """One line on standard error, and out."""
-    print(f"kdbench: {one_line(message)}", file=sys.stderr)
+    line = one_line(message)
+    if len(line) > LONGEST_LINE:
+        line = f"{line[: LONGEST_LINE - 300]} ... {line[-300:]}"
+    print(f"kdbench: {line}", file=sys.stderr)
     sys.exit(exit_code)
 
 

@@ -39,8 +39,7 @@ def build_report(
     Args:
         content: what to tell.
         out: the folder.
-        formats: `md` comes with the figures as SVG, and as PNG where it shows them; `figures` are all of them as
-            SVG, PNG and PDF; default: `USUAL`.
+        formats: `md` comes with the figures as SVG; `figures` are they as SVG, PNG and PDF; default: `USUAL`.
         style: of the figures.
 
     Returns:
@@ -74,7 +73,7 @@ def _illustrated(content: Content, formats: Sequence[Format], style: StyleName) 
     if "csv" in formats:
         jobs["csv"] = partial(_csv, content)
     if "md" in formats:
-        paths = [(f"{FOLDERS[style]}/{plot.name}.png", plot.title) for plot in planned if not plot.tabled]
+        paths = [(f"{FOLDERS[style]}/{plot.name}.svg", plot.title) for plot in planned if not plot.tabled]
         jobs["md"] = lambda: {"report.md": page(content, paths, lines).encode()}
     if "html" in formats:
         jobs["html"] = partial(_html, content, lines)
@@ -95,9 +94,7 @@ def _figure(content: Content, plot: "Plot", formats: Sequence[Format], style: St
     """The files of a figure, and its part of the page."""
     from kdbench.report.plots.style import STYLES, Format, render
 
-    suffixes: set[Format] = {"svg", "png", "pdf"} if "figures" in formats else set()
-    if "md" in formats:
-        suffixes |= {"svg"} if plot.tabled else {"svg", "png"}
+    suffixes: set[Format] = {"svg", "png", "pdf"} if "figures" in formats else {"svg"} if "md" in formats else set()
     drawing = plot.draw(content, STYLES[style])
     rendered = {suffix: render(drawing, suffix, STYLES[style]) for suffix in sorted(suffixes)}
     files = {f"{FOLDERS[style]}/{plot.name}.{suffix}": data for suffix, data in rendered.items()}

@@ -13,6 +13,7 @@ from kdbench.errors import KdbenchError
 from kdbench.records import Results, write_bytes
 from kdbench.study.plan import Cell
 from kdbench.study.unfinished import START, Spot, discard, path_of, taken
+from kdbench.training.weights import unpickled
 
 
 def together(results: Results, cells: Sequence[Cell]) -> list[tuple[Spot, tuple[Cell, ...]]]:
@@ -51,7 +52,7 @@ def load(results: Results, cell: Cell, spot: Spot) -> dict[str, Any]:
     """
     path = path_of(results, cell.place, spot)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return unpickled(path)
     except Exception as error:
         raise KdbenchError(
             f"{path} is broken ({type(error).__name__}); the same command starts the cell anew"

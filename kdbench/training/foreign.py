@@ -4,12 +4,9 @@ Published weights come as safetensors or `torch.save` files, wrapped by training
 versions or under the parameter names of another code base. Nothing but tensors is ever unpickled.
 """
 
-import argparse
 import pickle
 import re
 import sys
-import warnings
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +17,7 @@ from timm.models import clean_state_dict
 from torch import Tensor, nn
 
 from kdbench.errors import KdbenchError
-from kdbench.training.weights import read_safetensors, refuse_not_finite
+from kdbench.training.weights import read_safetensors, refuse_not_finite, unpickled
 
 State = dict[str, Tensor]
 
@@ -124,13 +121,10 @@ def fit(checkpoint: Checkpoint, model: nn.Module, headless: bool = False) -> Fit
 
 def _read_torch(path: Path) -> Any:
     """What `torch.save` wrote, as long as that is tensors and plain values."""
-    _refuse_bomb(path)
     try:
-        # Training scripts store their options beside the weights; a namespace of plain values runs nothing.
-        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
-            # That a file is odd, torch warns of; that it cannot be read, we tell.
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
+        return unpickled(path)
+    except KdbenchError:
+        raise
     except pickle.UnpicklingError as error:
         blocked = re.search(r"GLOBAL ([\w.]+)", str(error))
         if blocked:
@@ -142,21 +136,6 @@ def _read_torch(path: Path) -> Any:
     except Exception as error:  # A damaged file fails in any way its bytes lead to.
         reason = str(error).partition(". ")[0].partition("\n")[0] or type(error).__name__
     raise KdbenchError(f"{path} is neither a whole safetensors file nor a whole torch checkpoint: {reason}")
-
-
-def _refuse_bomb(path: Path) -> None:
-    """Refuse an archive that says it holds more than the file has room for; `torch.save` compresses nothing."""
-    if not zipfile.is_zipfile(path):
-        return
-    try:
-        with zipfile.ZipFile(path) as archive:
-            claimed = sum(member.file_size for member in archive.infolist())
-    except (OSError, ValueError, RuntimeError, NotImplementedError, zipfile.BadZipFile) as error:
-        raise KdbenchError(f"{path} is no whole torch checkpoint: {error}") from error
-    if claimed > path.stat().st_size:
-        raise KdbenchError(
-            f"{path} is {path.stat().st_size:,} bytes that would unfold to {claimed:,}, which no torch checkpoint does"
-        )
 
 
 def _refuse_odd(path: Path, state: State) -> None:
@@ -215,7 +194,7 @@ def _first_difference(own: State, names: dict[str, str], given: State, classifie
     """The first tensor whose shape is not that of the one it is matched with (`names`: ours to theirs)."""
     for name, theirs in names.items():
         skip = 1 if name in classifier else 0
-        if own[name].shape[skip:] != given[theirs].shape[skip:]:
+        if own[name].ndim != given[theirs].ndim or own[name].shape[skip:] != given[theirs].shape[skip:]:
             place = name if name == theirs else f"{theirs} in place of {name}"
             return f"{place} is {tuple(given[theirs].shape)}, not {tuple(own[name].shape)}"
     return None

@@ -1,7 +1,10 @@
 """Weights on disk: safetensors with timm's own keys and a few lines of metadata; no pickle is ever read."""
 
+import argparse
 import hashlib
 import json
+import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -68,6 +71,39 @@ def read_metadata(path: Path) -> dict[str, Any]:
             return {name: json.loads(text) for name, text in (file.metadata() or {}).items()}
     except (OSError, ValueError, RecursionError, safetensors.SafetensorError) as error:
         raise KdbenchError(f"{path} is not a whole safetensors file: {error}") from error
+
+
+def refuse_bomb(path: Path) -> None:
+    """Refuse an archive that says it holds more than the file has room for; `torch.save` compresses nothing.
+
+    Raises:
+        KdbenchError: it does, or is damaged.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            claimed = sum(member.file_size for member in archive.infolist())
+    except (OSError, ValueError, RuntimeError, NotImplementedError, zipfile.BadZipFile) as error:
+        raise KdbenchError(f"{path} is no whole torch checkpoint: {error}") from error
+    size = path.stat().st_size
+    if claimed > size:
+        raise KdbenchError(f"{path} is {size:,} bytes that would unfold to {claimed:,}, as no torch checkpoint does")
+
+
+def unpickled(path: Path) -> Any:
+    """What `torch.save` wrote, as long as that is tensors and plain values: no code in it is run.
+
+    Raises:
+        KdbenchError: it would unfold beyond the file.
+        Exception: any other, where the file is damaged or holds more.
+    """
+    refuse_bomb(path)
+    # Training scripts store their options beside the weights; a namespace of plain values runs nothing.
+    with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+        # That a file is odd, torch warns of; that it cannot be read, its reader tells.
+        warnings.simplefilter("ignore")
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def load_weights(path: Path, model: nn.Module) -> None:

@@ -109,7 +109,7 @@ def test_the_tutorial_ends_with_a_figure(started: Path) -> None:
     report = started / "results" / "proxy" / "report"
     assert "| myidea |" in (report / "report.md").read_text()
     promised = re.findall(r"^\| `([^`]+)` \|", (ROOT / TUTORIAL).read_text(), re.MULTILINE)
-    assert "figures/tradeoff.png" in promised
+    assert "figures/tradeoff.svg" in promised
     for name in promised:
         assert (report / name).exists(), f"{name} is promised and not there"
 

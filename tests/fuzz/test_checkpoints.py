@@ -15,7 +15,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kdbench.errors import KdbenchError
+from kdbench.records import Results
+from kdbench.registry import Registry
+from kdbench.study.checkpoint import load as load_unfinished
+from kdbench.study.plan import Cell, MethodPlan
+from kdbench.study.unfinished import path_of
 from kdbench.suites.loading import available, load
+from kdbench.suites.schema import PairSpec
 from kdbench.training.weights import read_safetensors
 from tests.conftest import NO_DATA
 from tests.fuzz.harness import VALUES, answer, damaged, drawn, other_bytes
@@ -148,6 +155,36 @@ def test_pickles_with_code_are_never_run(how: str, suite: Path, weights: Path, t
     # The mark would have been left by a reader that trusts.
     torch.load(file, weights_only=False) if how != "plain" else pickle.loads(file.read_bytes())
     assert mark.exists()
+
+
+def _unfinished(folder: Path) -> tuple[Results, Cell, Path]:
+    """A cell, and where its checkpoint belongs."""
+    plugin = Registry.installed().plugins["scratch"]
+    cell = Cell("0" * 64, PairSpec(teacher="a", student="b"), MethodPlan(plugin, "control", {}), 0)
+    path = path_of(Results(folder), cell.place, (1, 0))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return Results(folder), cell, path
+
+
+@drawn(30)
+@given(data=st.data())
+def test_checkpoints_of_unfinished_trainings(data: st.DataObject, tmp_path: Path) -> None:
+    results, cell, path = _unfinished(tmp_path)
+    state = {"contender": {"student": {"w": torch.ones(4)}, "lr": [0.1]}, "curve": ([1], [2.0]), "reads": {"test": 1}}
+    torch.save(state, path)
+    path.write_bytes(data.draw(other_bytes(path.read_bytes())))
+    try:
+        load_unfinished(results, cell, (1, 0))
+    except KdbenchError as error:
+        assert str(path) in str(error)
+
+
+def test_a_checkpoint_with_code_is_never_run(tmp_path: Path) -> None:
+    results, cell, path = _unfinished(tmp_path)
+    torch.save({"contender": Evil(tmp_path / "executed")}, path)
+    with pytest.raises(KdbenchError, match="is broken"):
+        load_unfinished(results, cell, (1, 0))
+    assert not (tmp_path / "executed").exists()
 
 
 def test_archives_that_unfold(suite: Path, tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def _broken_json(content: bytes | None) -> bool:
         return True
 
 
-@drawn(60)
+@drawn(40)
 @given(data=st.data())
 def test_reports(study: Path, data: st.DataObject) -> None:
     path = data.draw(st.sampled_from(_json_files(study)))
@@ -96,6 +96,31 @@ def _all_there(study: Path, printed: str) -> None:
     gone = {key for key, row in rows.items() if row["status"] == "missing"}
     assert gone == set(rows) - {record["key"] for record in records}
     assert not gone or "missing" in printed
+
+
+@drawn(20)
+@given(data=st.data())
+def test_other_readers(study: Path, data: st.DataObject) -> None:
+    path = data.draw(st.sampled_from(_json_files(study)))
+    content = data.draw(other_file(path.read_bytes()))
+    command: list[object] = data.draw(
+        st.sampled_from(
+            [
+                ["status", study, "--json"],
+                ["compare", study, study],
+                ["clean", study],
+                ["export", path, "--to", "timm", "--out", study / "exported"],
+                ["export", f"{PAIRS[0]}/kd/0", "--results", study, "--to", "timm", "--out", study / "exported"],
+            ]
+        )
+    )
+    with damaged(path, content):
+        done = answer(*command)
+        if command[0] == "status" and done.returncode == 2:
+            assert sum(json.loads(done.stdout)["cells"].values()) == len(
+                json.loads((study / "manifest.json").read_bytes())["cells"]
+            )
+        assert command[0] != "export" or done.returncode == 3, "there is no checkpoint"
 
 
 @drawn(2)

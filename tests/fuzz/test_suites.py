@@ -93,7 +93,7 @@ def other_suite(draw: st.DrawFn, text: str) -> bytes:
     return "\n".join(lines).encode(errors="surrogatepass")
 
 
-@drawn(60)
+@drawn(40)
 @given(data=st.data())
 def test_suites(data: st.DataObject, tmp_path: Path) -> None:
     name = data.draw(st.sampled_from(sorted(available())))

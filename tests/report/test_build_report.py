@@ -37,12 +37,11 @@ def test_two_builds_are_equal_to_the_byte(tmp_path: Path):
     tables = ("cells", "curves", "gains", "gains_by_seed", "gains_by_group", "throughput", "throughput_by_group")
     assert sorted(first) == sorted(
         ["report.md", "report.html", *(f"csv/{name}.csv" for name in tables)]
-        + [f"figures/{name}.{suffix}" for name in FIGURES for suffix in ("png", "svg")]
-        + [f"figures/{name}.svg" for name in TABLED]
+        + [f"figures/{name}.svg" for name in FIGURES + TABLED]
     )
-    assert all(f"(figures/{name}.png)" in page for name in FIGURES)
+    assert all(f"(figures/{name}.svg)" in page for name in FIGURES)
     assert b"<dc:date>" not in first["figures/gains.svg"]
-    assert first["figures/gains.png"].startswith(b"\x89PNG")
+    assert not any(f"(figures/{name}.svg)" in page for name in TABLED)
 
 
 def test_building_again_into_another_folder(tmp_path: Path):
@@ -84,8 +83,8 @@ def test_missing_failed_and_unsupported_are_told_with_reasons(tmp_path: Path):
 
 def test_without_throughput_its_figures_are_left_out(tmp_path: Path):
     files, page = built(tmp_path, Plan(pairs=PAIRS[:1], throughput=False))
-    shown = ("gains", "profile", "curves")
-    assert {name for name in files if name.endswith("png")} == {f"figures/{name}.png" for name in shown}
+    shown = ("gains", "heatmap", "ranks", "profile", "curves")
+    assert {name for name in files if name.endswith("svg")} == {f"figures/{name}.svg" for name in shown}
     assert "Throughput was not measured" in page
     absent = "heterogeneous against homogeneous pairs (methods complete on both kinds)"
     assert f"Figures left out for want of what they need: {absent}." in page
@@ -95,7 +94,7 @@ def test_without_throughput_its_figures_are_left_out(tmp_path: Path):
 def test_without_the_control_there_are_no_gains(tmp_path: Path):
     files, page = built(tmp_path, Plan(methods=["kd", "ofa"], pairs=PAIRS[:1]))
     assert "No method of this study is recorded as the control, so there are no gains." in page
-    assert {name for name in files if name.endswith("png")} == {"figures/curves.png", "figures/phases.png"}
+    assert {name for name in files if name.endswith("svg")} == {"figures/curves.svg", "figures/phases.svg"}
     assert "X (0/3)" in page
 
 
@@ -182,11 +181,11 @@ def test_every_table_tells_n_and_what_is_missing(tmp_path: Path):
 
 def test_critical_differences_are_drawn_from_ten_pairs_on(tmp_path: Path):
     few, page = built(tmp_path / "few", Plan(pairs=PAIRS[:6], epochs=2))
-    assert "figures/critical_difference.png" not in few
+    assert "figures/critical_difference.svg" not in few
     assert "No critical-difference diagram over the 6 heterogeneous pairs: fewer than 10" in page
     pairs = [*PAIRS[:6], *PAIRS[8:], "vit-n:resnet-n"]
     many, page = built(tmp_path / "many", Plan(pairs=pairs, epochs=2))
-    assert many["figures/critical_difference.png"].startswith(b"\x89PNG")
+    assert b"<svg" in many["figures/critical_difference.svg"]
     assert "No critical-difference diagram over the 10 heterogeneous" not in page
     assert "over the 1 homogeneous pair" in page
 

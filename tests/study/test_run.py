@@ -86,7 +86,7 @@ def test_the_report_is_there(finished: tuple[Path, Path]) -> None:
     report = finished[0] / "report"
     assert (report / "report.md").is_file()
     for name in ("gains", "tradeoff", "curves", "phases"):
-        assert (report / "figures" / f"{name}.png").stat().st_size > 5000
+        assert (report / "figures" / f"{name}.svg").stat().st_size > 5000
 
 
 def test_running_again_starts_nothing(finished: tuple[Path, Path]) -> None:
