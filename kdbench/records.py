@@ -10,7 +10,6 @@ Layout of a results folder::
     equal-time/<n>-epochs/                          the control trained for n epochs, laid out as this folder
     unfinished/<pair>/<method>/s<seed>-<key>.lock           held by the process that trains the cell
     unfinished/<pair>/<method>/s<seed>-<key>@<epoch>.<step>.pt    where an interrupted training goes on
-    unfinished/throughput*.lock                             held by whoever measures
 
 This module imports neither torch nor timm.
 """
@@ -349,10 +348,9 @@ class Results:
     def lock_path(self, pair: str, method: str, seed: int, key: str) -> Path:
         return self.unfinished_folder(pair, method) / f"s{seed}-{key[:12]}.lock"
 
-    def measuring_lock(self, machine: str = "") -> Path:
-        """Of all who measure, or of those on one machine."""
-        name = f"throughput-{content_key(machine)[:12]}" if machine else "throughput"
-        return self.folder / "unfinished" / f"{name}.lock"
+    @property
+    def measuring_lock(self) -> Path:
+        return self.folder / "unfinished" / "throughput.lock"
 
     def throughput_path(self, pair: str, method: str, key: str) -> Path:
         return self.folder / "throughput" / slug(pair) / f"{method}-{key[:12]}.json"

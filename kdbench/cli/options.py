@@ -55,6 +55,17 @@ def minutes(text: str) -> float:
     return value
 
 
+def share(text: str) -> "Share":
+    """The type of an option that takes a part of a run: `2/9` is the second of nine."""
+    from kdbench.study.share import Share
+
+    match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
+    number, of = map(int, match.groups()) if match else (0, 0)
+    if not 1 <= number <= of:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no part of a run; the second of nine parts is 2/9")
+    return Share(number, of)
+
+
 def add_suite(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--suite", default="proxy", help="name of a suite, or a TOML file (default: proxy)")
 
@@ -134,7 +145,7 @@ def add_workers(parser: Any) -> None:
         "--workers",
         type=whole(1, 1024),
         metavar="N",
-        help="processes side by side (default: one a core, one on a GPU)",
+        help="processes side by side (default: one a core, one a GPU)",
     )
 
 
@@ -164,17 +175,19 @@ def add_care(parser: argparse.ArgumentParser) -> None:
 
 def add_engine(parser: argparse.ArgumentParser) -> None:
     """Where the work is done, and how much of it."""
+    add_workers(parser)
     parser.add_argument(
-        "--workers",
-        type=int,
-        metavar="N",
-        help="processes side by side (default: one a core, one on a GPU); with --engine ray on each GPU",
+        "--shard",
+        type=share,
+        default="1/1",
+        metavar="I/N",
+        help="train only the I-th (from 1) of N parts of the run, as a job array does",
     )
     parser.add_argument(
-        "--shard", metavar="I/N", help="only the I-th of N parts of the run, for a job array; I counts from 1"
-    )
-    parser.add_argument(
-        "--engine", default="local", choices=["local", "ray"], help="processes of this machine, or a Ray cluster"
+        "--engine",
+        default="local",
+        choices=["local", "ray"],
+        help="processes of this machine, or a Ray cluster, where --workers is for each GPU (default: local)",
     )
     parser.add_argument(
         "--ray-address",
@@ -200,23 +213,6 @@ def make_engine(args: argparse.Namespace, compute: "Compute") -> "Engine":
     except ModuleNotFoundError as error:
         raise KdbenchError("--engine ray needs Ray, which is not installed; pip install 'kdbench[ray]'") from error
     return RayEngine(args.ray_address, on_gpu=compute.device.type == "cuda")
-
-
-def parse_share(text: str | None) -> "Share":
-    """`2/9` is the second of nine parts.
-
-    Raises:
-        KdbenchError: no such part.
-    """
-    from kdbench.study.share import Share
-
-    if text is None:
-        return Share()
-    match = re.fullmatch(r"(\d+)/(\d+)", text)
-    number, of = map(int, match.groups()) if match else (0, 0)
-    if not 1 <= number <= of:
-        raise KdbenchError(f"--shard {text!r} is no part of a run; write the second of nine parts as --shard 2/9")
-    return Share(number, of)
 
 
 def read_care(args: argparse.Namespace) -> "tuple[Care, Halt]":

@@ -54,13 +54,12 @@ def execute(args: argparse.Namespace) -> int:
 
     if args.equal_time and not args.throughput:
         raise KdbenchError("--equal-time goes by the measured throughput; leave --no-throughput out")
-    if args.equal_time and args.shard:
+    if args.equal_time and not args.shard.whole:
         raise KdbenchError("--equal-time goes by the throughput of all pairs; run it without --shard when all are done")
     grid = options.read_grid(args)
     suite = options.reduce(grid.suite, args)
     seeds = options.parse_seeds(args.seeds, suite.seeds)
     care, halt = options.read_care(args)
-    share = options.parse_share(args.shard)
     console = Console(stderr=args.json)
     grid.add_references()
 
@@ -75,7 +74,7 @@ def execute(args: argparse.Namespace) -> int:
     plugins = grid.ordered
     tuned = read_tuned(args.tuned, suite.protocol, [plugin.name for plugin in plugins]) if args.tuned else None
     plan = make_plan(suite, plugins, grid.pairs, seeds, grid.settings, args.split, compute, args.data, args.best, tuned)
-    plan = replace(plan, share=share)
+    plan = replace(plan, share=args.shard)
     folder = args.out or Path("results") / (options.folder_name(suite) + ("" if args.split == "test" else "-val"))
     results = Results(folder)
     engine = options.make_engine(args, compute)
@@ -89,7 +88,7 @@ def execute(args: argparse.Namespace) -> int:
         options.print_json({"results": str(folder), "cells": outcome.statuses, "report": [str(file) for file in files]})
     elif not outcome.complete:
         left = ", ".join(f"{count} {status}" for status, count in sorted(outcome.statuses.items()))
-        of = f" of shard {args.shard}" if args.shard else ""
+        of = "" if args.shard.whole else f" of {args.shard}"
         console.print(f"[red]not every cell{of} is done:[/red] {left}; the same command tries the rest again")
         for error, count in outcome.errors.items():
             console.print(f"  {count} x {error}", highlight=False, markup=False, soft_wrap=True)

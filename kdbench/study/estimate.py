@@ -1,13 +1,14 @@
 """What a study costs in GPU-hours: `python -m kdbench.study.estimate --suite cifar100 --images 50000 --peak 989`.
 
-With T and S FLOPs of a forward pass of teacher and student per image, M methods and N images seen by a training,
+With T and S FLOPs of a forward pass of teacher and student per image, M methods and N images that a training sees, a
+seed takes
 
-    one teacher pass for all methods    N (ceil(M / 16) T + M (3 + x) S)
-    one teacher pass for each method    N (     (M - 1) T + M (3 + x) S)
+    one teacher pass for all methods    N (ceil(M / 16) T + 3.3 M S)
+    one teacher pass for each method    N (     (M - 1) T + 3.3 M S)
 
-FLOPs are needed for a seed: the backward pass counts as two forward passes, a method's own work as x forward passes of
-the student, 16 students at most share a teacher's pass, and the control has no teacher. Evaluation, data and starting
-up are left out. Which share of its peak a device reaches is an assumption.
+FLOPs: the backward pass counts as two forward passes, a method's own work as 0.3 forward passes of the student, 16
+students at most share a teacher's pass, and the control has no teacher. Evaluation, data and starting up are left out.
+Which share of its peak a device reaches is an assumption.
 """
 
 import argparse
@@ -21,8 +22,10 @@ from kdbench.suites.anymodel import select_pairs
 from kdbench.suites.loading import load
 from kdbench.suites.schema import PairSpec, Suite
 
+STEP = 3.3
+"""Forward passes of the student that a training step is worth, the teacher left out."""
 HEAD = (
-    *("pair", "teacher, GFLOP", "student, GFLOP", "images, millions"),
+    *("pair", "T, GFLOP", "S, GFLOP", "N, millions"),
     *("hours a training", "hours, shared", "hours, each its own", "ratio"),
 )
 
@@ -32,23 +35,20 @@ class Work:
     """What a pair asks for.
 
     Attributes:
-        teacher: FLOPs of a forward pass per image.
-        student: FLOPs of a training step per image, the teacher and the method's own work left out.
-        own: FLOPs of the method's own work per image.
+        teacher, student: FLOPs of a forward pass per image.
         images: that one training sees.
     """
 
     teacher: float
     student: float
-    own: float
-    images: float
+    images: int
 
     def flops(self, passes: int, methods: int) -> float:
-        """Of so many trainings and passes of the teacher, for one seed."""
-        return self.images * (passes * self.teacher + methods * (self.student + self.own))
+        """Of so many trainings and passes of the teacher."""
+        return self.images * (passes * self.teacher + methods * STEP * self.student)
 
     def shared(self, methods: int) -> float:
-        """FLOPs of methods that are trained in lockstep."""
+        """FLOPs of methods that are trained in lockstep, of one seed."""
         return self.flops(math.ceil(methods / TOGETHER), methods)
 
     def apart(self, methods: int) -> float:
@@ -56,17 +56,12 @@ class Work:
         return self.flops(methods - 1, methods)
 
 
-def work(suite: Suite, pair: PairSpec, images: int, extra: float) -> Work:
-    """The work of a pair by its recipe.
-
-    Args:
-        images: of an epoch.
-        extra: a method's own work, in forward passes of the student.
-    """
+def work(suite: Suite, pair: PairSpec, images: int) -> Work:
+    """The work of a pair by its recipe, with so many images an epoch."""
     # A classifier of any size is a small part of a network.
     shape, classes = suite.data.image_shape, suite.data.classes or 1000
     teacher, student = (forward_flops(suite.models[name], classes, shape) for name in (pair.teacher, pair.student))
-    return Work(teacher, 3 * student, extra * student, images * suite.recipe_of(pair.student).epochs)
+    return Work(teacher, student, images * suite.recipe_of(pair.student).epochs)
 
 
 def table(works: dict[str, Work], methods: int, seeds: int, rate: float) -> str:
@@ -76,15 +71,17 @@ def table(works: dict[str, Work], methods: int, seeds: int, rate: float) -> str:
         rate: FLOP/s that a device reaches.
     """
     hour = 3600 * rate
+
+    def ends(some: list[Work]) -> tuple[str, ...]:
+        shared = seeds * sum(one.shared(methods) for one in some) / hour
+        apart = seeds * sum(one.apart(methods) for one in some) / hour
+        return f"{shared:,.0f}", f"{apart:,.0f}", f"{apart / shared:.2f}"
+
     rows: list[tuple[str, ...]] = [HEAD, ("---",) * len(HEAD)]
     for name, one in works.items():
-        shared, apart = seeds * one.shared(methods) / hour, seeds * one.apart(methods) / hour
         counted = f"{one.teacher / 1e9:.2f}", f"{one.student / 1e9:.2f}", f"{one.images / 1e6:.0f}"
-        hours = f"{one.flops(1, 1) / hour:.1f}", f"{shared:,.0f}", f"{apart:,.0f}", f"{apart / shared:.2f}"
-        rows.append((name, *counted, *hours))
-    shared = seeds * sum(one.shared(methods) for one in works.values()) / hour
-    apart = seeds * sum(one.apart(methods) for one in works.values()) / hour
-    rows.append((f"all {len(works)}", "", "", "", "", f"{shared:,.0f}", f"{apart:,.0f}", f"{apart / shared:.2f}"))
+        rows.append((name, *counted, f"{one.flops(1, 1) / hour:.1f}", *ends([one])))
+    rows.append((f"all {len(works)}", *[""] * 4, *ends(list(works.values()))))
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
@@ -98,12 +95,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=3, help="how many")
     parser.add_argument("--peak", type=float, required=True, help="TFLOP/s of the device by its data sheet")
     parser.add_argument("--utilisation", type=float, default=0.16, help="share of that which is reached")
-    parser.add_argument(
-        "--extra", type=float, default=0.3, help="own work of a method, in forward passes of the student"
-    )
     options = parser.parse_args(arguments)
     suite, pairs = select_pairs(load(options.suite), options.pairs)
-    works = {pair.name: work(suite, pair, options.images, options.extra) for pair in pairs}
+    works = {pair.name: work(suite, pair, options.images) for pair in pairs}
     print(table(works, options.methods, options.seeds, options.peak * 1e12 * options.utilisation))
     return 0
 

@@ -86,7 +86,7 @@ class Plan:
         best: the test split is read for the whole learning curve, for the best epoch that the literature reports.
         tuned: the file of tuned hyperparameters, None for none.
         places: the (pair, method)s that it is about; None for all.
-        share: what this command does of it.
+        share: the part of its cells that this command trains.
     """
 
     suite: Suite
@@ -127,11 +127,6 @@ class Plan:
         for place, (_, cells) in enumerate(groups):
             if self.share.holds(place):
                 yield from cells
-
-    @property
-    def own_pairs(self) -> list[PairSpec]:
-        """The pairs whose throughput the share measures."""
-        return [pair for place, pair in enumerate(self.pairs) if self.share.holds(place)]
 
     def manifest(self, throughput: Sequence[PlannedMeasurement]) -> Manifest:
         """The manifest to write before anything runs."""

@@ -22,10 +22,10 @@ from typing import Any
 os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from kdbench.errors import KdbenchError
+from kdbench.errors import KdbenchError, describe
 from kdbench.records import PART, write_bytes
 from kdbench.study.engine import LOOK_SECONDS, run_tasks
 from kdbench.study.halt import Halt
@@ -251,10 +251,11 @@ def _end(task: RunTask, reference: Any, display: Display) -> list[str]:
     try:
         ended: _Ended = _answer(reference)
     except RayError as error:
-        why = f"Ray has given it up: {type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        # Of what was raised on the node the cause is told, else what Ray says of itself.
+        cause = error.cause if isinstance(error, RayTaskError) else None
+        why = describe(cause or error)
         task.lost("failed", why)
-        display.finished(task, why)
-        return []
+        ended = _Ended([], why, [])
     for name, content in ended.files:
         write_bytes(task.results / name, content)
     display.finished(task, ended.error)

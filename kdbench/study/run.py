@@ -1,6 +1,5 @@
 """A run: plan, accuracy phase, throughput phase; finished cells are kept, so repeating the command resumes it."""
 
-import platform
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,7 +20,6 @@ from kdbench.study.group import Group
 from kdbench.study.halt import Care, Halt
 from kdbench.study.plan import Cell, Plan, finished_keys
 from kdbench.study.progress import Display, duration
-from kdbench.study.share import Share
 from kdbench.study.task import RunTask
 from kdbench.study.timing import planned_measurements, timing_tasks
 from kdbench.training.device import default_workers
@@ -34,7 +32,7 @@ POLL_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended, over all planned cells (or measurements).
+    """How a run ended, over its cells (or measurements).
 
     Attributes:
         statuses: number of them by status.
@@ -79,8 +77,8 @@ def run(
         KeyboardInterrupt: the user stopped it; what ran is checkpointed.
     """
     compute, care, halt = plan.compute, care or Care(), halt or Halt()
-    if throughput and compute.shard.world > 1:
-        console.print("throughput is measured in one process; left out here", highlight=False)
+    if throughput and (compute.shard.world > 1 or not plan.share.whole):
+        console.print("throughput is left out; a run in one process and without --shard measures it", highlight=False)
         throughput = False
     measurements = planned_measurements(plan, compute) if throughput else []
     finished = finished_keys(results)
@@ -90,8 +88,7 @@ def run(
         write_json(results.manifest_path, plan.manifest(measurements))
     own = list(plan.own_cells())
     due = [cell for cell in own if cell.key not in finished]
-    part = f", {plan.share}" if plan.share != Share() else ""
-    grid = "=" if plan.places is None and not part else "of"
+    grid = "=" if plan.places is None and plan.share.whole else "of"
     console.print(
         f"{_heading(plan)}: {len(own)} cells {grid} {len(plan.pairs)} pairs x {len(plan.methods)} "
         f"methods x {len(plan.seeds)} seeds on {compute.device} ({compute.precision}); {len(own) - len(due)} finished, "
@@ -111,7 +108,7 @@ def run(
         wait_for_all()
         if measurements:
             # Alone on the machine: one worker, after everything else has ended.
-            with _turn_at_measuring(results, plan.share, console, halt):
+            with _turn_at_measuring(results, console, halt):
                 tasks = timing_tasks(plan, measurements, compute, data_root, results)
                 _phase("throughput", tasks, 1, console, halt, care.limit, engine)
     if halt.spent:
@@ -154,14 +151,11 @@ def _wait_for_others(locks: Sequence[Path], console: Console, halt: Halt) -> Non
 
 
 @contextmanager
-def _turn_at_measuring(results: Results, share: Share, console: Console, halt: Halt) -> Iterator[None]:
-    """One run in a folder measures at a time; the next one finds what it has measured.
-
-    Shards measure different pairs: those on different machines need not wait for each other.
-    """
-    lock, told = results.measuring_lock("" if share == Share() else platform.node()), False
+def _turn_at_measuring(results: Results, console: Console, halt: Halt) -> Iterator[None]:
+    """One run in a folder measures at a time; the next one finds what it has measured."""
+    told = False
     while True:
-        with claimed([lock]) as held:
+        with claimed([results.measuring_lock]) as held:
             if held or halt.launches_no_more:
                 yield
                 return
@@ -224,7 +218,8 @@ def _outcome(planned: Sequence[str], found: Iterable[CellRecord] | Iterable[Thro
 
 
 def _heading(plan: Plan) -> str:
-    return f"suite [bold]{escape(plan.suite.name)}[/bold]"
+    part = "" if plan.share.whole else f", {plan.share}"
+    return f"suite [bold]{escape(plan.suite.name)}[/bold]{part}"
 
 
 def _parts(cells: tuple[Cell, ...]) -> list[tuple[Cell, ...]]:

@@ -10,6 +10,11 @@ class Share:
     number: int = 1
     of: int = 1
 
+    @property
+    def whole(self) -> bool:
+        """There are no other parts."""
+        return self.of == 1
+
     def holds(self, place: int) -> bool:
         """Whether what stands at `place` (from 0) is in it."""
         return place % self.of == self.number - 1

@@ -183,10 +183,10 @@ def timing_tasks(
     data_root: Path,
     results: Results,
 ) -> list[TimingTask]:
-    """One task for every pair of the share that has methods without a measurement."""
+    """One task for every pair that has methods without a measurement."""
     present = {record["key"] for record in results.throughput() if record["status"] in FINISHED}
     tasks = []
-    for pair in plan.own_pairs:
+    for pair in plan.pairs:
         keys = {one["method"]: one["key"] for one in planned if one["pair"] == pair.name}
         due = frozenset(name for name, key in keys.items() if key not in present)
         if due:

@@ -63,6 +63,17 @@ class Errand:
         write_json(self.results / "cells" / "pair" / f"{self.label}.json", value)
 
 
+def arrive() -> Errand:
+    raise LookupError("no such file on this node")
+
+
+class Stranger(Errand):
+    """A task that a node cannot read."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return arrive, ()
+
+
 @pytest.fixture(scope="module")
 def engine() -> Iterator[RayEngine]:
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="CRITICAL")
@@ -107,15 +118,18 @@ def test_tasks_run_side_by_side_unless_they_must_be_alone(engine: RayEngine, tmp
 
 def test_what_goes_wrong_is_recorded_and_told(engine: RayEngine, tmp_path: Path) -> None:
     shown = Shown()
-    engine([Errand("a", tmp_path), Errand("b", tmp_path, ends="raises"), Errand("c", tmp_path, ends="dies")], 1, shown)
+    bad = [Errand("b", tmp_path, ends="raises"), Errand("c", tmp_path, ends="dies"), Stranger("d", tmp_path)]
+    engine([Errand("a", tmp_path), *bad], 1, shown)
     found = written(tmp_path)
-    assert found["a"].ended and shown.failures == 1
+    assert found["a"].ended and shown.failures == 2
+    assert found["d"].status == "failed" and "no such file on this node" in found["d"].error
     assert found["b"].status == "failed" and "ArithmeticError: no such errand" in found["b"].error
     assert found["c"].error == "the worker ended with exit code 7 at one, for the second time"
     assert [note.partition("\n")[0] for note in sorted(shown.notes)] == [
         "b: ArithmeticError: no such errand",
         "c: the worker ended with exit code 7 at one, for the second time",
         "c: the worker ended with exit code 7 at one; it goes on from the last checkpoint",
+        "d: RaySystemError: System error: no such file on this node",
     ]
 
 
