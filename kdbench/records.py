@@ -332,10 +332,10 @@ class Results:
         return self.folder / "manifest.json"
 
     def cell_path(self, pair: str, method: str, seed: int, key: str) -> Path:
-        return self.folder / "cells" / slug(pair) / method / f"s{seed}-{key[:12]}.json"
+        return self.folder.joinpath("cells", slug(pair), method, f"s{seed}-{key[:12]}.json")
 
     def checkpoint_path(self, pair: str, method: str, seed: int, key: str) -> Path:
-        return self.folder / "checkpoints" / slug(pair) / method / f"s{seed}-{key[:12]}.safetensors"
+        return self.folder.joinpath("checkpoints", slug(pair), method, f"s{seed}-{key[:12]}.safetensors")
 
     def unfinished_folder(self, pair: str, method: str) -> Path:
         return self.folder / "unfinished" / slug(pair) / method
