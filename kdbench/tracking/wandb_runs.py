@@ -42,25 +42,29 @@ class WandbRuns:
         self._wandb, self._own = wandb, own
         self.folder = folder / "wandb"
         try:
-            settings = wandb.setup().settings
-            self.mode = settings.mode
-            self.project = project or settings.project or "kdbench"
-            if self.mode == "disabled":
-                raise KdbenchError("W&B is switched off (WANDB_MODE=disabled); set WANDB_MODE to online or offline")
-            if self.mode != "online" or not wandb.login(prompt=False):
-                self.mode = "offline"
+            self.mode, self.project = self._set_up(project)
         except KdbenchError:
+            self.close()
             raise
-        except ValidationError as error:
-            raise KdbenchError(f"W&B is set up wrongly: {first_problem(error)}") from error
-        except Exception as error:
-            raise KdbenchError(f"W&B does not start: {short(error)}; {_OFFLINE}") from error
-        # As W&B sends no more than what a record tells, what this machine is stays here.
+        # W&B is to know no more than what the records tell: not the machine that they are read on.
         self._settings = {
             **{"root_dir": str(folder), "use_dot_wandb": False, "symlink": False, "console": "off", "silent": True},
             **{"disable_git": True, "disable_code": True, "save_code": False, "x_save_requirements": False},
             **{"x_disable_meta": True, "x_disable_stats": True, "x_disable_machine_info": True, "host": ""},
         }
+
+    def _set_up(self, project: str | None) -> tuple[str, str]:
+        """Mode and project: what the user has set up, but offline where nobody is logged in."""
+        try:
+            settings = self._wandb.setup().settings
+            online = settings.mode == "online" and self._wandb.login(prompt=False)
+        except ValidationError as error:
+            raise KdbenchError(f"W&B is set up wrongly: {first_problem(error)}") from error
+        except Exception as error:
+            raise KdbenchError(f"W&B does not start: {short(error)}; {_OFFLINE}") from error
+        if settings.mode == "disabled":
+            raise KdbenchError("W&B is switched off (WANDB_MODE=disabled); set WANDB_MODE to online or offline")
+        return "online" if online else "offline", project or settings.project or "kdbench"
 
     @property
     def target(self) -> str:
