@@ -17,10 +17,10 @@ Each cell becomes a run: curves of the losses, of the learning rate and of the a
 and, once it is done, accuracy, gain, throughput and memory. A cell that is being trained is shown up to its last
 checkpoint. What has not changed since the last time is not written again; what has takes the place of what was there.
 
-to:
-  tensorboard   event files (wants pip install 'kdbench[tensorboard]')
-  wandb         runs of Weights & Biases (wants pip install 'kdbench[wandb]'), uploaded where you are logged in and
-                WANDB_MODE is not offline, else kept for `wandb sync`
+--to tensorboard: event files (wants pip install 'kdbench[tensorboard]')
+
+--to wandb: runs of Weights & Biases (wants pip install 'kdbench[wandb]'), uploaded where you are logged in and
+WANDB_MODE is not offline, else kept for `wandb sync`
 
 exit codes: 0 written; 3 no results there, or they cannot be written (one line says why); 130 interrupted"""
 
@@ -51,13 +51,14 @@ def execute(args: argparse.Namespace) -> int:
             while True:
                 began = time.monotonic()
                 written, known, waiting = update(results, sink, ledger)
-                if args.json:
+                goes_on = args.follow and waiting
+                if args.json and (written or not goes_on):
                     counts = {"written": written, "unchanged": known, "waiting": waiting}
                     options.print_json({"to": args.to, "folder": str(sink.folder), **counts})
-                elif written or not args.follow or not waiting:
+                elif written or not goes_on:
                     told = f"{written} cells written, {known} unchanged, {waiting} records to come; {sink.hint}"
                     print(told, flush=True)
-                if not (args.follow and waiting):
+                if not goes_on:
                     return EXIT_OK
                 time.sleep(max(LOOK_SECONDS, 4 * (time.monotonic() - began)))
         finally:

@@ -15,7 +15,7 @@ _COMPARED = ("suite", "pair", "teacher", "student", "method", "role", "seed", "s
 
 
 class EventFiles:
-    """Writes `<folder>/<pair>/<method>/s<seed>-<key>/events...`, laid out as the records."""
+    """Writes `<folder>/<pair>/<method>/s<seed>/events...`: TensorBoard calls a run after its folder."""
 
     def __init__(self, folder: Path) -> None:
         """Raises:
@@ -47,7 +47,7 @@ class EventFiles:
         Raises:
             KdbenchError: the folder cannot be written.
         """
-        home = self.folder / slug(cell.pair) / cell.method / f"s{cell.seed}-{cell.key[:12]}"
+        home = self.folder / slug(cell.pair) / cell.method / f"s{cell.seed}"
         older = list(home.glob("*tfevents*"))
         # TensorBoard's own files are named after the host, and show while they are half written.
         write_bytes(home / f"events.out.tfevents.{time.time_ns()}.kdbench", self._events(cell))
@@ -69,19 +69,22 @@ class EventFiles:
                 # An indented block of Markdown: text as it is.
                 text = json.dumps(cell.config, indent=1)
                 writer.add_text("configuration", "\n".join(f"    {line}" for line in text.splitlines()))
-                _, start, end = self._hparams(_table(cell.config), {})
-                files = writer.file_writer
-                assert files is not None
-                files.add_summary(start)
-                if cell.status == "done":
-                    files.add_summary(end)
+                if "hyperparameters" in cell.config:
+                    self._add_row(writer, cell)
             return b"".join(path.read_bytes() for path in sorted(Path(place).iterdir()))
+
+    def _add_row(self, writer: Any, cell: TrackedCell) -> None:
+        """Of the table of hyperparameters; TensorBoard keeps the first that it sees of a run, so it has to be whole."""
+        # The columns are left out: TensorBoard would take those of one run for all, and finds them by itself.
+        _, start, end = self._hparams(_table(cell.config), {})
+        for summary in (start, end) if cell.status == "done" else (start,):
+            writer.file_writer.add_summary(summary)
 
 
 def _table(config: dict[str, Any]) -> dict[str, str | float]:
     """Columns of TensorBoard's table of hyperparameters: numbers and words."""
     own = {name: config[name] for name in _COMPARED if name in config}
-    own |= {f"hyperparameters.{name}": value for name, value in config.get("hyperparameters", {}).items()}
+    own |= {f"hp.{name}": value for name, value in config.get("hyperparameters", {}).items()}
     return {one_line(name): _plain(value) for name, value in own.items()}
 
 

@@ -43,7 +43,7 @@ class _Content(TypedDict):
 
 
 class Ledger:
-    """What a sink has got of a results folder: one JSON file, so that nothing is written twice.
+    """What a sink has got last of each cell of a results folder: one JSON file, so that nothing is written twice.
 
     Attributes:
         id: a random name, no other ledger's.
@@ -65,11 +65,11 @@ class Ledger:
 
     def has(self, cell: TrackedCell, target: str) -> bool:
         """Whether the cell was written to the target as it is."""
-        return self._content["cells"].get(cell.key) == f"{target} {cell.fingerprint}"
+        return self._content["cells"].get(cell.name) == f"{target} {cell.fingerprint}"
 
     def note(self, cell: TrackedCell, target: str) -> None:
         """Remember that it was."""
-        self._content["cells"][cell.key] = f"{target} {cell.fingerprint}"
+        self._content["cells"][cell.name] = f"{target} {cell.fingerprint}"
 
     def save(self) -> None:
         """Write what is remembered.
