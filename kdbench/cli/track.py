@@ -52,17 +52,21 @@ def execute(args: argparse.Namespace) -> int:
                 began = time.monotonic()
                 written, known, waiting = update(results, sink, ledger)
                 goes_on = args.follow and waiting
-                if args.json and (written or not goes_on):
-                    counts = {"written": written, "unchanged": known, "waiting": waiting}
-                    options.print_json({"to": args.to, "folder": str(sink.folder), **counts})
-                elif written or not goes_on:
-                    told = f"{written} cells written, {known} unchanged, {waiting} records to come; {sink.hint}"
-                    print(told, flush=True)
+                if written or not goes_on:
+                    _tell(args, sink, written, known, waiting)
                 if not goes_on:
                     return EXIT_OK
                 time.sleep(max(LOOK_SECONDS, 4 * (time.monotonic() - began)))
         finally:
             sink.close()
+
+
+def _tell(args: argparse.Namespace, sink: Any, written: int, known: int, waiting: int) -> None:
+    if args.json:
+        counts = {"written": written, "unchanged": known, "waiting": waiting}
+        options.print_json({"to": args.to, "folder": str(sink.folder), **counts})
+    else:
+        print(f"{written} cells written, {known} unchanged, {waiting} records to come; {sink.hint}", flush=True)
 
 
 def _sink(args: argparse.Namespace, out: Path, own: str) -> Any:
