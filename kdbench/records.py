@@ -8,6 +8,7 @@ Layout of a results folder::
     environments/<id>.json                          what the records were measured on
     checkpoints/<pair>/<method>/s<seed>-<key>.safetensors   the student, with timm's own keys
     equal-time/<n>-epochs/                          the control trained for n epochs, laid out as this folder
+    tracked/                                        what dashboards have got of it, see `kdbench.tracking`
     unfinished/<pair>/<method>/s<seed>-<key>.lock           held by the process that trains the cell
     unfinished/<pair>/<method>/s<seed>-<key>@<epoch>.<step>.pt    where an interrupted training goes on
 
