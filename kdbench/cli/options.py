@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from kdbench.registry import Plugin, Registry
+    from kdbench.study.engine import Engine
     from kdbench.study.halt import Care, Halt
+    from kdbench.study.share import Share
     from kdbench.suites.schema import PairSpec, Suite
     from kdbench.training.device import Compute
 
@@ -51,6 +53,17 @@ def minutes(text: str) -> float:
     if not 0 < value < 1e9:
         raise argparse.ArgumentTypeError(f"{text[:40]!r} is no number of minutes")
     return value
+
+
+def share(text: str) -> "Share":
+    """The type of an option that takes a part of a run: `2/9` is the second of nine."""
+    from kdbench.study.share import Share
+
+    match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
+    number, of = map(int, match.groups()) if match else (0, 0)
+    if not 1 <= number <= of:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no part of a run; the second of nine parts is 2/9")
+    return Share(number, of)
 
 
 def add_suite(parser: argparse.ArgumentParser) -> None:
@@ -132,7 +145,7 @@ def add_workers(parser: Any) -> None:
         "--workers",
         type=whole(1, 1024),
         metavar="N",
-        help="processes side by side (default: one a core, one on a GPU)",
+        help="processes side by side (default: one a core, one a GPU)",
     )
 
 
@@ -158,6 +171,48 @@ def add_care(parser: argparse.ArgumentParser) -> None:
         default="5m",
         help="how much of a training is lost at most when the machine goes down (default: %(default)s)",
     )
+
+
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """Where the work is done, and how much of it."""
+    add_workers(parser)
+    parser.add_argument(
+        "--shard",
+        type=share,
+        default="1/1",
+        metavar="I/N",
+        help="train only the I-th (from 1) of N parts of the run, as a job array does",
+    )
+    parser.add_argument(
+        "--engine",
+        default="local",
+        choices=["local", "ray"],
+        help="processes of this machine, or a Ray cluster, where --workers is for each GPU (default: local)",
+    )
+    parser.add_argument(
+        "--ray-address",
+        metavar="HOST:PORT",
+        help="head of the Ray cluster (default: $RAY_ADDRESS, else the one running on this machine, else a new one)",
+    )
+
+
+def make_engine(args: argparse.Namespace, compute: "Compute") -> "Engine":
+    """The engine that `add_engine` asks for.
+
+    Raises:
+        KdbenchError: Ray is not installed, or no cluster answers.
+    """
+    if args.engine == "local":
+        from kdbench.study.engine import run_tasks
+
+        return run_tasks
+    if compute.shard.world > 1:
+        raise KdbenchError("--engine ray trains a cell in one process; leave torchrun out, or --engine")
+    try:
+        from kdbench.study.ray_engine import RayEngine
+    except ModuleNotFoundError as error:
+        raise KdbenchError("--engine ray needs Ray, which is not installed; pip install 'kdbench[ray]'") from error
+    return RayEngine(args.ray_address, on_gpu=compute.device.type == "cuda")
 
 
 def read_care(args: argparse.Namespace) -> "tuple[Care, Halt]":

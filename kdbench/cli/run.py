@@ -1,6 +1,7 @@
 """`kdbench run`: the grid, the throughput phase, the report."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def add_parser(commands: Any) -> None:
         action="store_true",
         help="also train the control for as long as each method takes (by the throughput measured), to compare with",
     )
-    options.add_workers(parser)
+    options.add_engine(parser)
     options.add_care(parser)
     parser.add_argument("--no-throughput", dest="throughput", action="store_false", help="accuracy only")
     parser.add_argument("--no-report", dest="report", action="store_false", help="records only")
@@ -53,6 +54,8 @@ def execute(args: argparse.Namespace) -> int:
 
     if args.equal_time and not args.throughput:
         raise KdbenchError("--equal-time goes by the measured throughput; leave --no-throughput out")
+    if args.equal_time and not args.shard.whole:
+        raise KdbenchError("--equal-time goes by the throughput of all pairs; run it without --shard when all are done")
     grid = options.read_grid(args)
     suite = options.reduce(grid.suite, args)
     seeds = options.parse_seeds(args.seeds, suite.seeds)
@@ -71,11 +74,13 @@ def execute(args: argparse.Namespace) -> int:
     plugins = grid.ordered
     tuned = read_tuned(args.tuned, suite.protocol, [plugin.name for plugin in plugins]) if args.tuned else None
     plan = make_plan(suite, plugins, grid.pairs, seeds, grid.settings, args.split, compute, args.data, args.best, tuned)
+    plan = replace(plan, share=args.shard)
     folder = args.out or Path("results") / (options.folder_name(suite) + ("" if args.split == "test" else "-val"))
     results = Results(folder)
-    outcome = run(plan, results, console, args.data, args.workers, args.throughput, care, halt)
+    engine = options.make_engine(args, compute)
+    outcome = run(plan, results, console, args.data, args.workers, args.throughput, care, halt, engine)
     if args.equal_time:
-        outcome += train_control(plan, results, console, args.data, args.workers, care, halt)
+        outcome += train_control(plan, results, console, args.data, args.workers, care, halt, engine)
     if compute.shard.rank > 0:
         return EXIT_OK if outcome.complete else EXIT_INCOMPLETE
     files = _report(results, console, quiet=args.json) if args.report else []
@@ -83,7 +88,8 @@ def execute(args: argparse.Namespace) -> int:
         options.print_json({"results": str(folder), "cells": outcome.statuses, "report": [str(file) for file in files]})
     elif not outcome.complete:
         left = ", ".join(f"{count} {status}" for status, count in sorted(outcome.statuses.items()))
-        console.print(f"[red]not every cell is done:[/red] {left}; the same command tries the rest again")
+        of = "" if args.shard.whole else f" of {args.shard}"
+        console.print(f"[red]not every cell{of} is done:[/red] {left}; the same command tries the rest again")
         for error, count in outcome.errors.items():
             console.print(f"  {count} x {error}", highlight=False, markup=False, soft_wrap=True)
     return EXIT_OK if outcome.complete else EXIT_INCOMPLETE

@@ -3,7 +3,7 @@
 A worker that dies or hangs is started again, and its task goes on from the last checkpoint; the member of the task that
 had its turn is closed when that happens a second time, or when it hung. The parent itself never computes, so it never
 touches a GPU. Where the system can (Linux), workers are forked off a server that has imported torch and timm once and
-does nothing else; a device is opened in the workers only.
+does nothing else; a device is opened in the workers only. On several GPUs each worker sees one.
 """
 
 import multiprocessing
@@ -24,8 +24,8 @@ from kdbench.records import Status
 from kdbench.study.halt import Halt
 from kdbench.study.line import NOBODY, Board, Line, Stopped, new_board
 from kdbench.study.progress import Display
-from kdbench.study.task import Task
-from kdbench.training.device import Compute
+from kdbench.study.task import RunTask, Task
+from kdbench.training.device import Compute, gpus
 
 PRELOADED = ["kdbench.study.group", "kdbench.study.timing"]
 """What a worker needs; importing it must neither open a device nor start a thread, as neither survives a fork."""
@@ -42,6 +42,9 @@ _T = TypeVar("_T")
 
 LOOK_SECONDS = 1.0
 """How often the parent looks whether a worker hangs."""
+
+Engine = Callable[[Sequence[RunTask], int, Display, Halt, float | None], list[str]]
+"""What `run_tasks` is, for the tasks of a run."""
 
 
 def run_tasks(
@@ -97,7 +100,8 @@ def run_tasks(
     try:
         while waiting or pool:
             while waiting and len(pool) < workers and not halt.launches_no_more:
-                pool.append(_Worker(waiting.popleft()))
+                place = min(set(range(workers)) - {worker.place for worker in pool})
+                pool.append(_Worker(waiting.popleft(), place))
             if not pool:
                 break
             if halt.requested:
@@ -157,13 +161,19 @@ def away(compute: Compute, function: Callable[..., _T], *arguments: object) -> _
 
 
 class _Worker:
-    """A process at a task, with a pipe and a board between it and the parent."""
+    """A process at a task, with a pipe and a board between it and the parent.
 
-    def __init__(self, task: Task) -> None:
-        self.task = task
+    Attributes:
+        place: its number among those that run side by side, from 0.
+    """
+
+    def __init__(self, task: Task, place: int) -> None:
+        self.task, self.place = task, place
+        there = gpus()
+        gpu = there[place % len(there)] if there else None
         self.board: Board = new_board(partial(_CONTEXT.RawValue, Board))
         self.connection, other = _CONTEXT.Pipe(duplex=False)
-        self.process: BaseProcess = _CONTEXT.Process(target=_work, args=(task, other, self.board))
+        self.process: BaseProcess = _CONTEXT.Process(target=_work, args=(task, other, self.board, gpu))
         self.process.start()
         other.close()
 
@@ -193,11 +203,13 @@ class _Worker:
         self.connection.close()
 
 
-def _work(task: Task, connection: Connection, board: Board) -> None:
-    """The life of a worker: do the task and tell how it ended."""
-    # Ctrl-C reaches the whole process group; the parent decides what becomes of the workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+def _work(task: Task, connection: Connection, board: Board, gpu: str | None) -> None:
+    """The life of a worker: do the task, on that GPU, and tell how it ended."""
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    # Ctrl-C reaches the whole process group, SIGTERM that of a batch system, too; the parent decides what is to stop.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     try:
         left = task.execute(Line(partial(_tell, connection, "progress"), partial(_tell, connection, "note"), board))
         _tell(connection, "done", left)

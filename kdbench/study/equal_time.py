@@ -13,6 +13,7 @@ from kdbench.analysis.cost import pair_costs
 from kdbench.analysis.frames import load
 from kdbench.errors import KdbenchError
 from kdbench.records import Results, write_json
+from kdbench.study.engine import Engine, run_tasks
 from kdbench.study.halt import Care, Halt
 from kdbench.study.plan import Plan, make_plan
 from kdbench.study.run import Outcome, run
@@ -27,6 +28,7 @@ def train_control(
     workers: int | None = None,
     care: Care | None = None,
     halt: Halt | None = None,
+    engine: Engine = run_tasks,
 ) -> Outcome:
     """Train the control of a run for the epochs that its methods are worth; the manifest then tells them.
 
@@ -46,7 +48,8 @@ def train_control(
                 *(plan.suite.reduced(number), [control.plugin], pairs, plan.seeds),
                 *({control.name: control.hyperparameters}, plan.split, plan.compute, data_root, plan.best),
             )
-            outcome += run(longer, results.at_epochs(number), console, data_root, workers, False, care, halt)
+            folder = results.at_epochs(number)
+            outcome += run(longer, folder, console, data_root, workers, False, care, halt, engine)
     return outcome
 
 

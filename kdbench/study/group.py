@@ -71,6 +71,15 @@ class Group:
         """Whose turn it can be."""
         return tuple(cell.method.name for cell in self.cells)
 
+    @property
+    def alone(self) -> bool:
+        """Trainings bear company."""
+        return False
+
+    def moved(self, results: Path) -> "Group":
+        """The same for another results folder."""
+        return replace(self, results=results)
+
     def execute(self, line: Line) -> tuple[str, ...]:
         """Train, evaluate and record every cell that no other process is at; keys of the ones that are left out."""
         results = Results(self.results)

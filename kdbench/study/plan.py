@@ -1,9 +1,10 @@
 """The plan: which cells there are, the key of each, and which are still to do."""
 
+import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import product
+from dataclasses import dataclass, field
+from itertools import groupby, product
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from kdbench.records import (
     content_key,
 )
 from kdbench.registry import Plugin
+from kdbench.study.share import Share
 from kdbench.suites.schema import PairSpec, Suite
 from kdbench.training import feed
 from kdbench.training.device import Compute
@@ -84,6 +86,7 @@ class Plan:
         best: the test split is read for the whole learning curve, for the best epoch that the literature reports.
         tuned: the file of tuned hyperparameters, None for none.
         places: the (pair, method)s that it is about; None for all.
+        share: the part of its cells that this command trains.
     """
 
     suite: Suite
@@ -96,6 +99,7 @@ class Plan:
     best: bool = False
     tuned: TunedNote | None = None
     places: frozenset[tuple[str, str]] | None = None
+    share: Share = field(default_factory=Share)
 
     def includes(self, pair: PairSpec, method: MethodPlan) -> bool:
         """Whether the plan is about this method on this pair."""
@@ -116,6 +120,13 @@ class Plan:
                 "schema": SCHEMA,
             }
             yield Cell(content_key(identity), pair, method, seed)
+
+    def own_cells(self) -> Iterator[Cell]:
+        """The cells of the share, which has whole (seed, pair)s, as those are trained together."""
+        groups = groupby(self.cells(), key=lambda cell: (cell.seed, cell.pair))
+        for place, (_, cells) in enumerate(groups):
+            if self.share.holds(place):
+                yield from cells
 
     def manifest(self, throughput: Sequence[PlannedMeasurement]) -> Manifest:
         """The manifest to write before anything runs."""
@@ -222,5 +233,6 @@ def finished_keys(results: Results) -> set[str]:
 
 
 def command_line() -> str:
-    """The command this process was started with, as a user would type it; what is no text in it is escaped."""
-    return " ".join(["kdbench", *sys.argv[1:]]).encode(errors="backslashreplace").decode()
+    """The command of the run as a user would type it: all of it, not of one shard; what is no text in it is escaped."""
+    command = " ".join(["kdbench", *sys.argv[1:]])
+    return re.sub(r" --shard[= ]\S+", "", command).encode(errors="backslashreplace").decode()

@@ -15,12 +15,12 @@ from kdbench.distributed import wait_for_all
 from kdbench.errors import KdbenchError
 from kdbench.records import FINISHED, CellRecord, Results, ThroughputRecord, write_json
 from kdbench.study.claims import claimed, is_claimed
-from kdbench.study.engine import run_here, run_tasks
+from kdbench.study.engine import Engine, run_here, run_tasks
 from kdbench.study.group import Group
 from kdbench.study.halt import Care, Halt
 from kdbench.study.plan import Cell, Plan, finished_keys
 from kdbench.study.progress import Display, duration
-from kdbench.study.task import Task
+from kdbench.study.task import RunTask
 from kdbench.study.timing import planned_measurements, timing_tasks
 from kdbench.training.device import default_workers
 
@@ -32,7 +32,7 @@ POLL_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended, over all planned cells (or measurements).
+    """How a run ended, over its cells (or measurements).
 
     Attributes:
         statuses: number of them by status.
@@ -61,6 +61,7 @@ def run(
     throughput: bool = True,
     care: Care | None = None,
     halt: Halt | None = None,
+    engine: Engine = run_tasks,
 ) -> Outcome:
     """Run what is missing of a plan, beside whoever else runs it in the same folder.
 
@@ -69,14 +70,15 @@ def run(
         throughput: measure throughput too, where it has not been.
         care: how trainings are kept.
         halt: when to stop before all is done.
+        engine: what runs the tasks: processes of this machine, or a cluster.
 
     Raises:
         KdbenchError: the results folder cannot be written.
         KeyboardInterrupt: the user stopped it; what ran is checkpointed.
     """
     compute, care, halt = plan.compute, care or Care(), halt or Halt()
-    if throughput and compute.shard.world > 1:
-        console.print("throughput is measured in one process; left out here", highlight=False)
+    if throughput and (compute.shard.world > 1 or not plan.share.whole):
+        console.print("throughput is left out; a run in one process and without --shard measures it", highlight=False)
         throughput = False
     measurements = planned_measurements(plan, compute) if throughput else []
     finished = finished_keys(results)
@@ -84,12 +86,12 @@ def run(
     wait_for_all()
     if compute.shard.rank == 0:
         write_json(results.manifest_path, plan.manifest(measurements))
-    due = [cell for cell in plan.cells() if cell.key not in finished]
-    total = sum(1 for _ in plan.cells())
-    grid = "=" if plan.places is None else "of"
+    own = list(plan.own_cells())
+    due = [cell for cell in own if cell.key not in finished]
+    grid = "=" if plan.places is None and plan.share.whole else "of"
     console.print(
-        f"{_heading(plan)}: {total} cells {grid} {len(plan.pairs)} pairs x {len(plan.methods)} "
-        f"methods x {len(plan.seeds)} seeds on {compute.device} ({compute.precision}); {total - len(due)} finished, "
+        f"{_heading(plan)}: {len(own)} cells {grid} {len(plan.pairs)} pairs x {len(plan.methods)} "
+        f"methods x {len(plan.seeds)} seeds on {compute.device} ({compute.precision}); {len(own) - len(due)} finished, "
         f"{len(due)} to run -> {escape(str(results.folder))}",
         highlight=False,
     )
@@ -102,13 +104,13 @@ def run(
     workers = 0 if compute.shard.world > 1 else workers or default_workers(compute)
     # torchrun itself ends its processes.
     with halt.listening() if workers else nullcontext():
-        _accuracy(plan, due, results, console, data_root, workers, care, halt)
+        _accuracy(plan, due, results, console, data_root, workers, care, halt, engine)
         wait_for_all()
         if measurements:
             # Alone on the machine: one worker, after everything else has ended.
             with _turn_at_measuring(results, console, halt):
                 tasks = timing_tasks(plan, measurements, compute, data_root, results)
-                _phase("throughput", tasks, 1, console, halt, care.limit)
+                _phase("throughput", tasks, 1, console, halt, care.limit, engine)
     if halt.spent:
         console.print("the budget is spent: nothing new was started; the same command goes on", highlight=False)
     return outcome(plan, results)
@@ -123,6 +125,7 @@ def _accuracy(
     workers: int,
     care: Care,
     halt: Halt,
+    engine: Engine,
 ) -> None:
     """Train the cells that are due; those that another run is at are waited for, and trained here if it gives up."""
     while due and not halt.launches_no_more:
@@ -132,7 +135,7 @@ def _accuracy(
             for n, part in enumerate(_parts(tuple(cells)))
         ]
         records = {cell.key: _stamp(results.cell_path(*cell.place)) for cell in due}
-        left = set(_phase("accuracy", groups, min(workers, len(groups)), console, halt, care.limit))
+        left = set(_phase("accuracy", groups, min(workers, len(groups)), console, halt, care.limit, engine))
         others: list[Cell] = [cell for cell in due if cell.key in left]
         _wait_for_others([results.lock_path(*cell.place) for cell in others], console, halt)
         # What has a new record has been tried, however it ended.
@@ -198,8 +201,8 @@ def bench(plan: Plan, results: Results, console: Console, data_root: Path) -> Ou
 
 
 def outcome(plan: Plan, results: Results) -> Outcome:
-    """Planned cells by status; a cell without a record is `missing`."""
-    return _outcome([cell.key for cell in plan.cells()], results.cells())
+    """The planned cells of the share by status; a cell without a record is `missing`."""
+    return _outcome([cell.key for cell in plan.own_cells()], results.cells())
 
 
 def _outcome(planned: Sequence[str], found: Iterable[CellRecord] | Iterable[ThroughputRecord]) -> Outcome:
@@ -215,7 +218,8 @@ def _outcome(planned: Sequence[str], found: Iterable[CellRecord] | Iterable[Thro
 
 
 def _heading(plan: Plan) -> str:
-    return f"suite [bold]{escape(plan.suite.name)}[/bold]"
+    part = "" if plan.share.whole else f", {plan.share}"
+    return f"suite [bold]{escape(plan.suite.name)}[/bold]{part}"
 
 
 def _parts(cells: tuple[Cell, ...]) -> list[tuple[Cell, ...]]:
@@ -223,13 +227,19 @@ def _parts(cells: tuple[Cell, ...]) -> list[tuple[Cell, ...]]:
 
 
 def _phase(
-    title: str, tasks: Sequence[Task], workers: int, console: Console, halt: Halt, limit: float | None = None
+    title: str,
+    tasks: Sequence[RunTask],
+    workers: int,
+    console: Console,
+    halt: Halt,
+    limit: float | None = None,
+    engine: Engine = run_tasks,
 ) -> list[str]:
-    """Run tasks in worker processes, or, with none, in this one; keys of what other runs are at."""
+    """Run tasks by the engine, or, with no workers, in this process; keys of what other runs are at."""
     if not tasks:
         return []
     display = Display(console, title, sum(task.weight for task in tasks))
     with display.shown():
-        left = run_tasks(tasks, workers, display, halt, limit) if workers else run_here(tasks, display)
+        left = engine(tasks, workers, display, halt, limit) if workers else run_here(tasks, display)
     console.print(f"{title}: {len(tasks)} groups in {duration(display.elapsed)}", highlight=False)
     return left

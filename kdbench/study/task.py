@@ -1,5 +1,6 @@
 """What an engine runs."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from kdbench.records import Status
@@ -36,4 +37,22 @@ class Task(Protocol):
 
     def without(self, member: int, status: Status, error: str) -> "Task | None":
         """Record how a member ended, and what is left to do without it."""
+        ...
+
+
+class RunTask(Task, Protocol):
+    """A task of a run, whose records go to a results folder."""
+
+    @property
+    def results(self) -> Path:
+        """The results folder that it writes into."""
+        ...
+
+    @property
+    def alone(self) -> bool:
+        """Whether it must have the machine to itself."""
+        ...
+
+    def moved(self, results: Path) -> "RunTask":
+        """The same for another results folder."""
         ...

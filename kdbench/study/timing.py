@@ -59,6 +59,15 @@ class TimingTask:
         """Whose turn it can be."""
         return tuple(plan.name for plan in self.methods)
 
+    @property
+    def alone(self) -> bool:
+        """Other load would be measured, too."""
+        return True
+
+    def moved(self, results: Path) -> "TimingTask":
+        """The same for another results folder."""
+        return replace(self, results=results)
+
     def execute(self, line: Line) -> tuple[str, ...]:
         """Measure and record."""
         arena = Arena.enter(self.suite, self.pair, 0, "test", self.compute, self.data_root)

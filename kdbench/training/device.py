@@ -129,8 +129,16 @@ def cores() -> int:
 
 
 def default_workers(compute: Compute) -> int:
-    """Worker processes side by side: one on a GPU, else one for each core."""
-    return 1 if compute.device.type == "cuda" else cores()
+    """Worker processes side by side: one on each GPU, else one for each core."""
+    return max(1, len(gpus())) if compute.device.type == "cuda" else cores()
+
+
+def gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; none of them is opened."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is None:
+        return [str(number) for number in range(torch.cuda.device_count())]
+    return [name for name in named.split(",") if name]
 
 
 def _cpu_has_bf16() -> bool:

@@ -151,6 +151,8 @@ def test_other_commands_name_what_there_is(command: Command) -> None:
     match words:
         case [".", ".venv/bin/activate" | "activate"] | ["python3", "-m", "venv", ".venv"] | ["pre-commit", "install"]:
             pass
+        case ["python", "-m", "kdbench.study.estimate", *_]:
+            pass  # tests/study/test_estimate.py runs it
         case ["python", "-m", module, page]:
             assert importlib.util.find_spec(module) and (ROOT / page).is_file()
         case ["python" | "bash", *files]:
@@ -159,6 +161,10 @@ def test_other_commands_name_what_there_is(command: Command) -> None:
             named = re.findall(r"\.\[(\w+)\]", arguments[-1])
             assert set(named) <= set(EXTRAS) and arguments[-2] == "-e"
             assert "-c" not in arguments or (ROOT / arguments[arguments.index("-c") + 1]).is_file()
+        case ["ray", "start", *arguments]:
+            pytest.importorskip("ray.scripts.scripts").start.make_context("start", arguments)
+        case ["sbatch", script]:
+            assert any(isinstance(step, Written) and step.name == script for step in steps(command.page))
         case ["mkdocs", "serve"]:
             assert (ROOT / "mkdocs.yml").is_file() and "docs" in EXTRAS
         case ["pytest", *arguments]:
