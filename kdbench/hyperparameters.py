@@ -105,7 +105,7 @@ def validate(method_name: str, model: type[BaseModel], *sources: dict[str, Any])
 
 
 def parse_settings(settings: list[str]) -> dict[str, dict[str, Any]]:
-    """`["ofa.eps=1.5", ...]` as {method: {name: value}}; values are read as TOML, bare words as strings.
+    """`["kd.temperature=2", ...]` as {method: {name: value}}; values are read as TOML, bare words as strings.
 
     Raises:
         KdbenchError: a setting is not of the form `method.name=value`.
@@ -115,7 +115,7 @@ def parse_settings(settings: list[str]) -> dict[str, dict[str, Any]]:
         target, equals, text = setting.partition("=")
         method, dot, name = target.strip().partition(".")
         if not (equals and dot and method and name):
-            raise KdbenchError(f"--set {setting!r} is not of the form method.name=value, as in `--set kd.weight=2`")
+            raise KdbenchError(f"--set {setting!r} is not of the form method.name=value, as in --set kd.temperature=2")
         parsed.setdefault(method, {})[name] = _value(text.strip())
     return parsed
 

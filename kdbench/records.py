@@ -8,6 +8,7 @@ Layout of a results folder::
     environments/<id>.json                          what the records were measured on
     checkpoints/<pair>/<method>/s<seed>-<key>.safetensors   the student, with timm's own keys
     equal-time/<n>-epochs/                          the control trained for n epochs, laid out as this folder
+    tracked/                                        what dashboards have got of it, see `kdbench.tracking`
     unfinished/<pair>/<method>/s<seed>-<key>.lock           held by the process that trains the cell
     unfinished/<pair>/<method>/s<seed>-<key>@<epoch>.<step>.pt    where an interrupted training goes on
 
@@ -332,10 +333,10 @@ class Results:
         return self.folder / "manifest.json"
 
     def cell_path(self, pair: str, method: str, seed: int, key: str) -> Path:
-        return self.folder / "cells" / slug(pair) / method / f"s{seed}-{key[:12]}.json"
+        return self.folder.joinpath("cells", slug(pair), method, f"s{seed}-{key[:12]}.json")
 
     def checkpoint_path(self, pair: str, method: str, seed: int, key: str) -> Path:
-        return self.folder / "checkpoints" / slug(pair) / method / f"s{seed}-{key[:12]}.safetensors"
+        return self.folder.joinpath("checkpoints", slug(pair), method, f"s{seed}-{key[:12]}.safetensors")
 
     def unfinished_folder(self, pair: str, method: str) -> Path:
         return self.folder / "unfinished" / slug(pair) / method

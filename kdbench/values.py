@@ -5,7 +5,7 @@ tables, paths and on terminals, so names and numbers are looked at where they ar
 """
 
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +21,11 @@ SHOWN = 60
 """Characters of a wrong value that a message shows."""
 
 
+_remembered = lru_cache(maxsize=4096)
+"""Of 10,000 records most say the same few names; looking at each again would be a tenth of reading them."""
+
+
+@_remembered
 def _printable(text: str) -> str:
     if not text.isprintable():
         raise ValueError("has a character that cannot be printed")
@@ -40,10 +45,12 @@ def shown_name(name: str, longest: int = LONGEST_NAME) -> str:
     return name
 
 
+@_remembered
 def _pair(name: str) -> str:
     return shown_name(name, 2 * LONGEST_NAME + 1)
 
 
+@_remembered
 def plain_name(name: str) -> str:
     """`name`, which may become a part of a path and of a command line.
 

@@ -25,6 +25,7 @@ from kdbench.cli import (
     run,
     status,
     teachers,
+    track,
     tune,
     verify,
 )
@@ -74,7 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"kdbench {__version__}")
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
     for module in (
-        *(run, status, bench, tune, report, compare, check, baseline, published),
+        *(run, status, track, bench, tune, report, compare, check, baseline, published),
         *(export, list_, verify, new_method, teachers, data, clean),
     ):
         module.add_parser(commands)

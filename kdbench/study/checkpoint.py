@@ -9,11 +9,13 @@ from typing import Any
 
 import torch
 
+from kdbench.consistency import unequal_curves
 from kdbench.errors import KdbenchError
-from kdbench.records import Results, write_bytes
+from kdbench.records import Curves, Results, write_bytes
 from kdbench.study.plan import Cell
-from kdbench.study.unfinished import START, Spot, discard, path_of, taken
+from kdbench.study.unfinished import START, Place, Spot, discard, path_of, taken
 from kdbench.training.weights import unpickled
+from kdbench.values import misfit
 
 
 def together(results: Results, cells: Sequence[Cell]) -> list[tuple[Spot, tuple[Cell, ...]]]:
@@ -57,3 +59,29 @@ def load(results: Results, cell: Cell, spot: Spot) -> dict[str, Any]:
         raise KdbenchError(
             f"{path} is broken ({type(error).__name__}); the same command starts the cell anew"
         ) from error
+
+
+def unfinished_curves(results: Results, place: Place) -> Curves | None:
+    """The curves up to the last checkpoint of a cell; None where there is none that can be read.
+
+    Weights stay on the disk. The training may replace the file at any moment.
+    """
+    spots = taken(results, place)
+    if not spots:
+        return None
+    try:
+        state = torch.load(spots[max(spots)], map_location="cpu", mmap=True, weights_only=True)
+        contender, (eval_epochs, eval_top1) = state["contender"], state["curve"]
+        curves = Curves(
+            epoch=list(range(1, len(contender["lr"]) + 1)),
+            lr=contender["lr"],
+            loss=contender["losses"],
+            eval_epoch=eval_epochs,
+            eval_top1=eval_top1,
+            # Before the last epoch no other split is read than the one that the curve is of.
+            eval_split="test" if state["reads"].get("test") else "val",
+        )
+    except Exception:
+        # What reads it to go on from there tells what is wrong with it.
+        return None
+    return None if misfit(Curves, curves) or unequal_curves(curves) else curves

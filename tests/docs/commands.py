@@ -30,6 +30,7 @@ PARSED = {
     r"kdbench .*best\.pt": "wants a checkpoint of the reader's own",
     r"kdbench run --pairs swin_tiny_patch4_window7_224.*": "wants a teacher that is not in the repository",
     r"kdbench export .*": "wants the students of a run, which are not in the repository",
+    r"kdbench track .* --to wandb .*": "would upload where somebody is logged in",
     r"kdbench compare results/before .*": "wants the results of two runs",
     r"kdbench (check|baseline update) .*": HOURS,
     r"kdbench run .*--out results/baseline .*": HOURS,

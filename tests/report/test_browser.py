@@ -149,6 +149,12 @@ def test_a_narrow_screen(phone: Any) -> None:
     assert min(box["height"] for one in phone.locator("#table button").all() if (box := one.bounding_box())) >= 24
     sizes = "[...document.querySelectorAll('td, p, figcaption')].map(e => parseFloat(getComputedStyle(e).fontSize))"
     assert min(phone.evaluate(sizes)) >= 12
+    shares = phone.evaluate(
+        "[...document.querySelectorAll('figure svg')].map(e => [e, e.getAttribute('width')])"
+        ".map(([e, width]) => [e.getBoundingClientRect().width / width, width])"
+    )
+    assert all(0.64 < share < 1.01 for share, _ in shares), "figures shrink so far that they can be read"
+    assert all(share * float(width) <= 390 for share, width in shares if float(width) < 560), "and are seen whole"
 
 
 def test_by_keyboard(page: Any) -> None:

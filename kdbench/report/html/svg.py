@@ -38,6 +38,7 @@ def inline(name: str, title: str, drawing: Drawing, source: bytes) -> Html:
         "viewBox": f"0 {head:g} {width:g} {height - head - foot:g}",
         "width": f"{width * 4 / 3:.0f}",
         "height": f"{(height - head - foot) * 4 / 3:.0f}",
+        "style": f"--width:{width * 4 / 3:.0f}px",
         "role": "img",
         "aria-label": title,
     }

@@ -5,6 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from kdbench.analysis.comparison import Comparison
 from kdbench.report import text
@@ -55,6 +56,7 @@ def draw_curves(content: Content, style: Style = SCREEN) -> Drawing:
         for axis, pair in zip(axes, study.pairs, strict=True):
             head(axis, pair)
             axis.set_xlabel("epoch")
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
             own = table[table["pair"] == pair]
             _curves(axis, own, styles, banded)
             _published(axis, own, styles, [row for row in published if row.pair == pair])

@@ -13,6 +13,9 @@ from kdbench.report.content import Content
 from kdbench.report.plots.layout import ROW, Drawing, head, label_width, legend_right, panels, tell
 from kdbench.report.plots.style import GREY, SCREEN, Look, Style, looks, styled
 
+LINE, WIDEST = 8.0, 60.0
+"""Points that a name takes, by height and at most by width."""
+
 
 def draw_tradeoff(content: Content, style: Style = SCREEN) -> Drawing:
     """One panel a group of pairs, one point a method; methods without an average are named in the caption."""
@@ -76,9 +79,20 @@ def _panel(axis: Axes, content: Content, group: Group, methods: list[str], style
         edge = {"markeredgecolor": "white", "markeredgewidth": 0.5}
         (mark,) = axis.plot([speed], [gain], look.marker, color=look.colour, markersize=7, **edge)
         tell(axis, mark, [f"{method}: {text.difference(interval)} points at {text.ratio(speed)} the images/s"])
-    for method, place in zip(np.array(methods)[best].tolist(), points[best], strict=True):
-        # With many methods the legend is far. The room above and to the right of a front is empty.
-        if method != content.study.control:
-            near = {"textcoords": "offset points", "xytext": (5, 5), "fontsize": "small"}
-            axis.annotate(method, tuple(place), color=styles[method].colour, **near)
     axis.margins(0.08)
+    axis.autoscale_view()
+    fast_first = np.flatnonzero(best)[points[best, 0].argsort()[::-1]]
+    _name(axis, [(methods[i], points[i]) for i in fast_first], styles, content)
+
+
+def _name(axis: Axes, front: list[tuple[str, np.ndarray]], styles: dict[str, Look], content: Content) -> None:
+    """Write names at the front, from its fast end, where it is lowest, on: with many methods the legend is far."""
+    left, top = np.inf, -np.inf
+    for method, point in front:
+        x, y = axis.transData.transform(point) * 72 / axis.figure.dpi
+        # The room above and to the right of a front is empty, but for the name before.
+        above = max(5.0, top - y) if left - x < WIDEST else 5.0
+        if method != content.study.control:
+            near = {"textcoords": "offset points", "xytext": (5, above), "fontsize": "small"}
+            axis.annotate(method, tuple(point), color=styles[method].colour, **near)
+            left, top = x, y + above + LINE

@@ -1,0 +1,1 @@
+"""Runs in TensorBoard and Weights & Biases: each cell as a run there, made of its record."""
