@@ -110,7 +110,6 @@ def test_stopped_on_the_cluster_it_goes_on_here(local: Grid, cluster: Cluster, t
     folder = tmp_path / "results"
     process = start([word if word != "0.5s" else "1h" for word in arguments], folder, cluster)
     wait_for(lambda: any((folder / "unfinished").rglob("*.lock")), process)
-    time.sleep(8)
     os.killpg(process.pid, signal.SIGINT)
     output = process.communicate()[0]
     assert process.returncode == 130, output
