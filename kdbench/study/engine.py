@@ -17,7 +17,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from kdbench.errors import KdbenchError, describe
 from kdbench.records import Status
@@ -25,7 +25,9 @@ from kdbench.study.halt import Halt
 from kdbench.study.line import NOBODY, Board, Line, Stopped, new_board
 from kdbench.study.progress import Display
 from kdbench.study.task import RunTask, Task
-from kdbench.training.device import Compute, gpus
+
+if TYPE_CHECKING:
+    from kdbench.training.device import Compute
 
 PRELOADED = ["kdbench.study.group", "kdbench.study.timing"]
 """What a worker needs; importing it must neither open a device nor start a thread, as neither survives a fork."""
@@ -152,7 +154,7 @@ def run_here(tasks: Sequence[Task], display: Display) -> list[str]:
     return left
 
 
-def away(compute: Compute, function: Callable[..., _T], *arguments: object) -> _T:
+def away(compute: "Compute", function: Callable[..., _T], *arguments: object) -> _T:
     """What a function returns that opens the device: a GPU is opened in a process of its own, not in the parent."""
     if compute.device.type == "cpu" or compute.shard.world > 1:
         return function(*arguments)
@@ -169,11 +171,11 @@ class _Worker:
 
     def __init__(self, task: Task, place: int) -> None:
         self.task, self.place = task, place
-        there = gpus()
-        gpu = there[place % len(there)] if there else None
         self.board: Board = new_board(partial(_CONTEXT.RawValue, Board))
         self.connection, other = _CONTEXT.Pipe(duplex=False)
-        self.process: BaseProcess = _CONTEXT.Process(target=_work, args=(task, other, self.board, gpu))
+        # The server that workers are forked off keeps the variables that it was born with.
+        given = task, other, self.board, place, os.environ.get("CUDA_VISIBLE_DEVICES")
+        self.process: BaseProcess = _CONTEXT.Process(target=_work, args=given)
         self.process.start()
         other.close()
 
@@ -203,10 +205,14 @@ class _Worker:
         self.connection.close()
 
 
-def _work(task: Task, connection: Connection, board: Board, gpu: str | None) -> None:
-    """The life of a worker: do the task, on that GPU, and tell how it ended."""
-    if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+def _work(task: Task, connection: Connection, board: Board, place: int, visible: str | None) -> None:
+    """The life of a worker: do the task, on one of the visible GPUs, and tell how it ended."""
+    from kdbench.training.device import gpus
+
+    if visible is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible
+    if there := gpus():
+        os.environ["CUDA_VISIBLE_DEVICES"] = there[place % len(there)]
     # Ctrl-C reaches the whole process group, SIGTERM that of a batch system, too; the parent decides what is to stop.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

@@ -56,15 +56,19 @@ class Work:
         return self.flops(methods - 1, methods)
 
 
-def work(suite: Suite, pair: PairSpec, images: int) -> Work:
-    """The work of a pair by its recipe, with so many images an epoch."""
+def works(suite: Suite, pairs: list[PairSpec], images: int) -> dict[str, Work]:
+    """The work of pairs by their recipes, with so many images an epoch, by name of the pair."""
     # A classifier of any size is a small part of a network.
     shape, classes = suite.data.image_shape, suite.data.classes or 1000
-    teacher, student = (forward_flops(suite.models[name], classes, shape) for name in (pair.teacher, pair.student))
-    return Work(teacher, student, images * suite.recipe_of(pair.student).epochs)
+    names = {name for pair in pairs for name in (pair.teacher, pair.student)}
+    flops = {name: forward_flops(suite.models[name], classes, shape) for name in names}
+    return {
+        pair.name: Work(flops[pair.teacher], flops[pair.student], images * suite.recipe_of(pair.student).epochs)
+        for pair in pairs
+    }
 
 
-def table(works: dict[str, Work], methods: int, seeds: int, rate: float) -> str:
+def table(by_pair: dict[str, Work], methods: int, seeds: int, rate: float) -> str:
     """GPU-hours by pair and in all, in Markdown.
 
     Args:
@@ -78,10 +82,10 @@ def table(works: dict[str, Work], methods: int, seeds: int, rate: float) -> str:
         return f"{shared:,.0f}", f"{apart:,.0f}", f"{apart / shared:.2f}"
 
     rows: list[tuple[str, ...]] = [HEAD, ("---",) * len(HEAD)]
-    for name, one in works.items():
+    for name, one in by_pair.items():
         counted = f"{one.teacher / 1e9:.2f}", f"{one.student / 1e9:.2f}", f"{one.images / 1e6:.0f}"
         rows.append((name, *counted, f"{one.flops(1, 1) / hour:.1f}", *ends([one])))
-    rows.append((f"all {len(works)}", *[""] * 4, *ends(list(works.values()))))
+    rows.append((f"all {len(by_pair)}", *[""] * 4, *ends(list(by_pair.values()))))
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
@@ -97,8 +101,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--utilisation", type=float, default=0.16, help="share of that which is reached")
     options = parser.parse_args(arguments)
     suite, pairs = select_pairs(load(options.suite), options.pairs)
-    works = {pair.name: work(suite, pair, options.images) for pair in pairs}
-    print(table(works, options.methods, options.seeds, options.peak * 1e12 * options.utilisation))
+    rate = options.peak * 1e12 * options.utilisation
+    print(table(works(suite, pairs, options.images), options.methods, options.seeds, rate))
     return 0
 
 

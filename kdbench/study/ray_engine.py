@@ -14,7 +14,7 @@ import socket
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import chdir, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,9 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from kdbench.errors import KdbenchError, describe
+from kdbench.errors import KdbenchError, describe, one_line
 from kdbench.records import PART, write_bytes
+from kdbench.study.desk import Desk
 from kdbench.study.engine import LOOK_SECONDS, run_tasks
 from kdbench.study.halt import Halt
 from kdbench.study.progress import Display, Progress
@@ -58,8 +59,7 @@ class RayEngine:
             _knock(address or "")
             ray.init(address, ignore_reinit_error=True, log_to_driver=False, logging_level=logging.CRITICAL)
         except (OSError, RuntimeError, ValueError, RayError) as error:
-            why = " ".join(str(error).split())
-            raise KdbenchError(f"no Ray cluster answers at {address or 'this machine'}: {why}") from error
+            raise KdbenchError(f"no Ray cluster answers at {address or 'this machine'}: {error}") from error
         self._device = "GPU" if on_gpu else "CPU"
         if not self._largest_node().get(self._device):
             raise KdbenchError(f"no node of the Ray cluster has a {self._device}; see `ray status`")
@@ -82,7 +82,7 @@ class RayEngine:
         """
         halt, left = halt or Halt(), []
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        desk: Any = ray.remote(_Desk).options(num_cpus=0, scheduling_strategy=here).remote()
+        desk: Any = ray.remote(Desk).options(num_cpus=0, scheduling_strategy=here).remote()
         execute: Any = ray.remote(_execute)
         with _token(tasks[0].results) as token:
             running = {
@@ -136,41 +136,13 @@ class _Ended:
         left: keys of what other processes are at.
         error: why it failed, None where it did not.
         files: what it has written, by path in the results folder, where the driver cannot see that.
+        lost: why it ended without a word of its own.
     """
 
-    left: list[str]
-    error: str | None
-    files: list[tuple[str, bytes]]
-
-
-class _Desk:
-    """An actor beside the driver: news of the tasks wait here for the driver, and its wish to stop for them."""
-
-    def __init__(self) -> None:
-        self._news: list[tuple[str, Any]] = []
-        self._stop = self._over = False
-
-    def begins(self, label: str) -> bool:
-        """A task begins on a node; whether it may."""
-        if not self._over:
-            self._news.append((label, None))
-        return not self._over
-
-    def tell(self, label: str, what: Progress | str) -> bool:
-        """A task has got on, or something has gone wrong; whether it is to stop."""
-        self._news.append((label, what))
-        return self._stop
-
-    def collect(self, stop: bool, over: bool) -> list[tuple[str, Any]]:
-        """The news since the last time.
-
-        Args:
-            stop: whether what runs is to stop.
-            over: whether nothing new is to begin.
-        """
-        self._stop, self._over = stop, over
-        news, self._news = self._news, []
-        return news
+    left: list[str] = field(default_factory=list)
+    error: str | None = None
+    files: list[tuple[str, bytes]] = field(default_factory=list)
+    lost: str | None = None
 
 
 class _Relay(Display):
@@ -208,7 +180,7 @@ class _News:
             elif what is not None:
                 self._display.note(what)
             elif label in self._begun:
-                self._display.note(f"{label}: its node was lost; it goes on from the last checkpoint that is left")
+                self._display.note(f"{label}: it was lost with its node and goes on from the last checkpoint there is")
             else:
                 self._begun.add(label)
 
@@ -221,12 +193,12 @@ def _execute(task: RunTask, limit: float | None, desk: Any, home: Path, token: P
         token: a file that the driver has put into the results folder.
     """
     if not _answer(desk.begins.remote(task.label)):
-        return _Ended([], None, [])
+        return _Ended()
     halt = Halt()
     relay = _Relay(desk, task.label, halt)
     with chdir(home) if home.is_dir() else nullcontext():
         if token.is_file():
-            return _Ended(run_tasks([task], 1, relay, halt, limit), relay.error, [])
+            return _Ended(run_tasks([task], 1, relay, halt, limit), relay.error)
         with tempfile.TemporaryDirectory(prefix="kdbench-") as folder:
             left = run_tasks([task.moved(Path(folder))], 1, relay, halt, limit)
             return _Ended(left, relay.error, _written(Path(folder)))
@@ -248,18 +220,27 @@ def _answer(reference: Any) -> Any:
 
 def _end(task: RunTask, reference: Any, display: Display) -> list[str]:
     """Keep what a task brought; keys of what it left to others."""
+    ended = _ended(reference)
     try:
-        ended: _Ended = _answer(reference)
-    except RayError as error:
-        # Of what was raised on the node the cause is told, else what Ray says of itself.
-        cause = error.cause if isinstance(error, RayTaskError) else None
-        why = describe(cause or error)
-        task.lost("failed", why)
-        ended = _Ended([], why, [])
-    for name, content in ended.files:
-        write_bytes(task.results / name, content)
-    display.finished(task, ended.error)
+        if ended.lost is not None:
+            task.lost("failed", ended.lost)
+        for name, content in ended.files:
+            write_bytes(task.results / name, content)
+    except KdbenchError as problem:
+        # As on one machine: without a record a cell is missing; the others may still find room.
+        display.note(str(problem))
+    display.finished(task, ended.lost or ended.error)
     return ended.left
+
+
+def _ended(reference: Any) -> _Ended:
+    """How a task ended, also where it could not say so itself."""
+    try:
+        return _answer(reference)
+    except RayTaskError as error:
+        return _Ended(lost=describe(error.cause))
+    except RayError as error:
+        return _Ended(lost=f"Ray has given it up: {type(error).__name__}: {one_line(str(error))}")
 
 
 @contextmanager

@@ -135,10 +135,10 @@ def default_workers(compute: Compute) -> int:
 
 def gpus() -> list[str]:
     """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; none of them is opened."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is None:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
         return [str(number) for number in range(torch.cuda.device_count())]
-    return [name for name in named.split(",") if name]
+    return [name for name in visible.split(",") if name]
 
 
 def _cpu_has_bf16() -> bool:

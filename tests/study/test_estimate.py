@@ -6,7 +6,7 @@ from io import StringIO
 
 import pytest
 
-from kdbench.study.estimate import STEP, Work, main, work
+from kdbench.study.estimate import STEP, Work, main, works
 from kdbench.suites.loading import load
 from tests.docs.commands import ROOT, Command, steps
 
@@ -25,7 +25,7 @@ def test_a_pass_of_the_teacher_is_counted_as_often_as_it_is_run() -> None:
 def test_the_work_of_a_pair() -> None:
     suite = load("cifar100@short")
     (pair,) = suite.select_pairs("swin-t:resnet18")
-    one = work(suite, pair, 50000)
+    one = works(suite, [pair], 50000)[pair.name]
     # Swin-T 4.5 and ResNet18 1.8 billion multiply-adds, as their papers have them.
     assert one.teacher == pytest.approx(2 * 4.5e9, rel=0.02) and one.student == pytest.approx(2 * 1.8e9, rel=0.02)
     assert one.images == 50000 * 60

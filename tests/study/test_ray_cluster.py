@@ -95,7 +95,7 @@ def test_a_node_is_lost_half_way(local: Grid, cluster: Cluster, tmp_path: Path) 
     disturbed = time.monotonic() - started
     assert process.returncode == 0, output
     output = " ".join(output.split())
-    assert output.count("its node was lost; it goes on from the last checkpoint that is left") == 1, output
+    assert output.count("it was lost with its node and goes on from the last checkpoint there is") == 1, output
     assert "raylet" not in output, "what Ray says of itself is not for our users"
     check_equal(folder, expected)
     print(
