@@ -282,7 +282,9 @@ def write_bytes(path: Path, content: bytes) -> None:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=PART, delete=False) as file:
+        # The name tells whose it is, should the process be killed here.
+        prefix = f".{path.name[:40]}."
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=prefix, suffix=PART, delete=False) as file:
             temporary = Path(file.name)
             file.write(content)
             file.flush()

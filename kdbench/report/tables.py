@@ -201,7 +201,7 @@ def csv_tables(content: Content) -> dict[str, pd.DataFrame]:
         tables["gains_by_seed"] = _gains_by_seed(content)
         tables["gains_by_group"] = _numeric(list(content.group_gains.values()))
     if content.has_throughput:
-        tables["throughput"] = _numeric(list(content.costs.values()))
+        tables["throughput"] = _numeric(list(content.costs.values())).drop(columns="ratios")
         tables["throughput_by_group"] = _numeric(list(content.group_costs.values()))
     if content.equal_times:
         tables["equal_time"] = _numeric(content.equal_times).drop(columns="seed_gains")

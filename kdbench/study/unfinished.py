@@ -7,7 +7,7 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
-from kdbench.records import Results
+from kdbench.records import PART, Results
 
 Place = tuple[str, str, int, str]
 """Pair, method, seed and key of a cell."""
@@ -35,9 +35,11 @@ def path_of(results: Results, place: Place, spot: Spot) -> Path:
 
 
 def discard(results: Results, place: Place, but: Spot | None = None) -> None:
-    """Remove the checkpoints of a cell, except that of one spot."""
-    for spot, path in taken(results, place).items():
-        if spot != but:
-            # One that stays is in nobody's way.
-            with suppress(OSError):
-                path.unlink()
+    """Remove the checkpoints of a cell, except that of one spot, and files of it that a killed process was writing."""
+    useless = [path for spot, path in taken(results, place).items() if spot != but]
+    for home in (results.lock_path(*place), results.cell_path(*place), results.checkpoint_path(*place)):
+        useless += home.parent.glob(f".{home.stem}*{PART}")
+    for path in useless:
+        # One that stays is in nobody's way.
+        with suppress(OSError):
+            path.unlink()

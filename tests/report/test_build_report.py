@@ -57,6 +57,7 @@ def test_numbers_of_the_csv_files(tmp_path: Path):
     cells = pd.read_csv(tmp_path / "report/csv/cells.csv")
     gains = pd.read_csv(tmp_path / "report/csv/gains.csv").set_index("method")
     seeds = pd.read_csv(tmp_path / "report/csv/gains_by_seed.csv")
+    assert not [path for path in tmp_path.glob("report/csv/*.csv") if "(" in path.read_text()], "numbers, no lists"
     top1 = cells.pivot_table(index="seed", columns="method", values="top1")
     assert gains.loc["ofa", "gain"] == pytest.approx((top1["ofa"] - top1["scratch"]).mean())
     assert np.allclose(seeds[seeds["method"] == "kd"]["gain"], top1["kd"] - top1["scratch"])

@@ -9,7 +9,7 @@ import pytest
 
 from kdbench.records import Results, write_json
 from kdbench.study.claims import claimed
-from kdbench.study.unfinished import path_of, taken
+from kdbench.study.unfinished import Place, discard, path_of, taken
 from tests.command import kdbench
 
 REFERENCE = Path("results/reference/proxy")
@@ -73,6 +73,21 @@ def test_leftovers_are_listed_and_removed(results: Results) -> None:
     assert {row["file"] for row in removed["files"]} == set(map(str, stale))
     assert sorted(set(before) - set(results.folder.rglob("*"))) == sorted(stale)
     assert taken(results, other) == {(1, 0): kept}
+
+
+def test_what_a_killed_process_was_writing_of_a_cell_goes_with_its_checkpoints(results: Results) -> None:
+    own, other = list(places(results))[:2]
+
+    def torn(place: Place) -> list[Path]:
+        files = path_of(results, place, (1, 0)), results.cell_path(*place), results.checkpoint_path(*place)
+        return [path.with_name(f".{path.name}.x1y2.part") for path in files]
+
+    for path in torn(own) + torn(other):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"1234")
+    discard(results, own)
+    assert not any(path.exists() for path in torn(own))
+    assert all(path.exists() for path in torn(other)), "another process may be at it"
 
 
 def test_what_was_not_planned_goes_when_asked_for(results: Results) -> None:
