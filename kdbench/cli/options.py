@@ -192,7 +192,7 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ray-address",
         metavar="HOST:PORT",
-        help="head of the Ray cluster (default: $RAY_ADDRESS, else the one running on this machine, else a new one)",
+        help="head of the Ray cluster (default: $RAY_ADDRESS, else a new cluster on this machine)",
     )
 
 

@@ -48,18 +48,19 @@ class RayEngine:
         """Connect. This has to come before anybody listens to SIGTERM, as Ray does so, too.
 
         Args:
-            address: of the head; None for the cluster that RAY_ADDRESS names or that runs here, else a new one.
+            address: of the head; None for the cluster that RAY_ADDRESS names, else a new one on this machine. (Ray
+                itself would look for the last one that was started here, and wait long for one that has crashed.)
             on_gpu: tasks compute on GPUs.
 
         Raises:
             KdbenchError: no cluster answers, or none that could run a task.
         """
-        address = address or os.environ.get("RAY_ADDRESS")
+        address = address or os.environ.get("RAY_ADDRESS") or "local"
         try:
-            _knock(address or "")
+            _knock(address)
             ray.init(address, ignore_reinit_error=True, log_to_driver=False, logging_level=logging.CRITICAL)
         except (OSError, RuntimeError, ValueError, RayError) as error:
-            raise KdbenchError(f"no Ray cluster answers at {address or 'this machine'}: {error}") from error
+            raise KdbenchError(f"no Ray cluster answers at {address}: {error}") from error
         self._device = "GPU" if on_gpu else "CPU"
         if not self._largest_node().get(self._device):
             raise KdbenchError(f"no node of the Ray cluster has a {self._device}; see `ray status`")
