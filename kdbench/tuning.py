@@ -9,7 +9,8 @@ from typing import Any
 from typing_extensions import TypedDict
 
 from kdbench.errors import KdbenchError
-from kdbench.records import SCHEMA, TunedNote, read_json
+from kdbench.files import read_json
+from kdbench.records import SCHEMA, TunedNote
 from kdbench.values import Count, Line, Name, Percent, Title, misfit
 
 

@@ -1,5 +1,6 @@
 """The command line, as tests call it: exit code and output, whichever process it runs in."""
 
+import json
 import os
 import subprocess
 import sys
@@ -28,3 +29,22 @@ def kdbench(*arguments: object, cwd: Path | None = None, **variables: str) -> su
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else int(bool(end.code))
     return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
+
+
+LIGHT = """
+import json, sys
+from kdbench.cli.main import main
+heavy, words = json.loads(sys.argv[1])
+try:
+    code = main(words)
+except SystemExit as end:
+    code = end.code
+loaded = [name for name in heavy if name in sys.modules]
+sys.exit(f"{loaded} need not be loaded" if loaded else code)
+"""
+
+
+def kdbench_without(heavy: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """`kdbench ARGUMENTS` in a process of its own, which fails with 1 if it has loaded one of these modules."""
+    given = json.dumps([heavy.split(), [str(argument) for argument in arguments]])
+    return subprocess.run([sys.executable, "-c", LIGHT, given], capture_output=True, text=True, timeout=60)

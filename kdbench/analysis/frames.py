@@ -12,15 +12,8 @@ import pandas as pd
 
 from kdbench.consistency import is_planned
 from kdbench.errors import KdbenchError
-from kdbench.records import (
-    CellRecord,
-    Manifest,
-    Results,
-    Role,
-    Split,
-    ThroughputRecord,
-    content_key,
-)
+from kdbench.files import content_key
+from kdbench.records import CellRecord, Manifest, Results, Role, Split, ThroughputRecord
 
 MISSING = "missing"
 """Status of a planned cell without a record."""

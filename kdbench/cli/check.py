@@ -155,7 +155,7 @@ def _train(
 
 
 def _tell(args: argparse.Namespace, check: "Check", console: "Console") -> None:
-    from kdbench.records import write_bytes
+    from kdbench.files import write_bytes
     from kdbench.report.gate import as_json, print_check
     from kdbench.report.gate_files import annotations, junit, markdown
 

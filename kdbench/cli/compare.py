@@ -28,7 +28,8 @@ def execute(args: argparse.Namespace) -> int:
 
     from kdbench.analysis.frames import load
     from kdbench.analysis.runs import compare_runs
-    from kdbench.records import Results, write_bytes
+    from kdbench.files import write_bytes
+    from kdbench.records import Results
     from kdbench.report.runs import as_json, page, print_comparison
 
     names = str(args.old), str(args.new)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from kdbench.cli.main import EPILOG, build_parser
-from kdbench.records import write_bytes
+from kdbench.files import write_bytes
 
 PAGE = """\
 # Command line

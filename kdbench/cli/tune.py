@@ -37,7 +37,8 @@ def add_parser(commands: Any) -> None:
 def execute(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from kdbench.records import Results, write_json
+    from kdbench.files import write_json
+    from kdbench.records import Results
 
     grid = options.read_grid(args)
     grid.add_references()

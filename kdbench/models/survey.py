@@ -19,13 +19,13 @@ import torch
 from torch import Tensor, nn
 
 from kdbench.errors import KdbenchError, UnsupportedPair
+from kdbench.files import write_bytes
 from kdbench.models.create import create_model
 from kdbench.models.features import Needs
 from kdbench.models.kind import kind_of
 from kdbench.models.spec import ModelSpec
 from kdbench.models.staged import StagedModel
 from kdbench.models.stages import STAGES
-from kdbench.records import write_bytes
 
 SIZES = (64, 128, 224, 256)
 """Sides in pixels; the first at which a network runs counts, then its own. At 32 most end in a single pixel."""

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-from kdbench.records import write_bytes
+from kdbench.files import write_bytes
 from kdbench.report.content import Content
 from kdbench.report.latex import documents
 from kdbench.report.markdown import page

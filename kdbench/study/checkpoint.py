@@ -11,7 +11,8 @@ import torch
 
 from kdbench.consistency import unequal_curves
 from kdbench.errors import KdbenchError
-from kdbench.records import Curves, Results, write_bytes
+from kdbench.files import write_bytes
+from kdbench.records import Curves, Results
 from kdbench.study.plan import Cell
 from kdbench.study.unfinished import START, Place, Spot, discard, path_of, taken
 from kdbench.training.weights import unpickled

@@ -14,8 +14,9 @@ from torch import nn
 from kdbench.data.stream import Counted
 from kdbench.distributed import agreed
 from kdbench.errors import KdbenchError, UnsupportedPair, describe
+from kdbench.files import write_json
 from kdbench.models.create import create_arguments
-from kdbench.records import Curves, Results, Status, write_json
+from kdbench.records import Curves, Results, Status
 from kdbench.study.checkpoint import load, save
 from kdbench.study.line import Line, Stopped
 from kdbench.study.plan import Cell

@@ -12,7 +12,8 @@ from rich.console import Console
 from kdbench.analysis.cost import pair_costs
 from kdbench.analysis.frames import load
 from kdbench.errors import KdbenchError
-from kdbench.records import Results, write_json
+from kdbench.files import write_json
+from kdbench.records import Results
 from kdbench.study.engine import Engine, run_tasks
 from kdbench.study.halt import Care, Halt
 from kdbench.study.plan import Plan, make_plan

@@ -13,7 +13,8 @@ from kdbench.analysis.gate.evidence import Place, machine, read
 from kdbench.analysis.gate.subset import IDENTITY
 from kdbench.analysis.gate.verdict import Outcome
 from kdbench.errors import KdbenchError
-from kdbench.records import Manifest, Results, write_json
+from kdbench.files import write_json
+from kdbench.records import Manifest, Results
 from kdbench.registry import Plugin
 from kdbench.study.engine import away
 from kdbench.study.plan import make_plan

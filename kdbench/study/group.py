@@ -6,17 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from kdbench.records import (
-    SCHEMA,
-    CellRecord,
-    ModelRecord,
-    Results,
-    Split,
-    Status,
-    TeacherRecord,
-    today,
-    write_json,
-)
+from kdbench.files import write_json
+from kdbench.records import SCHEMA, CellRecord, ModelRecord, Results, Split, Status, TeacherRecord, today
 from kdbench.study.checkpoint import together
 from kdbench.study.claims import claimed
 from kdbench.study.course import Course

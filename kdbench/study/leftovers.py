@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kdbench.errors import KdbenchError
-from kdbench.records import FINISHED, PART, Results
+from kdbench.files import PART
+from kdbench.records import FINISHED, Results
 from kdbench.study.claims import is_claimed
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.errors import KdbenchError
+from kdbench.files import content_key
 from kdbench.hyperparameters import validate
 from kdbench.records import (
     FINISHED,
@@ -21,7 +22,6 @@ from kdbench.records import (
     Role,
     Split,
     TunedNote,
-    content_key,
 )
 from kdbench.registry import Plugin
 from kdbench.study.share import Share

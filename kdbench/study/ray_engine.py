@@ -26,7 +26,7 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from kdbench.errors import KdbenchError, describe, one_line
-from kdbench.records import PART, write_bytes
+from kdbench.files import PART, write_bytes
 from kdbench.study.desk import Desk
 from kdbench.study.engine import LOOK_SECONDS, run_tasks
 from kdbench.study.halt import Halt

@@ -13,7 +13,8 @@ from rich.markup import escape
 
 from kdbench.distributed import wait_for_all
 from kdbench.errors import KdbenchError
-from kdbench.records import FINISHED, CellRecord, Results, ThroughputRecord, write_json
+from kdbench.files import write_json
+from kdbench.records import FINISHED, CellRecord, Results, ThroughputRecord
 from kdbench.study.claims import claimed, is_claimed
 from kdbench.study.engine import Engine, run_here, run_tasks
 from kdbench.study.group import Group

@@ -16,8 +16,9 @@ import torch
 from kdbench.analysis.cost import group_costs, pair_costs
 from kdbench.analysis.frames import load
 from kdbench.errors import UnsupportedPair
+from kdbench.files import write_bytes
 from kdbench.method import Needs, StagedModel
-from kdbench.records import Results, write_bytes
+from kdbench.records import Results
 from kdbench.registry import Plugin, Registry
 from kdbench.suites import loading
 from kdbench.suites.schema import Suite

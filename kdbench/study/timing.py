@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from kdbench.errors import UnsupportedPair, describe
+from kdbench.files import content_key, write_json
 from kdbench.models.flops import forward_flops
 from kdbench.records import (
     FINISHED,
@@ -15,9 +16,7 @@ from kdbench.records import (
     Results,
     Status,
     ThroughputRecord,
-    content_key,
     today,
-    write_json,
 )
 from kdbench.study.engine import away
 from kdbench.study.line import Line, Stopped

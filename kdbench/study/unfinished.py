@@ -7,7 +7,8 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
-from kdbench.records import PART, Results
+from kdbench.files import PART
+from kdbench.records import Results
 
 Place = tuple[str, str, int, str]
 """Pair, method, seed and key of a cell."""

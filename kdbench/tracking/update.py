@@ -10,7 +10,8 @@ from typing import Protocol
 from typing_extensions import TypedDict
 
 from kdbench.errors import KdbenchError
-from kdbench.records import Results, read_json, write_json
+from kdbench.files import read_json, write_json
+from kdbench.records import Results
 from kdbench.study.claims import claimed
 from kdbench.tracking.cells import TrackedCell, tracked
 from kdbench.values import misfit

@@ -17,7 +17,7 @@ import kdbench
 from kdbench.data.stream import ALONE, Shard
 from kdbench.distributed import join
 from kdbench.errors import KdbenchError
-from kdbench.records import content_key
+from kdbench.files import content_key
 
 Precision = Literal["fp32", "bf16"]
 Compile = Literal["off", "on", "graphs"]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from kdbench.errors import KdbenchError
-from kdbench.records import write_bytes
+from kdbench.files import write_bytes
 
 
 def save_weights(path: Path, model: nn.Module, metadata: dict[str, Any]) -> None:

@@ -11,7 +11,8 @@ from synthetic import PUBLISHED, Plan, published_plan, write_results
 from kdbench.analysis.comparison import ALLOWANCE, Comparison, compare
 from kdbench.analysis.frames import load
 from kdbench.analysis.stats import paired_t
-from kdbench.records import PublishedNames, read_json, write_json
+from kdbench.files import read_json, write_json
+from kdbench.records import PublishedNames
 
 
 def compared(folder: Path, plan: Plan) -> dict[tuple[str, str, str], list[Comparison]]:

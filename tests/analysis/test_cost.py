@@ -10,7 +10,7 @@ from synthetic import PAIRS, Plan, write_results
 from kdbench.analysis.cost import group_costs, pair_costs
 from kdbench.analysis.frames import load
 from kdbench.errors import KdbenchError
-from kdbench.records import read_json, write_json
+from kdbench.files import read_json, write_json
 
 
 def test_images_and_ratios(tmp_path: Path):

@@ -7,7 +7,8 @@ from synthetic import PAIRS, Plan, write_results
 
 from kdbench.analysis.frames import load
 from kdbench.errors import KdbenchError
-from kdbench.records import Results, content_key, read_json, write_json
+from kdbench.files import content_key, read_json, write_json
+from kdbench.records import Results
 
 
 def test_every_planned_cell_is_a_row_in_the_order_of_the_study(tmp_path: Path):

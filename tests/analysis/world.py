@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from synthetic import ENVIRONMENT, Plan, cell_key, cell_record, environment, timing_key
 
-from kdbench.records import SCHEMA, TIMING_PROTOCOL, Results, Role, content_key
+from kdbench.files import content_key
+from kdbench.records import SCHEMA, TIMING_PROTOCOL, Results, Role
 
 PAIRS = ["vit-t:resnet-s", "mixer-t:resnet-s"]
 METHODS = ["scratch", "kd", "ofa"]

@@ -16,8 +16,9 @@ from kdbench.analysis.gate.check import check
 from kdbench.analysis.gate.evidence import read
 from kdbench.analysis.gate.verdict import Check, Outcome, Verdict
 from kdbench.data.normalise import normalise
+from kdbench.files import write_json
 from kdbench.models.staged import StagedModel
-from kdbench.records import Results, write_json
+from kdbench.records import Results
 from kdbench.registry import Plugin, Registry
 from kdbench.study.group import Group
 from kdbench.study.plan import make_plan

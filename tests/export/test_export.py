@@ -21,8 +21,9 @@ from kdbench.errors import KdbenchError
 from kdbench.export.cell import find_cell
 from kdbench.export.onnx_file import write_onnx
 from kdbench.export.student import Student
+from kdbench.files import read_json, write_json
 from kdbench.models.staged import StagedModel
-from kdbench.records import CellRecord, Results, read_json, write_json
+from kdbench.records import CellRecord, Results
 from kdbench.suites.schema import Suite
 from kdbench.training import feed
 from kdbench.training.device import Compute

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from kdbench.analysis.published import find
-from kdbench.records import SCHEMA, TIMING_PROTOCOL, PublishedNames, Results, Role, content_key, write_json
+from kdbench.files import content_key, write_json
+from kdbench.records import SCHEMA, TIMING_PROTOCOL, PublishedNames, Results, Role
 
 METHODS = ["scratch", "kd", "fitnet", "ofa", "assistant"]
 PAIRS = [

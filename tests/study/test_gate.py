@@ -7,7 +7,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from kdbench.records import Results, read_json, write_json
+from kdbench.files import read_json, write_json
+from kdbench.records import Results
 from tests.command import kdbench
 
 Short = Callable[..., Path]

@@ -11,7 +11,8 @@ import pytest
 from rich.console import Console
 
 from kdbench.errors import KdbenchError
-from kdbench.records import Status, read_json, write_json
+from kdbench.files import read_json, write_json
+from kdbench.records import Status
 from kdbench.study.halt import Halt
 from kdbench.study.line import Line, Stopped
 from kdbench.study.progress import Display, Progress

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from kdbench.records import Results, write_json
+from kdbench.files import write_json
+from kdbench.records import Results
 from kdbench.study.claims import claimed
 from kdbench.study.unfinished import Place, discard, path_of, taken
 from tests.command import kdbench

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 from kdbench.cli import track
-from kdbench.records import CellRecord, Results, read_json, read_record, slug, write_json
+from kdbench.files import read_json, write_json
+from kdbench.records import CellRecord, Results, read_record, slug
 from kdbench.study.claims import claimed
 from kdbench.study.unfinished import path_of, taken
 from tests.command import COMMAND, kdbench

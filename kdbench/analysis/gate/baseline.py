@@ -20,7 +20,8 @@ from kdbench.analysis.gate.evidence import MACHINE, Evidence, Place, last_losses
 from kdbench.analysis.published import baselines_folder
 from kdbench.analysis.stats import stratified_p
 from kdbench.errors import KdbenchError
-from kdbench.records import TIMING_PROTOCOL, CellRecord, Environment, Role, canonical_json, read_json, write_bytes
+from kdbench.files import canonical_json, read_json, write_bytes
+from kdbench.records import TIMING_PROTOCOL, CellRecord, Environment, Role
 from kdbench.values import (
     Amount,
     Count,

@@ -23,7 +23,7 @@ from PIL import Image
 from kdbench.data.sources.locate import refuse_bomb
 from kdbench.data.sources.sets import DataSet, ImageSet
 from kdbench.errors import KdbenchError, one_line
-from kdbench.records import write_bytes
+from kdbench.files import write_bytes
 
 SPLITS = ("train", "test")
 
