@@ -50,10 +50,13 @@ def write_and_show(
     from kdbench.report.content import collect
     from kdbench.report.terminal import print_report
 
-    content = collect(load(results))
-    # Plan and records stay to the end; of 100,000 cells the collector would walk through them for seconds.
-    gc.freeze()
-    files = build_report(content, out, formats, style)
+    # Plan, records and figures stay to the end; the collector would walk through them again and again.
+    gc.disable()
+    try:
+        content = collect(load(results))
+        files = build_report(content, out, formats, style)
+    finally:
+        gc.enable()
     if console is not None:
         print_report(content, console)
         page = next((file for suffix in (".html", ".md") for file in files if file.suffix == suffix), out)
