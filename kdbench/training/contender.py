@@ -308,7 +308,8 @@ def build_contender(
         torch.manual_seed(derive_seed(seed, "init", pair))
         student = make_student()
         torch.manual_seed(derive_seed(seed, "projectors", pair))
-        method = make_method(student).to(compute.device)
+        # As features have it: those of convolutional networks, and those of token networks seen as maps.
+        method = make_method(student).to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     # Processes that share a cell drop different units; the first, or only, one draws as a single process does.
     rank = (compute.shard.rank,) if compute.shard.rank else ()
     stream = RandomStream(derive_seed(seed, "dropout", pair, *rank), compute.device)

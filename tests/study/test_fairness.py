@@ -50,7 +50,7 @@ def test_the_open_division_is_recorded(short_suite: Short, tmp_path: Path) -> No
 
 def test_the_best_epoch_is_known_where_it_is_asked_for(short_suite: Short, tmp_path: Path) -> None:
     """--best reads the test split every epoch and changes nothing else; without a reserved split there is no curve."""
-    suite = short_suite(3, text=lambda text: text.replace("eval_every = 4", "eval_every = 2"))
+    suite = short_suite(3)
     arguments = [*GROUP, "--methods", "kd", "--limit", "250,300", "--no-throughput", "--no-report"]
     for folder, *extra in (["once"], ["best", "--best"], ["val", "--split", "val"]):
         assert run(tmp_path / folder, suite, *arguments, *extra).returncode == 0
