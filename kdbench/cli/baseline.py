@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.cli import options
-from kdbench.errors import EXIT_INCOMPLETE, EXIT_OK
+from kdbench.errors import EXIT_INCOMPLETE, EXIT_OK, KdbenchError
 
 
 def add_parser(commands: Any) -> None:
@@ -21,6 +21,11 @@ def add_parser(commands: Any) -> None:
     )
     update.add_argument("--out", type=Path, metavar="FILE", help="default: baselines/SUITE.json")
     update.add_argument(
+        "--add",
+        action="store_true",
+        help="add the seeds, methods and pairs of these results to the baseline there is, instead of replacing it",
+    )
+    update.add_argument(
         "--provisional", action="store_true", help="accept fewer than 20 seeds or a changed tree; the file is marked so"
     )
     options.add_json(update)
@@ -32,16 +37,21 @@ def add_parser(commands: Any) -> None:
 def execute_update(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from kdbench.analysis.gate.baseline import changes, default_path, load, make
+    from kdbench.analysis.gate.baseline import changes, default_path, doubt, load, make
     from kdbench.analysis.gate.evidence import read
+    from kdbench.analysis.gate.joining import join
     from kdbench.records import Results
     from kdbench.report.gate import changes_as_json, print_baseline, print_changes
 
-    evidence = read(Results(args.results))
-    new = make(evidence, args.provisional)
+    new = make(read(Results(args.results)))
     path = args.out or default_path(new.suite)
-    rows = changes(load(path), new) if path.is_file() else []
+    old = load(path) if args.add or path.is_file() else None
+    if old and args.add:
+        new = join(old, new)
+    if not args.provisional and (reason := doubt(new.seeds, new.environments)):
+        raise KdbenchError(reason)
     new.write(path)
+    rows = changes(old, new) if old else []
     if args.json:
         options.print_json({"baseline": str(path), "provisional": new.provisional, "changes": changes_as_json(rows)})
         return EXIT_OK

@@ -1,26 +1,30 @@
 """Every outcome of the gate, from records whose truth is known."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from world import METHODS, PAIRS, SIGMA, World
 
-from kdbench.analysis.gate.baseline import Baseline, changes, load, make
+from kdbench.analysis.gate.baseline import Baseline, changes, doubt, load, make
 from kdbench.analysis.gate.check import check
 from kdbench.analysis.gate.evidence import read
+from kdbench.analysis.gate.joining import join
 from kdbench.analysis.gate.subset import duration, fitting
 from kdbench.analysis.gate.verdict import Check, Outcome, Verdict
 from kdbench.errors import KdbenchError
 
 FRESH = World(seeds=range(20, 26), numerics=1)
 PLACE = (PAIRS[0], "ofa")
+OTHER = {"hyperparameters": {"temperature": 4.0}}
 
 
 @pytest.fixture(scope="module")
 def baseline(tmp_path_factory: pytest.TempPathFactory) -> Baseline:
-    return make(read(World().write(tmp_path_factory.mktemp("baseline"))), provisional=False)
+    return make(read(World().write(tmp_path_factory.mktemp("baseline"))))
 
 
 @pytest.fixture
@@ -235,19 +239,56 @@ def test_a_baseline_survives_its_file(baseline: Baseline, tmp_path: Path) -> Non
     assert len(first) < 40_000 and first.count(b"\n") == 3 + len(baseline.cells) - 1
 
 
-def test_what_a_baseline_refuses(tmp_path: Path) -> None:
+def test_what_a_baseline_refuses(baseline: Baseline, tmp_path: Path) -> None:
     few, dirty = World(seeds=range(6)), World(dirty=True)
     for name, world, reason in [("few", few, "6 seeds are too few"), ("dirty", dirty, "uncommitted changes")]:
-        evidence = read(world.write(tmp_path / name))
-        with pytest.raises(KdbenchError, match=reason):
-            make(evidence, provisional=False)
-        assert make(evidence, provisional=True).provisional
+        made = make(read(world.write(tmp_path / name)))
+        assert made.provisional and reason in (doubt(made.seeds, made.environments) or "")
+    assert not baseline.provisional and doubt(baseline.seeds, baseline.environments) is None
     gap = read(World(missing=[(*PLACE, 3)]).write(tmp_path / "gap"))
     mixed = read(World().write(tmp_path / "mixed"))
     mixed.cells[PLACE][3]["environment"] = "another"
     for evidence, reason in ((gap, "not done for every seed"), (mixed, "2 kinds of machine")):
         with pytest.raises(KdbenchError, match=reason):
-            make(evidence, provisional=True)
+            make(evidence)
+
+
+@pytest.fixture
+def part(tmp_path: Path):
+    """Makes a baseline of a world."""
+
+    def make_part(**world: Any) -> Baseline:
+        return make(read(World(**world).write(tmp_path / str(len(list(tmp_path.iterdir()))))))
+
+    return make_part
+
+
+def test_a_baseline_grows_by_seeds_methods_and_pairs(baseline: Baseline, part: Callable[..., Baseline]) -> None:
+    early = part(seeds=range(2), pairs=PAIRS[:1], methods=METHODS[:2])
+    late = part(seeds=range(2, 20), pairs=PAIRS[:1], methods=METHODS[:2], throughput=False)
+    ofa = part(pairs=PAIRS[:1], methods=["scratch", "ofa"])
+    other = part(pairs=PAIRS[1:])
+    assert early.provisional and late.provisional
+    grown = join(join(join(early, late), ofa), other)
+    assert grown.model_dump(exclude={"cells"}) == baseline.model_dump(exclude={"cells"})
+    whole = {cell.place: cell.model_dump(exclude={"seconds"}) for cell in baseline.cells}
+    assert {cell.place: cell.model_dump(exclude={"seconds"}) for cell in grown.cells} == whole
+    backwards = join(late, early)
+    assert [cell.traces for cell in backwards.cells] == [cell.traces for cell in baseline.cells[:2]]
+
+
+def test_what_does_not_join(baseline: Baseline, part: Callable[..., Baseline]) -> None:
+    curves = World()._cell(*PLACE, 20)["curves"]
+    curves["loss"].pop("kd")
+    for reason, world in (
+        ("of another protocol", {"protocol": "proxy/0"}),
+        ("seed 4 of kd on .* came out differently", {"changed": {(PAIRS[0], "kd", 4): {"top1": 75.3}}}),
+        ("scratch on .* would have no seed 20; run .* --seeds 20,21", {"seeds": range(20, 22), "pairs": PAIRS[1:]}),
+        ("kd has other hyperparameters", {"changed": {(pair, "kd", s): OTHER for pair in PAIRS for s in range(20)}}),
+        ("ofa on .* has other loss terms", {"seeds": [20], "changed": {(*PLACE, 20): {"curves": curves}}}),
+    ):
+        with pytest.raises(KdbenchError, match=reason):
+            join(baseline, part(**world))
 
 
 def test_what_a_file_must_be(tmp_path: Path, baseline: Baseline) -> None:
@@ -261,11 +302,11 @@ def test_what_a_file_must_be(tmp_path: Path, baseline: Baseline) -> None:
 
 
 def test_old_against_new(baseline: Baseline, tmp_path: Path) -> None:
-    worse = make(read(World(shift={"ofa": -1.0}, numerics=3).write(tmp_path / "a")), provisional=False)
+    worse = make(read(World(shift={"ofa": -1.0}, numerics=3).write(tmp_path / "a")))
     rows = {(row.pair, row.method): row for row in changes(baseline, worse)}
     assert rows[PLACE].p < 0.001 and rows[PLACE].new - rows[PLACE].old == pytest.approx(-1.0, abs=SIGMA)
     assert rows[PAIRS[0], "kd"].p > 0.01
-    less = make(read(World(methods=["scratch", "kd"]).write(tmp_path / "b")), provisional=False)
+    less = make(read(World(methods=["scratch", "kd"]).write(tmp_path / "b")))
     row = next(row for row in changes(baseline, less) if (row.pair, row.method) == PLACE)
     assert math.isnan(row.new) and math.isnan(row.p)
 

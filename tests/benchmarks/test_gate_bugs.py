@@ -89,7 +89,7 @@ def train(short_suite: Callable[..., Path], tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(scope="module")
 def baseline(train: Train) -> Baseline:
-    return make(read(train(range(20))), provisional=True)
+    return make(read(train(range(20))))
 
 
 def seen(results: Results, baseline: Baseline, **arguments: bool) -> dict[str, Verdict]:
@@ -159,7 +159,7 @@ def _labels_shift(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_teacher_in_training_mode(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
-    baseline = make(read(train(range(20), pair=OTHER)), provisional=True)
+    baseline = make(read(train(range(20), pair=OTHER)))
     _teacher_trains(monkeypatch)
     verdicts = seen(train(FRESH, pair=OTHER), baseline)
     assert (verdicts["victim"].outcome, verdicts["victim"].blame) == (Outcome.WORSE, "method")
@@ -210,7 +210,7 @@ def test_training_without_augmentation(train: Train, baseline: Baseline) -> None
 
 def test_a_slower_method(train: Train) -> None:
     """1.3 times the step: the method works for .3 of the time that it took."""
-    baseline = make(read(train([0], throughput=True)), provisional=True)
+    baseline = make(read(train([0], throughput=True)))
     results = train([0], throughput=True)
     (own,) = (record for record in results.throughput() if record["method"] == "victim")
     step = sum(own.get("phases", {}).values())

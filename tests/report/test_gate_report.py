@@ -32,7 +32,7 @@ SECONDS = 5.0
 
 @pytest.fixture
 def found(tmp_path: Path) -> Callable[..., Check]:
-    baseline = make(read(World().write(tmp_path / "baseline")), provisional=False)
+    baseline = make(read(World().write(tmp_path / "baseline")))
 
     def hold(world: World, **arguments: bool) -> Check:
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
@@ -128,7 +128,7 @@ def test_reading_loads_no_torch(tmp_path: Path) -> None:
     update = "baseline", "update", folder, "--out", file, "--provisional"
     for words, code, told in (
         (update, 0, "provisional"),
-        ((*update, "--json"), 0, "provisional"),
+        ((*update, "--json", "--add"), 0, "provisional"),
         (("baseline", "show", file), 2, "provisional"),
         (("check", folder, "--baseline", file), 0, "6 IDENTICAL"),
     ):
@@ -142,7 +142,7 @@ def test_ten_thousand_records_in_seconds(tmp_path: Path) -> None:
     methods = [*METHODS, *(f"m{number}" for number in range(22))]
     pairs = [f"t{number}:s{number}" for number in range(20)]
     grid = World(methods=methods, pairs=pairs, seeds=range(6))
-    baseline = make(read(grid.write(tmp_path / "baseline")), provisional=True)
+    baseline = make(read(grid.write(tmp_path / "baseline")))
     world = replace(grid, seeds=range(20, 40), numerics=1)
     results = world.write(tmp_path / "results")
     assert len(list((tmp_path / "results" / "cells").rglob("*.json"))) == 10_000

@@ -6,7 +6,7 @@ the difference of two of its columns and is not kept.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -178,15 +178,11 @@ def load(path: Path) -> Baseline:
         ) from error
 
 
-def make(evidence: Evidence, provisional: bool) -> Baseline:
-    """The baseline of a results folder.
-
-    Args:
-        provisional: accept fewer than `LEAST_SEEDS` seeds and a tree with changes, and mark the baseline so.
+def make(evidence: Evidence) -> Baseline:
+    """The baseline of a results folder; provisional where there is `doubt` about it.
 
     Raises:
-        KdbenchError: cells are missing or failed, records are of several machines or settings, or of a kind that only
-            a provisional baseline accepts.
+        KdbenchError: cells are missing or failed, or records are of several machines or settings.
     """
     manifest = evidence.manifest
     seeds = sorted(manifest["seeds"])
@@ -202,17 +198,6 @@ def make(evidence: Evidence, provisional: bool) -> Baseline:
         raise KdbenchError("a baseline needs the control; run `kdbench run` with --methods all")
     environments = {record["environment"]: evidence.environments.get(record["environment"], {}) for record in records}
     _refuse_mixture(evidence, records)
-    unclean = sorted(name for name, one in environments.items() if one.get("git", {}).get("dirty") is not False)
-    if not provisional and len(seeds) < LEAST_SEEDS:
-        raise KdbenchError(
-            f"{len(seeds)} seeds are too few for a baseline; run with --seeds {LEAST_SEEDS}, or accept them with "
-            "--provisional"
-        )
-    if not provisional and unclean:
-        raise KdbenchError(
-            f"environment {unclean[0]} is a tree with uncommitted changes or none under git, so nobody can repeat it; "
-            "commit and run into another folder, or accept it with --provisional"
-        )
     seconds = _seconds(evidence, places)
     try:
         return Baseline(
@@ -221,7 +206,7 @@ def make(evidence: Evidence, provisional: bool) -> Baseline:
             protocol=manifest["protocol"],
             timing_protocol=TIMING_PROTOCOL,
             split=records[0]["split"],
-            provisional=len(seeds) < LEAST_SEEDS or bool(unclean),
+            provisional=doubt(seeds, environments) is not None,
             command=manifest["command"],
             seeds=seeds,
             roles={method: manifest["roles"][method] for method in manifest["methods"]},
@@ -232,6 +217,21 @@ def make(evidence: Evidence, provisional: bool) -> Baseline:
         )
     except ValidationError as error:
         raise KdbenchError(f"these results make no baseline: {first_problem(error)}") from error
+
+
+def doubt(seeds: Sequence[int], environments: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """Why a baseline of these seeds and environments is provisional, and what to do; None where it is not."""
+    if len(seeds) < LEAST_SEEDS:
+        return (
+            f"{len(seeds)} seeds are too few for a baseline; run with --seeds {LEAST_SEEDS}, or accept them with "
+            "--provisional"
+        )
+    if unclean := sorted(name for name, one in environments.items() if one.get("git", {}).get("dirty") is not False):
+        return (
+            f"environment {unclean[0]} is a tree with uncommitted changes or none under git, so nobody can repeat it; "
+            "commit and run into another folder, or accept it with --provisional"
+        )
+    return None
 
 
 def _cell(evidence: Evidence, place: Place, seconds: float | None) -> BaselineCell:
