@@ -291,6 +291,21 @@ def test_what_does_not_join(baseline: Baseline, part: Callable[..., Baseline]) -
             join(baseline, part(**world))
 
 
+def test_a_pair_that_a_method_does_not_support_is_no_gap(tmp_path: Path) -> None:
+    place, no = (PAIRS[1], "ofa"), {"status": "unsupported", "error": "it wants a CNN"}
+    old, new = (
+        replace(world, changed={(*place, seed): no for seed in world.seeds})
+        for world in (World(), replace(FRESH, seeds=range(20, 23)))
+    )
+    baseline = make(read(old.write(tmp_path / "old")))
+    assert place not in baseline.by_place and not baseline.provisional
+    found = check(read(new.write(tmp_path / "new")), baseline)
+    assert outcomes(found) == {Outcome.PASS} and len(found.verdicts) == len(baseline.cells)
+    new.changed.clear()
+    found = check(read(new.write(tmp_path / "supported")), baseline)
+    assert of(found, place).outcome is Outcome.MISSING_BASELINE
+
+
 def test_what_a_file_must_be(tmp_path: Path, baseline: Baseline) -> None:
     path = tmp_path / "proxy.json"
     with pytest.raises(KdbenchError, match="MISSING_BASELINE"):

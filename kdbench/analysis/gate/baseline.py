@@ -190,7 +190,7 @@ def make(evidence: Evidence) -> Baseline:
         (pair, method)
         for pair in manifest["pairs"]
         for method in manifest["methods"]
-        if {record["status"] for record in evidence.cells.get((pair, method), {}).values()} != {"unsupported"}
+        if not evidence.unsupported((pair, method))
     ]
     _refuse_gaps(evidence, places, seeds)
     records = [record for place in places for record in evidence.done(place).values()]

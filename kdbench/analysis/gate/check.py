@@ -48,7 +48,8 @@ def check(
     wanted = list(baseline.by_place if places is None else (place for place in baseline.by_place if place in places))
     verdicts = {place: _verdict(evidence, baseline, place) for place in wanted}
     for place in evidence.planned:
-        if place not in baseline.by_place and (places is None or place in places):
+        expected = place in baseline.by_place or evidence.unsupported(place)
+        if not expected and (places is None or place in places):
             verdicts[place] = _unknown(baseline, place)
     for method in known_methods:
         if method not in baseline.roles and all(method != other for _, other in verdicts):

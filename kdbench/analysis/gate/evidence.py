@@ -41,6 +41,10 @@ class Evidence:
             seed: record for seed, record in sorted(self.cells.get(place, {}).items()) if record["status"] == "done"
         }
 
+    def unsupported(self, place: Place) -> bool:
+        """Whether the method has said of the pair, in every record there is, that it does not support it."""
+        return {record["status"] for record in self.cells.get(place, {}).values()} == {"unsupported"}
+
     def machine(self, record: CellRecord) -> dict[str, Any]:
         """What of the environment of a record its numbers depend on."""
         return machine(self.environments.get(record["environment"], {}))
