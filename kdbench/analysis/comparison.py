@@ -15,6 +15,7 @@ from kdbench.analysis.frames import Study
 from kdbench.analysis.gains import Accuracies
 from kdbench.analysis.published import Epoch, Number, numbers, protocols
 from kdbench.analysis.stats import UNKNOWN, Interval, paired_t
+from kdbench.hyperparameters import assignments
 from kdbench.records import PublishedNames
 
 Verdict = Literal["reproduced", "below", "above"]
@@ -107,7 +108,7 @@ def compare(study: Study) -> list[Comparison]:
         for method in study.methods:
             quotes = list(_quotes(names, pair, names["methods"].get(method, []), method == study.control))
             for quote in sorted(quotes, key=lambda quote: quote.protocol != names["protocol"]):
-                reason = _other_protocol(names["protocol"], quote.protocol) or obstacle
+                reason = _other_protocol(names["protocol"], quote.protocol) or obstacle or _other_values(study, method)
                 rows.append(_comparison(study, accuracies, (pair, method), quote, reason))
     return rows
 
@@ -165,6 +166,12 @@ def _obstacle(study: Study) -> str:
     if reduced:
         return f"reduced run ({reduced[1].replace(',', ', ')})"
     return "validation split" if "val" in study.cells["split"].tolist() else ""
+
+
+def _other_values(study: Study, method: str) -> str:
+    """Which hyperparameters of a method are not the protocol's; empty when all are."""
+    altered = study.manifest.get("altered", {}).get(method, {})
+    return f"other hyperparameters ({assignments(altered)})" if altered else ""
 
 
 def _comparison(study: Study, accuracies: Accuracies, place: tuple[str, str], quote: _Quote, reason: str) -> Comparison:

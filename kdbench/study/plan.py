@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.errors import KdbenchError
-from kdbench.files import content_key
+from kdbench.files import canonical_json, content_key
 from kdbench.hyperparameters import validate
 from kdbench.records import (
     FINISHED,
@@ -38,6 +38,7 @@ class MethodPlan:
 
     Attributes:
         tuned: which file some of the hyperparameters were chosen in, empty for none.
+        altered: the hyperparameters that are not the suite's, tuned or set by hand, with their values as JSON.
         trial: number of the settings where several of one method are tried side by side; 0 are the usual ones.
     """
 
@@ -45,6 +46,7 @@ class MethodPlan:
     role: Role
     hyperparameters: dict[str, Any]
     tuned: str = ""
+    altered: dict[str, str] = field(default_factory=dict)
     trial: int = 0
 
     @property
@@ -154,6 +156,8 @@ class Plan:
             ),
             differs={method.name: what for method in self.methods if (what := method.plugin.method.differs)},
         )
+        if altered := {method.name: method.altered for method in self.methods if method.altered}:
+            manifest["altered"] = altered
         if self.tuned is not None:
             manifest["tuned"] = self.tuned
         return manifest
@@ -176,9 +180,11 @@ def settle(
     for plugin in plugins:
         preset = plugin.method.presets.get(suite.preset, {})
         chosen = tuned.values[plugin.name] if tuned else {}
+        usual = validate(plugin.name, plugin.hyperparameters, preset)
         values = validate(plugin.name, plugin.hyperparameters, preset, chosen, settings.get(plugin.name, {}))
         label = tuned.label if tuned and chosen else ""
-        methods.append(MethodPlan(plugin, plugin.method.role, values, label))
+        altered = {name: canonical_json(value) for name, value in values.items() if value != usual[name]}
+        methods.append(MethodPlan(plugin, plugin.method.role, values, label, altered))
     for role in ("control", "baseline"):
         holders = [method.name for method in methods if method.role == role]
         if len(holders) > 1:

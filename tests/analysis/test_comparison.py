@@ -107,6 +107,14 @@ def test_runs_that_are_not_comparable(tmp_path: Path, protocol: str, split: str,
     assert math.isnan(row.top1.difference) and not math.isnan(row.top1.ours.value)
 
 
+def test_other_hyperparameters_are_not_the_protocols(tmp_path: Path) -> None:
+    rows = compared(tmp_path, replace(published_plan(pairs=1), altered={"ofa": {"temperature": "2.0"}}))
+    row = rows["swin-t:resnet18", "ofa", PUBLISHED][0]
+    assert row.own_protocol and row.reason == "other hyperparameters (temperature=2.0)"
+    assert row.top1.verdict is None and row.gain.verdict is None
+    assert rows["swin-t:resnet18", "kd", PUBLISHED][0].top1.verdict is not None
+
+
 def test_the_suite_and_the_study_agree_on_what_is_reduced(tmp_path: Path, proxy_protocol: str) -> None:
     rows = compared(tmp_path, published_plan(proxy_protocol, pairs=1))
     assert rows["swin-t:resnet18", "ofa", PUBLISHED][0].reason == "reduced run (epochs=2, limit=50)"

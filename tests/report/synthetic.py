@@ -62,6 +62,8 @@ class Plan:
     """By pair, why its throughput was not measured on a clean machine."""
     differs: dict[str, str] = field(default_factory=dict)
     """Methods of the open division."""
+    altered: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Hyperparameters that are not the suite's, by method."""
     equal_time: dict[str, dict[str, int]] = field(default_factory=dict)
     """By pair and method, epochs of a longer trained control; its cells are another plan's (`Results.at_epochs`)."""
     levels: dict[Place, float] = field(default_factory=dict)
@@ -125,6 +127,8 @@ def write_results(folder: Path, plan: Plan) -> Results:
             for method in plan.methods
         ],
     }
+    if plan.altered:
+        manifest["altered"] = plan.altered
     if plan.equal_time:
         manifest["equal_time"] = plan.equal_time
     if plan.differs:

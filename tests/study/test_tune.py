@@ -1,13 +1,14 @@
 """Tuning from the draws to a run with what was chosen, on the proxy's real data and models, one epoch."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kdbench.errors import KdbenchError
-from kdbench.hyperparameters import draw
+from kdbench.hyperparameters import assignments, draw
 from kdbench.records import Results
 from kdbench.registry import Registry
 from kdbench.tuning import read_tuned
@@ -90,27 +91,27 @@ def test_a_run_uses_and_records_what_was_chosen(tuned: tuple[Path, Path, dict[st
     assert sum(cell["top1"] for cell in mine) / 2 == pytest.approx(max(trial["top1"] for trial in ofa["trials"]))
     note = Results(tmp_path / "results").manifest().get("tuned")
     assert note is not None and (note["file"], note["trials"]) == ("tuned.json", 3)
+    chosen = content["methods"]["kd"]["values"]["temperature"]
     for (_, method, _), cell in cells.items():
         label = None if method == "scratch" else f"tuned.json {note['sha256'][:12]}"
         assert cell.get("tuned") == label
         if method == "kd":
-            chosen = content["methods"]["kd"]["values"]["temperature"]
             used = {name: cell["hyperparameters"][name] for name in ("temperature", "ce_weight", "kd_weight")}
             assert used == {"temperature": chosen, "ce_weight": 1.0, "kd_weight": 0.0}
-    assert (
-        "Hyperparameters: tuned on held-out images, 3 draws a method"
-        in (tmp_path / "results/report/report.md").read_text()
-    )
+    # What came out as the suite has it anyway is not altered.
+    altered = {"kd_weight": "0.0"} if chosen == 1.0 else {"temperature": str(chosen), "kd_weight": "0.0"}
+    assert Results(tmp_path / "results").manifest().get("altered", {})["kd"] == altered
+    report = (tmp_path / "results/report/report.md").read_text().replace("\\_", "_")
+    assert "Hyperparameters: tuned on held-out images, 3 draws a method" in report
+    assert f"Hyperparameters of kd that are not the suite's: {assignments(altered)}." in report
 
 
 def test_what_was_tuned_for_something_else_is_refused(tuned: tuple[Path, Path, dict[str, Any]], tmp_path: Path) -> None:
     folder, _, content = tuned
     file, protocol = folder / "tuned.json", content["protocol"]
     assert read_tuned(file, protocol, ["kd"]).values == {"kd": content["methods"]["kd"]["values"]}
-    with pytest.raises(
-        KdbenchError, match=r"was tuned under proxy/1\+limit=250,test_limit=300, this run is of proxy/1;"
-    ):
-        read_tuned(file, "proxy/1", ["kd"])
+    with pytest.raises(KdbenchError, match=rf"was tuned under {re.escape(protocol)}, this run is of proxy/0;"):
+        read_tuned(file, "proxy/0", ["kd"])
     with pytest.raises(KdbenchError, match=r"tells nothing of fitnet, .* --methods scratch,kd,ofa,fitnet"):
         read_tuned(file, protocol, ["kd", "fitnet"])
     with pytest.raises(KdbenchError, match="is not a file that `kdbench tune` wrote"):
