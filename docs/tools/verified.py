@@ -1,56 +1,67 @@
-"""The page of self-checks, of files that `kdbench verify all --suite SUITE --pairs all --json > SUITE.json` wrote:
+"""The self-checks of every method on every pair: `python docs/tools/verified.py results/reference/verify.md`.
 
-`python docs/tools/verified.py results/reference/verify.md proxy.json cifar100-32.json ...`
+Suites named after the page (`... verify.md proxy`) are checked again, the sections of the others stay; by default all
+are: a minute for the proxy, hours for networks of full size.
 """
 
-import json
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+
+from kdbench.registry import Registry
+from kdbench.study.plan import settle
+from kdbench.study.verify import Verdict, verify
+from kdbench.suites import loading
+from kdbench.training.device import resolve
 
 HEAD = """\
 # Every method on every pair of every suite
 
-Self-checks before any training (`kdbench verify all --suite SUITE --pairs all --device cpu --json`, no data and no
-trained teachers but the proxy's: noise and fresh weights, batches of 8, three steps): loss terms finite and not all
-zero, gradients reach the student and every projector and not the teacher, the student keeps timm's keys. A line a
-method: millions of parameters that it adds during training; "n/a" where it does not support the pair, "FAILED" where a
-check failed. The first two lines are the networks' own.
+Self-checks before any training (`kdbench verify all --suite SUITE --pairs all --device cpu`, no data and no trained
+teachers but the proxy's: noise and fresh weights, batches of 8, three steps): loss terms finite and not all zero,
+gradients reach the student and every projector and not the teacher, the student keeps timm's keys. A line a method:
+millions of parameters that it adds during training; "n/a" where it does not support the pair, "FAILED" where a check
+failed. The first two lines are the networks' own.
 """
 
 
-def section(suite: str, verdicts: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """The table of a suite, as lines of Markdown, and why methods do not support pairs."""
-    found = {(one["method"], one["pair"]): one for one in verdicts}
-    methods, pairs = (list(dict.fromkeys(one[what] for one in verdicts)) for what in ("method", "pair"))
-    counts = Counter(one["status"] for one in verdicts)
-    yield f"\n## {suite}\n"
-    yield ", ".join(f"{count} {status}" for status, count in counts.most_common()) + f" of {len(verdicts)}.\n"
+def section(suite: str) -> str:
+    """The table of a suite as Markdown, and why methods do not support pairs."""
+    loaded = loading.load(suite)
+    methods = settle(loaded, Registry.installed().select("all"), {})
+    verdicts = list(verify(loaded, loaded.pairs, methods, resolve("cpu", "fp32"), Path("no-data")))
+    counts = Counter(one.status for one in verdicts)
+    summary = ", ".join(f"{count} {status}" for status, count in counts.most_common())
+    return "\n".join([f"{suite}\n", f"{summary} of {len(verdicts)}.\n", *_table(verdicts), "", *_reasons(verdicts)])
+
+
+def _table(verdicts: Sequence[Verdict]) -> Iterator[str]:
+    found = {(one.method, one.pair): one for one in verdicts}
+    methods, pairs = (list(dict.fromkeys(names)) for names in zip(*found, strict=True))
     yield _row("", pairs)
     yield "|---|" + "---:|" * len(pairs)
+    sizes = {one.pair: one.parameters for one in verdicts if one.parameters}
     for position, network in enumerate(("teacher", "student")):
-        own = (next(one["parameters"] for one in verdicts if one["pair"] == p and one["parameters"]) for p in pairs)
-        yield _row(network, [_millions(sizes[position]) for sizes in own])
+        yield _row(network, [_millions(sizes[pair][position]) for pair in pairs])
     for method in methods:
         yield _row(f"`{method}`", [_cell(found[method, pair]) for pair in pairs])
-    reasons: dict[tuple[str, str], list[str]] = {}
+
+
+def _reasons(verdicts: Sequence[Verdict]) -> Iterator[str]:
+    concerned: dict[tuple[str, str], list[str]] = {}
     for one in verdicts:
-        if one["status"] != "passed":
-            failed = "; ".join(f"{check['name']}: {check['detail']}" for check in one["checks"] if not check["passed"])
-            reasons.setdefault((one["method"], one["reason"] or failed), []).append(one["pair"])
-    if reasons:
-        yield ""
-    for (method, reason), concerned in reasons.items():
-        where = "every pair" if len(concerned) == len(pairs) else ", ".join(concerned)
-        yield f"* `{method}` on {where}: {reason}"
+        if one.status != "passed":
+            failed = "; ".join(f"{check.name}: {check.detail}" for check in one.checks if not check.passed)
+            concerned.setdefault((one.method, one.reason or failed), []).append(one.pair)
+    for (method, reason), pairs in concerned.items():
+        yield f"* `{method}` on {', '.join(pairs)}: {reason}"
 
 
-def _cell(verdict: dict[str, Any]) -> str:
-    if verdict["status"] == "passed":
-        return _millions(verdict["parameters"][2])
-    return "n/a" if verdict["status"] == "unsupported" else "FAILED"
+def _cell(verdict: Verdict) -> str:
+    if verdict.parameters and verdict.status == "passed":
+        return _millions(verdict.parameters[2])
+    return "n/a" if verdict.status == "unsupported" else "FAILED"
 
 
 def _millions(count: int) -> str:
@@ -61,7 +72,15 @@ def _row(name: str, cells: Sequence[str]) -> str:
     return f"| {name} | {' | '.join(cells)} |"
 
 
+def page(text: str, again: Sequence[str]) -> str:
+    """The page with the sections of the suites in `again` made anew."""
+    old = {one.partition("\n")[0]: one for one in text.split("\n## ")[1:]}
+    known = [suite for suite in loading.available() if suite in {*again, *old}]
+    parts = [section(suite) if suite in again else old[suite] for suite in known]
+    return "\n## ".join([HEAD, *(part.rstrip("\n") + "\n" for part in parts)])
+
+
 if __name__ == "__main__":
-    page, *files = map(Path, sys.argv[1:])
-    lines = [line for file in files for line in section(file.stem, json.loads(file.read_text(encoding="utf-8")))]
-    page.write_text("\n".join([HEAD.rstrip("\n"), *lines, ""]), encoding="utf-8")
+    file = Path(sys.argv[1])
+    before = file.read_text(encoding="utf-8") if file.is_file() else ""
+    file.write_text(page(before, sys.argv[2:] or list(loading.available())), encoding="utf-8")

@@ -1,11 +1,17 @@
 """The committed baseline of the proxy: it is whole, and the gate's rates hold on real numbers, too."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from kdbench.analysis.gate.baseline import Baseline, default_path, load
 from kdbench.analysis.gate.decision import ACCURACY, FIRST, LOSS, MORE, alarms, two_stage
+from kdbench.registry import Registry
+from kdbench.study.plan import settle
+from kdbench.study.verify import verify
 from kdbench.suites.loading import load as load_suite
+from kdbench.training.device import resolve
 
 REPETITIONS = 20
 
@@ -21,13 +27,21 @@ def test_it_covers_the_proxy(baseline: Baseline) -> None:
     assert (baseline.suite, baseline.protocol, baseline.split) == (suite.name, suite.protocol, "test")
     assert len(set(baseline.seeds)) == len(baseline.seeds) >= 20
     assert sorted(baseline.pairs) == sorted(suite.pair_names)
-    places = {(pair, method) for pair in baseline.pairs for method in baseline.roles}
-    assert {cell.place for cell in baseline.cells} == places
+    assert set(baseline.roles) == set(Registry.installed().names)
     for cell in baseline.cells:
         assert len(cell.top1) == len(baseline.seeds) and len(cell.traces) == 3 and cell.seconds
         # No two seeds came out the same, so none was used twice.
         assert len(set(zip(cell.top1, *cell.losses.values(), strict=True))) == len(baseline.seeds)
         assert len(cell.ratios) >= 12 or cell.method == baseline.control
+
+
+def test_what_it_lacks_is_not_supported(baseline: Baseline) -> None:
+    suite, compute = load_suite("proxy"), resolve("cpu", "fp32", "off")
+    absent = {(pair.name, name) for pair in suite.pairs for name in baseline.roles} - set(baseline.by_place)
+    pairs = [pair for pair in suite.pairs if any(pair.name == name for name, _ in absent)]
+    plugins = [one for one in Registry.installed().select("all") if any(one.name == name for _, name in absent)]
+    verdicts = list(verify(suite, pairs, settle(suite, plugins, {}), compute, Path("no-data")))
+    assert {(one.pair, one.method) for one in verdicts if one.status == "unsupported"} == absent
 
 
 def _resampled(baseline: Baseline, shift: float) -> float:
