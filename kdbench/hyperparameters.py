@@ -120,11 +120,6 @@ def parse_settings(settings: list[str]) -> dict[str, dict[str, Any]]:
     return parsed
 
 
-def assignments(values: Mapping[str, str]) -> str:
-    """`temperature=2.0, weight=1.0`."""
-    return ", ".join(f"{name}={value}" for name, value in values.items())
-
-
 def _value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]

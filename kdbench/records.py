@@ -91,8 +91,8 @@ class Manifest(TypedDict):
     published: NotRequired[PublishedNames]
     differs: NotRequired[dict[str, str]]
     """The methods of the open division, with what each does that the closed one fixes."""
-    altered: NotRequired[dict[str, dict[Name, Line]]]
-    """The hyperparameters that are not the suite's, tuned or set by hand, by method, with their values as JSON."""
+    altered: NotRequired[dict[str, list[Line]]]
+    """The hyperparameters that are not the suite's, tuned or set by hand, by method, as `name=value`."""
     tuned: NotRequired[TunedNote]
     equal_time: NotRequired[dict[str, dict[str, Count]]]
     """By pair and method, the epochs of the control that take as long as the method does; its own are its recipe's."""

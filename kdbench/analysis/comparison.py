@@ -15,7 +15,6 @@ from kdbench.analysis.frames import Study
 from kdbench.analysis.gains import Accuracies
 from kdbench.analysis.published import Epoch, Number, numbers, protocols
 from kdbench.analysis.stats import UNKNOWN, Interval, paired_t
-from kdbench.hyperparameters import assignments
 from kdbench.records import PublishedNames
 
 Verdict = Literal["reproduced", "below", "above"]
@@ -170,8 +169,8 @@ def _obstacle(study: Study) -> str:
 
 def _other_values(study: Study, method: str) -> str:
     """Which hyperparameters of a method are not the protocol's; empty when all are."""
-    altered = study.manifest.get("altered", {}).get(method, {})
-    return f"other hyperparameters ({assignments(altered)})" if altered else ""
+    altered = study.manifest.get("altered", {}).get(method, [])
+    return f"other hyperparameters ({', '.join(altered)})" if altered else ""
 
 
 def _comparison(study: Study, accuracies: Accuracies, place: tuple[str, str], quote: _Quote, reason: str) -> Comparison:

@@ -7,7 +7,6 @@ import pandas as pd
 from kdbench.analysis.frames import MISSING
 from kdbench.analysis.ranking import MIN_PAIRS
 from kdbench.errors import one_line
-from kdbench.hyperparameters import assignments
 from kdbench.report.content import Content
 from kdbench.report.text import devices, plural
 
@@ -85,7 +84,7 @@ def notes(content: Content) -> list[str]:
         names, state = ", ".join(content.open.study.differs), completeness(content.open)
         lines.append(f"Open division ({names}), control and baseline included: {state}.")
     for method, altered in study.manifest.get("altered", {}).items():
-        lines.append(f"Hyperparameters of {method} that are not the suite's: {assignments(altered)}.")
+        lines.append(f"Hyperparameters of {method} that are not the suite's: {', '.join(altered)}.")
     if tuned := study.manifest.get("tuned"):
         draws, sha256 = plural(tuned["trials"], "draw"), tuned["sha256"][:12]
         lines.append(f"Hyperparameters: tuned on held-out images, {draws} a method ({tuned['file']}, {sha256}).")

@@ -38,7 +38,7 @@ class MethodPlan:
 
     Attributes:
         tuned: which file some of the hyperparameters were chosen in, empty for none.
-        altered: the hyperparameters that are not the suite's, tuned or set by hand, with their values as JSON.
+        altered: the hyperparameters that are not the suite's, tuned or set by hand, as `name=value`.
         trial: number of the settings where several of one method are tried side by side; 0 are the usual ones.
     """
 
@@ -46,7 +46,7 @@ class MethodPlan:
     role: Role
     hyperparameters: dict[str, Any]
     tuned: str = ""
-    altered: dict[str, str] = field(default_factory=dict)
+    altered: tuple[str, ...] = ()
     trial: int = 0
 
     @property
@@ -156,7 +156,7 @@ class Plan:
             ),
             differs={method.name: what for method in self.methods if (what := method.plugin.method.differs)},
         )
-        if altered := {method.name: method.altered for method in self.methods if method.altered}:
+        if altered := {method.name: list(method.altered) for method in self.methods if method.altered}:
             manifest["altered"] = altered
         if self.tuned is not None:
             manifest["tuned"] = self.tuned
@@ -183,7 +183,7 @@ def settle(
         usual = validate(plugin.name, plugin.hyperparameters, preset)
         values = validate(plugin.name, plugin.hyperparameters, preset, chosen, settings.get(plugin.name, {}))
         label = tuned.label if tuned and chosen else ""
-        altered = {name: canonical_json(value) for name, value in values.items() if value != usual[name]}
+        altered = tuple(f"{name}={canonical_json(value)}" for name, value in values.items() if value != usual[name])
         methods.append(MethodPlan(plugin, plugin.method.role, values, label, altered))
     for role in ("control", "baseline"):
         holders = [method.name for method in methods if method.role == role]

@@ -108,7 +108,7 @@ def test_runs_that_are_not_comparable(tmp_path: Path, protocol: str, split: str,
 
 
 def test_other_hyperparameters_are_not_the_protocols(tmp_path: Path) -> None:
-    rows = compared(tmp_path, replace(published_plan(pairs=1), altered={"ofa": {"temperature": "2.0"}}))
+    rows = compared(tmp_path, replace(published_plan(pairs=1), altered={"ofa": ["temperature=2.0"]}))
     row = rows["swin-t:resnet18", "ofa", PUBLISHED][0]
     assert row.own_protocol and row.reason == "other hyperparameters (temperature=2.0)"
     assert row.top1.verdict is None and row.gain.verdict is None

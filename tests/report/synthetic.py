@@ -62,7 +62,7 @@ class Plan:
     """By pair, why its throughput was not measured on a clean machine."""
     differs: dict[str, str] = field(default_factory=dict)
     """Methods of the open division."""
-    altered: dict[str, dict[str, str]] = field(default_factory=dict)
+    altered: dict[str, list[str]] = field(default_factory=dict)
     """Hyperparameters that are not the suite's, by method."""
     equal_time: dict[str, dict[str, int]] = field(default_factory=dict)
     """By pair and method, epochs of a longer trained control; its cells are another plan's (`Results.at_epochs`)."""

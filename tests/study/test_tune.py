@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kdbench.errors import KdbenchError
-from kdbench.hyperparameters import assignments, draw
+from kdbench.hyperparameters import draw
 from kdbench.records import Results
 from kdbench.registry import Registry
 from kdbench.tuning import read_tuned
@@ -99,11 +99,11 @@ def test_a_run_uses_and_records_what_was_chosen(tuned: tuple[Path, Path, dict[st
             used = {name: cell["hyperparameters"][name] for name in ("temperature", "ce_weight", "kd_weight")}
             assert used == {"temperature": chosen, "ce_weight": 1.0, "kd_weight": 0.0}
     # What came out as the suite has it anyway is not altered.
-    altered = {"kd_weight": "0.0"} if chosen == 1.0 else {"temperature": str(chosen), "kd_weight": "0.0"}
+    altered = ["kd_weight=0.0"] if chosen == 1.0 else [f"temperature={chosen}", "kd_weight=0.0"]
     assert Results(tmp_path / "results").manifest().get("altered", {})["kd"] == altered
     report = (tmp_path / "results/report/report.md").read_text().replace("\\_", "_")
     assert "Hyperparameters: tuned on held-out images, 3 draws a method" in report
-    assert f"Hyperparameters of kd that are not the suite's: {assignments(altered)}." in report
+    assert f"Hyperparameters of kd that are not the suite's: {', '.join(altered)}." in report
 
 
 def test_what_was_tuned_for_something_else_is_refused(tuned: tuple[Path, Path, dict[str, Any]], tmp_path: Path) -> None:
