@@ -21,7 +21,7 @@ from kdbench.study.checkpoint import load, save
 from kdbench.study.line import Line, Stopped
 from kdbench.study.plan import Cell
 from kdbench.study.progress import ContenderState, Progress
-from kdbench.study.unfinished import START, Spot, discard
+from kdbench.study.unfinished import START, Spot
 from kdbench.training.arena import Arena
 from kdbench.training.contender import Contender, isolated
 from kdbench.training.device import environment
@@ -87,7 +87,7 @@ class Course:
             contender = self.contenders.get(cell.method.name)
             if contender is not None and contender.status is None:
                 self._record_done(cell, contender, seconds)
-                discard(self.results, cell.place)
+                self.group.clear(cell)
 
     @property
     def _elapsed(self) -> float:
@@ -218,7 +218,7 @@ class Course:
     def _record_ended(self, cell: Cell, status: Status, error: str | None) -> None:
         self.states[cell.method.name].status = status
         self.group.write(cell, self.group.header(cell, self.environment, status, error))
-        discard(self.results, cell.place)
+        self.group.clear(cell)
 
     def _record_done(self, cell: Cell, contender: Contender, seconds: dict[str, float]) -> None:
         final = self.evaluations[contender.name]

@@ -104,7 +104,7 @@ class Group:
         cell, results = self.cells[member], Results(self.results)
         with claimed([results.lock_path(*cell.place)]):
             self.write(cell, self.header(cell, "", status, error))
-            discard(results, cell.place)
+            self.clear(cell)
         left = tuple(other for other in self.cells if other is not cell)
         return replace(self, cells=left) if left else None
 
@@ -144,6 +144,11 @@ class Group:
         if cell.method.tuned:
             record["tuned"] = cell.method.tuned
         return record
+
+    def clear(self, cell: Cell) -> None:
+        """Remove what a training has left behind; only the process that writes knows when."""
+        if self.writes:
+            discard(Results(self.results), cell.place)
 
     def write(self, cell: Cell, record: CellRecord) -> None:
         """Write the record of a cell, in the process that does."""
