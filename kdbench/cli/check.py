@@ -42,7 +42,7 @@ def add_parser(commands: Any) -> None:
     train.add_argument("--run", action="store_true", help="train what is needed first; the same command goes on")
     train.add_argument("--suite", help="name of a suite, or a TOML file (default: the baseline's, else proxy)")
     train.add_argument(
-        "--minutes", type=options.minutes, metavar="N", help="only the cells that fit into so many minutes"
+        "--minutes", type=options.minutes, metavar="N", help="only the cells that so many minutes are enough for"
     )
     train.add_argument(
         "--first-seed", type=options.whole(0), metavar="N", help="fresh seeds (default: after the baseline's)"
@@ -121,37 +121,26 @@ def _train(
     results: "Results",
     console: "Console",
 ) -> "list[Place]":
-    """Train what is needed to check `places`, or those of them that fit into the time; returns which."""
+    """Train what is needed to check `places`; returns those that there was time for."""
     from kdbench.suites.loading import load
 
     suite = load(args.suite or baseline.suite)
 
-    from kdbench.analysis.gate.subset import duration, fitting
     from kdbench.study.gate import gather
-    from kdbench.training.device import default_workers
 
     compute = options.resolve_compute(args)
-    workers = args.workers or default_workers(compute)
-    if args.minutes is not None:
-        asked = len(places)
-        places = fitting(baseline, args.minutes, workers, places)
-        most = duration(baseline, places, workers) / 60
-        console.print(
-            f"{len(places)} of {asked} cells fit into {args.minutes:g} minutes: {most:.1f} if all need every level",
-            highlight=False,
-        )
     needed = {method for _, method in places} | {baseline.control}
     plugins = registry.importable([registry.plugins[name] for name in registry.names if name in needed], "all")
     for name in sorted(needed & set(registry.errors)):
         console.print(
             f"method {name} is left out: {registry.errors[name]}", style="yellow", highlight=False, markup=False
         )
-    gather(
-        *(baseline, suite, plugins, places, compute, args.data, results, console, workers),
+    return gather(
+        *(baseline, suite, plugins, places, compute, args.data, results, console, args.workers),
         throughput=args.throughput,
         first_seed=args.first_seed,
+        minutes=args.minutes,
     )
-    return places
 
 
 def _tell(args: argparse.Namespace, check: "Check", console: "Console") -> None:

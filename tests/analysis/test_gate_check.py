@@ -13,7 +13,6 @@ from kdbench.analysis.gate.baseline import Baseline, changes, doubt, load, make
 from kdbench.analysis.gate.check import check
 from kdbench.analysis.gate.evidence import read
 from kdbench.analysis.gate.joining import join
-from kdbench.analysis.gate.subset import duration, fitting
 from kdbench.analysis.gate.verdict import Check, Outcome, Verdict
 from kdbench.errors import KdbenchError
 
@@ -324,14 +323,3 @@ def test_old_against_new(baseline: Baseline, tmp_path: Path) -> None:
     less = make(read(World(methods=["scratch", "kd"]).write(tmp_path / "b")))
     row = next(row for row in changes(baseline, less) if (row.pair, row.method) == PLACE)
     assert math.isnan(row.new) and math.isnan(row.p)
-
-
-def test_a_subset_keeps_to_its_time(baseline: Baseline) -> None:
-    every = list(baseline.by_place)
-    whole = duration(baseline, every, 2) / 60
-    assert set(fitting(baseline, whole + 0.01, 2, every)) == set(every)
-    less = fitting(baseline, whole - 0.5, 2, every)
-    assert set(less) < set(every) and duration(baseline, less, 2) <= 60 * (whole - 0.5)
-    assert (less[0][0], "scratch") in less, "the control is always there"
-    with pytest.raises(KdbenchError, match="too few"):
-        fitting(baseline, 1, 2, every)

@@ -129,19 +129,41 @@ def test_another_machine_is_told_and_goes_to_fresh_seeds(made: tuple[Path, Path,
     assert taken.returncode == 3 and "partly the baseline's" in taken.stderr
 
 
-def test_a_subset_by_time(made: tuple[Path, Path, Path], tmp_path: Path) -> None:
-    content = read_json(made[2])
+def timed(baseline: Path, path: Path, seconds: dict[str, float]) -> dict:
+    """Another baseline, whose cells take as long as that."""
+    content = read_json(baseline)
     for cell in content["cells"]:
-        cell["seconds"] = 1.0 if cell["method"] == "scratch" else 5.0
+        cell["seconds"] = seconds[cell["method"]]
+    write_json(path, content)
+    return content
+
+
+def test_a_subset_by_time(made: tuple[Path, Path, Path], tmp_path: Path) -> None:
     known = tmp_path / "baseline.json"
-    write_json(known, content)
-    # 45 s to start three passes, 7 seeds and 3 s of measuring for each cell: 93 s for two cells, 131 s for three.
-    done = check((made[0], made[1], known), tmp_path / "results", "--minutes", "1.7", "--no-throughput")
-    assert "2 of 3 cells fit into 1.7 minutes" in done.stdout, done.stdout + done.stderr
+    timed(made[2], known, {"scratch": 1.0, "kd": 5.0, "victim": 50.0})
+    # To judge kd takes 30 s to start two passes, and 6 seeds of 6 s.
+    done = check((made[0], made[1], known), tmp_path / "results", "--minutes", "2.3", "--no-throughput")
+    assert "2 of 3 cells can be compared in half of 2.3 minutes" in done.stdout, done.stdout + done.stderr
     assert trained(tmp_path / "results") == {("scratch", 0), ("kd", 0)}
     assert "Smallest drop of top-1 found with 80 % probability" in " ".join(done.stdout.split())
     few = check(made, tmp_path / "results", "--minutes", "0.1")
     assert few.returncode == 3 and "0.1 minutes are too few" in few.stderr
+
+
+def test_more_differs_than_there_is_time_to_judge(made: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    known, folder = tmp_path / "baseline.json", tmp_path / "results"
+    content = timed(made[2], known, {"scratch": 0.1, "kd": 10.0, "victim": 10.0})
+    for cell in content["cells"]:
+        if cell["method"] != "scratch":
+            cell["top1"][0] += 0.1
+    write_json(known, content)
+    # 91 s to judge either, 151 s for both; comparing took 35 s of 182.
+    done = check((made[0], made[1], known), folder, "--minutes", "3.03", "--no-throughput")
+    text = " ".join(done.stdout.split())
+    assert "3 of 3 cells can be compared" in text, done.stdout + done.stderr
+    assert f"2 cells differ, and there is time to judge 1; not judged: victim on {PAIR}" in text
+    assert {("kd", 5), ("scratch", 7)} <= trained(folder) and ("victim", 5) not in trained(folder)
+    assert done.returncode == 0 and "1 IDENTICAL, 1 PASS" in text, done.stdout
 
 
 @pytest.mark.parametrize(
