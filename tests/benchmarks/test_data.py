@@ -61,7 +61,7 @@ class _Pictures(Dataset[Tensor]):
         return len(self._pixels)
 
     def __getitem__(self, index: int) -> Tensor:
-        return self._transform(Image.fromarray(self._pixels[index]))
+        return torch.as_tensor(self._transform(Image.fromarray(self._pixels[index])))
 
 
 def _split(count: int) -> ImageSet:

@@ -21,6 +21,7 @@ from kdbench.models.staged import StagedModel
 from kdbench.records import Results
 from kdbench.registry import Plugin, Registry
 from kdbench.study.group import Group
+from kdbench.study.line import Line
 from kdbench.study.plan import make_plan
 from kdbench.study.timing import planned_measurements, timing_tasks
 from kdbench.suites.loading import load
@@ -38,6 +39,7 @@ OTHER = "resnet-t:mixer-s"
 """Where a teacher in training mode is seen: what batch norm makes of a batch is little to a student with batch norm."""
 EPOCHS = 3
 FRESH = range(20, 26)
+LINE = Line(lambda progress: None, lambda note: None)
 VICTIM = '''
 import time
 from torch import Tensor
@@ -76,11 +78,9 @@ def train(short_suite: Callable[..., Path], tmp_path_factory: pytest.TempPathFac
         write_json(results.manifest_path, plan.manifest(planned))
         for seed in seeds:
             cells = tuple(cell for cell in plan.cells() if cell.seed == seed)
-            Group(plan.suite, plan.pairs[0], seed, cells, "test", compute, NO_DATA, folder).execute(
-                lambda progress: None
-            )
+            Group(plan.suite, plan.pairs[0], seed, cells, "test", compute, NO_DATA, folder).execute(LINE)
         for task in timing_tasks(plan, planned, compute, NO_DATA, results):
-            task.execute(lambda progress: None)
+            task.execute(LINE)
         return results
 
     run.suite = suite  # type: ignore[attr-defined]
@@ -92,8 +92,8 @@ def baseline(train: Train) -> Baseline:
     return make(read(train(range(20))))
 
 
-def seen(results: Results, baseline: Baseline, **arguments: bool) -> dict[str, Verdict]:
-    found: Check = check(read(results), baseline, **arguments)
+def seen(results: Results, baseline: Baseline, fail_on_speed: bool = False) -> dict[str, Verdict]:
+    found: Check = check(read(results), baseline, fail_on_speed=fail_on_speed)
     for verdict in found.verdicts:
         accuracy = verdict.accuracy
         moved = f"{accuracy.difference:+.2f} points, p {accuracy.p:.4f}" if accuracy else ""
