@@ -102,17 +102,22 @@ def summary(check: Check) -> str:
 
 def power(check: Check) -> str:
     """What drop the cells of the check can find, and how often it cries wolf."""
-    known = [verdict.finds for verdict in check.verdicts if not math.isnan(verdict.finds)]
+    able = [verdict for verdict in check.verdicts if not math.isnan(verdict.finds)]
+    known = [verdict.finds for verdict in able]
     if not known:
         return "The baseline has too few seeds to tell what can be found."
     n = len(check.baseline.seeds)
-    alarm = 100 * false_alarm(len(known), n)
     middle = sorted(known)[len(known) // 2]
-    return (
+    found = (
         f"Smallest drop of top-1 found with 80 % probability: {min(known):.2f} to {max(known):.2f} points by cell, "
-        f"median {middle:.2f} (baseline of {plural(n, 'seed')}). Probability that any of {plural(len(known), 'cell')} "
-        f"fails where nothing changed: {alarm:.1f} %."
+        f"median {middle:.2f} (baseline of {plural(n, 'seed')})."
     )
+    # What is identical needs no test, and cannot raise a false alarm.
+    tested = sum(verdict.outcome is not Outcome.IDENTICAL for verdict in able)
+    if not tested:
+        return found
+    alarm = 100 * false_alarm(tested, n)
+    return f"{found} Probability that any of {plural(tested, 'cell')} fails where nothing changed: {alarm:.1f} %."
 
 
 def provisional(baseline: Baseline) -> str:
