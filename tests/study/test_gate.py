@@ -83,6 +83,7 @@ def test_nothing_changed(made: tuple[Path, Path, Path], tmp_path: Path) -> None:
     # Reading alone says the same of what is there.
     again = kdbench("check", folder, "--baseline", made[2])
     assert again.returncode == 0 and "3 IDENTICAL" in again.stdout, again.stdout + again.stderr
+    assert "fails where nothing changed" not in " ".join(again.stdout.split()), "what is identical is not tested"
 
 
 def test_a_lost_term_is_found_and_blamed_on_the_method(made: tuple[Path, Path, Path], tmp_path: Path) -> None:
@@ -164,6 +165,7 @@ def test_more_differs_than_there_is_time_to_judge(made: tuple[Path, Path, Path],
     assert f"2 cells differ, and there is time to judge 1; not judged: victim on {PAIR}" in text
     assert {("kd", 5), ("scratch", 7)} <= trained(folder) and ("victim", 5) not in trained(folder)
     assert done.returncode == 0 and "1 IDENTICAL, 1 PASS" in text, done.stdout
+    assert "Probability that any of 1 cell fails where nothing changed" in text
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,9 @@ from itertools import pairwise
 import pytest
 
 from kdbench.analysis.gate.baseline import Baseline, default_path, load
+from kdbench.analysis.gate.decision import FIRST, MORE
 from kdbench.errors import KdbenchError
-from kdbench.study.subset import Allowance
+from kdbench.study.subset import IDENTITY, Allowance
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +26,12 @@ def test_more_time_is_more_cells(baseline: Baseline, workers: int) -> None:
     assert judged == sorted(judged) and judged[0] < judged[-1] == len(every)
     for allowance, cells in zip(some, compared, strict=True):
         left = allowance.left(cells, cells)
+        if allowance.minutes:
+            half, whole = 30 * allowance.minutes, 60 * allowance.minutes
+            compare = allowance._seconds(cells, (IDENTITY,), throughput=True)
+            judge = allowance._seconds(left, (FIRST, MORE))
+            assert compare <= half and compare + judge <= whole, "a check keeps to its time"
+            assert allowance._seconds(allowance.judgeable(every), (FIRST, MORE), throughput=True) <= whole
         # Comparing a cell takes a seed, judging it six more.
         assert set(left) < set(cells) if allowance.minutes else left == cells
         assert all((pair, baseline.control) in cells for pair, _ in cells), "gains need the control"
