@@ -1,6 +1,7 @@
 """`kdbench baseline update|show`: the frozen numbers that `kdbench check` holds results against."""
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,12 @@ def add_parser(commands: Any) -> None:
     update.add_argument(
         "--provisional", action="store_true", help="accept fewer than 20 seeds or a changed tree; the file is marked so"
     )
+    update.add_argument(
+        "--accept-spread",
+        action="store_true",
+        help="freeze cells, too, whose seeds spread by more than 3 points or of which one lies more than 10 points "
+        "below the median; without this option they are named and nothing is written",
+    )
     options.add_json(update)
     show = options.add_command(verbs, "show", execute_show, "print a baseline; exit code 2 for a provisional one")
     show.add_argument("file", nargs="?", type=Path, metavar="FILE", help="default: baselines/proxy.json")
@@ -37,11 +44,11 @@ def add_parser(commands: Any) -> None:
 def execute_update(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from kdbench.analysis.gate.baseline import changes, default_path, doubt, load, make
+    from kdbench.analysis.gate.baseline import changes, default_path, doubt, load, make, scattered
     from kdbench.analysis.gate.evidence import read
     from kdbench.analysis.gate.joining import join
     from kdbench.records import Results
-    from kdbench.report.gate import changes_as_json, print_baseline, print_changes
+    from kdbench.report.gate import changes_as_json, print_baseline, print_changes, scattered_lines
 
     new = make(read(Results(args.results)))
     path = args.out or default_path(new.suite)
@@ -50,16 +57,31 @@ def execute_update(args: argparse.Namespace) -> int:
         new = join(old, new)
     if not args.provisional and (reason := doubt(new.seeds, new.environments)):
         raise KdbenchError(reason)
+    wide = scattered_lines(scattered(new))
+    if wide and not args.accept_spread:
+        raise KdbenchError(
+            f"{len(wide)} of {len(new.cells)} cells are too scattered to judge by: {'; '.join(wide)}; find out why "
+            "their trainings fail, or freeze them as they are with --accept-spread"
+        )
     new.write(path)
     rows = changes(old, new) if old else []
     if args.json:
-        options.print_json({"baseline": str(path), "provisional": new.provisional, "changes": changes_as_json(rows)})
+        options.print_json(
+            {
+                "baseline": str(path),
+                "provisional": new.provisional,
+                "scattered": [asdict(cell) for cell in scattered(new)],
+                "changes": changes_as_json(rows),
+            }
+        )
         return EXIT_OK
     console = Console()
     if rows:
         print_changes(rows, console)
     else:
         print_baseline(new, console)
+    for line in wide:
+        console.print(f"scattered: {line}", style="yellow", highlight=False, markup=False, soft_wrap=True)
     console.print(f"baseline: {path}", highlight=False, markup=False, soft_wrap=True)
     return EXIT_OK
 

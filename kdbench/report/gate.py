@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from kdbench.analysis.gate.baseline import LEAST_SEEDS, Baseline, Change
+from kdbench.analysis.gate.baseline import LEAST_SEEDS, Baseline, Change, Scattered
 from kdbench.analysis.gate.decision import Shift, false_alarm
 from kdbench.analysis.gate.verdict import Check, Outcome, Verdict
 from kdbench.report.text import NONE, fixed, p_value, plural, ratio, signed
@@ -209,6 +209,15 @@ def print_changes(changes: Sequence[Change], console: Console) -> None:
         numbers = (fixed(row.old), fixed(row.new), signed(row.new - row.old), p_value(row.p))
         table.add_row(*map(Text, (row.pair, row.method, *numbers)))
     console.print(table)
+
+
+def scattered_lines(cells: Sequence[Scattered]) -> list[str]:
+    """What is wrong with each cell that is too scattered to judge by."""
+    return [
+        f"{cell.method} on {cell.pair} spreads by {cell.spread:.1f} points over its seeds, seed {cell.seed} lies "
+        f"{cell.below:.1f} below the median"
+        for cell in cells
+    ]
 
 
 def changes_as_json(changes: Sequence[Change]) -> list[dict[str, Any]]:

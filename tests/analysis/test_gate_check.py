@@ -1,5 +1,6 @@
 """Every outcome of the gate, from records whose truth is known."""
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,13 +10,33 @@ from typing import Any
 import pytest
 from world import METHODS, PAIRS, SIGMA, World
 
-from kdbench.analysis.gate.baseline import Baseline, changes, doubt, load, make
+from kdbench.analysis.gate.baseline import Baseline, changes, doubt, load, make, scattered
 from kdbench.analysis.gate.check import check
 from kdbench.analysis.gate.evidence import read
 from kdbench.analysis.gate.joining import join
 from kdbench.analysis.gate.verdict import Check, Outcome, Verdict
 from kdbench.errors import KdbenchError
+from tests.command import kdbench
 
+PROXY_2 = {
+    ("vit-t:resnet-s", "rsd"): """
+        78.75 78.50 78.20 9.15 76.45 77.05 76.20 79.10 78.45 77.15
+        74.45 78.75 77.45 74.95 80.35 76.80 77.45 79.00 76.05 75.10
+    """,
+    ("mixer-t:resnet-s", "pkt"): """
+        65.45 73.95 72.70 72.90 74.20 67.35 76.40 72.40 75.65 76.10
+        75.75 75.50 73.35 70.85 72.05 73.20 67.25 68.65 71.25 75.45
+    """,
+    ("vit-t:vit-s", "at"): """
+        61.10 62.30 52.50 61.25 57.90 60.25 61.15 55.50 62.65 54.95
+        61.15 59.60 59.90 58.85 60.95 60.50 63.55 61.40 61.10 52.25
+    """,
+    ("vit-t:resnet-s", "kd"): """
+        79.90 79.85 81.70 79.90 80.15 79.30 80.10 80.00 81.15 78.55
+        80.15 80.15 81.10 80.25 80.50 79.80 80.10 80.50 80.55 79.20
+    """,
+}
+"""Top-1 of 20 seeds as the baseline of proxy/2 had them; its recipe did not clip the gradients of CNN students."""
 FRESH = World(seeds=range(20, 26), numerics=1)
 PLACE = (PAIRS[0], "ofa")
 OTHER = {"hyperparameters": {"temperature": 4.0}}
@@ -250,6 +271,33 @@ def test_what_a_baseline_refuses(baseline: Baseline, tmp_path: Path) -> None:
     for evidence, reason in ((gap, "not done for every seed"), (mixed, "2 kinds of machine")):
         with pytest.raises(KdbenchError, match=reason):
             make(evidence)
+
+
+def test_cells_that_are_too_scattered_to_judge_by_are_named(baseline: Baseline, tmp_path: Path) -> None:
+    assert not scattered(baseline)
+    methods, pairs = ["scratch", "kd", "rsd", "pkt", "at"], sorted({pair for pair, _ in PROXY_2})
+    values = {
+        (*place, seed): {"top1": float(top1)} for place, row in PROXY_2.items() for seed, top1 in enumerate(row.split())
+    }
+    folder = tmp_path / "results"
+    made = make(read(World(methods=methods, pairs=pairs, changed=values).write(folder)))
+    told = {
+        (cell.pair, cell.method): (round(cell.spread, 1), cell.seed, round(cell.below, 1)) for cell in scattered(made)
+    }
+    assert told == {
+        ("mixer-t:resnet-s", "pkt"): (3.2, 0, 7.6),
+        ("vit-t:resnet-s", "rsd"): (15.3, 3, 68.2),
+        ("vit-t:vit-s", "at"): (3.2, 19, 8.5),
+    }
+    file = tmp_path / "baseline.json"
+    update = "baseline", "update", folder, "--out", file
+    refused = kdbench(*update)
+    assert refused.returncode == 3 and not file.is_file()
+    assert "rsd on vit-t:resnet-s spreads by 15.3 points over its seeds, seed 3 lies 68.2 below" in refused.stderr
+    assert "3 of 15 cells" in refused.stderr and "--accept-spread" in refused.stderr
+    accepted = kdbench(*update, "--accept-spread", "--json")
+    assert accepted.returncode == 0 and file.is_file()
+    assert [cell["method"] for cell in json.loads(accepted.stdout)["scattered"]] == ["pkt", "rsd", "at"]
 
 
 @pytest.fixture

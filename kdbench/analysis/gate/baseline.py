@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from statistics import mean, median
+from statistics import mean, median, stdev
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -41,6 +41,10 @@ LEAST_SEEDS = 20
 """Fewer seeds make a baseline provisional: its own noise would decide what is found."""
 TRACED_SEEDS = 3
 """Seeds whose losses are kept for every epoch."""
+MOST_SPREAD = 3.0
+"""Points of top-1: a cell whose seeds have a larger standard deviation cannot show what a bug costs."""
+MOST_BELOW = 10.0
+"""Points of top-1: a seed further below the median of its cell is a training that failed, not noise."""
 DIGITS = 6
 """Significant digits of a loss; training is chaotic, so traces that agree so far in every epoch are the same."""
 
@@ -232,6 +236,35 @@ def doubt(seeds: Sequence[int], environments: Mapping[str, Mapping[str, Any]]) -
             "commit and run into another folder, or accept it with --provisional"
         )
     return None
+
+
+@dataclass(frozen=True)
+class Scattered:
+    """A cell whose seeds lie too far apart to judge by.
+
+    Attributes:
+        spread: standard deviation of its top-1 over the seeds, in points.
+        seed: the worst one.
+        below: how far that is below the median, in points.
+    """
+
+    pair: str
+    method: str
+    spread: float
+    seed: int
+    below: float
+
+
+def scattered(baseline: Baseline) -> list[Scattered]:
+    """The cells that spread by more than `MOST_SPREAD`, or have a seed more than `MOST_BELOW` under their median."""
+    found = []
+    for cell in baseline.cells:
+        spread = stdev(cell.top1) if len(cell.top1) > 1 else 0.0
+        worst = min(range(len(cell.top1)), key=cell.top1.__getitem__)
+        below = median(cell.top1) - cell.top1[worst]
+        if spread > MOST_SPREAD or below > MOST_BELOW:
+            found.append(Scattered(cell.pair, cell.method, spread, baseline.seeds[worst], below))
+    return found
 
 
 def _cell(evidence: Evidence, place: Place, seconds: float | None) -> BaselineCell:
