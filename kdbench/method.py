@@ -31,14 +31,14 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
+from kdbench.compute.distributed import gather
 from kdbench.data.batch import Batch
-from kdbench.distributed import gather
 from kdbench.errors import UnsupportedPair
 from kdbench.hyperparameters import Choice, LogUniform, SearchSpace, Uniform
 from kdbench.models.features import Feature, Layout, Needs, Outputs, StageInfo
-from kdbench.models.resume import Segment, Tail
+from kdbench.models.resume.tails import Segment, Tail
 from kdbench.models.staged import StagedModel
-from kdbench.records import Role
+from kdbench.results.records import Role
 
 Kind = Literal["logit", "feature", "relation", "contrastive", "other"]
 """What a method transfers: outputs, features one by one, how images or classes relate, which image is which."""

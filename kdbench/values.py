@@ -33,7 +33,7 @@ def _printable(text: str) -> str:
 
 
 def shown_name(name: str, longest: int = LONGEST_NAME) -> str:
-    """`name`, which is shown, and becomes a file's by `kdbench.records.slug`.
+    """`name`, which is shown, and becomes a file's by `kdbench.results.records.slug`.
 
     Raises:
         ValueError: it may not, with the reason.

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from kdbench.compute.device import Compute
 from kdbench.models.create import create_model
 from kdbench.models.spec import ModelSpec
 from kdbench.models.staged import StagedModel
 from kdbench.suites.loading import load
 from kdbench.suites.schema import Suite
-from kdbench.training.device import Compute
 
 torch.set_num_threads(1)
 

@@ -2,7 +2,6 @@
 
 import ast
 import json
-import sys
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -12,10 +11,8 @@ import pytest
 
 import kdbench
 from kdbench.registry import Plugin, Registry
-from tests.command import kdbench as command
-
-sys.path.insert(0, str(Path(__file__).parent / "report"))
-from synthetic import Plan, write_results
+from tests.support.command import kdbench as command
+from tests.support.synthetic import Plan, write_results
 
 SOURCES = sorted(
     path for module in (kdbench, kdbench_methods) for path in Path(str(module.__file__)).parent.rglob("*.py")

@@ -10,7 +10,7 @@ import numpy as np
 from kdbench.analysis.cost import PairCost, pair_costs
 from kdbench.analysis.frames import Study, load
 from kdbench.analysis.gains import sensitivities
-from kdbench.records import Results
+from kdbench.results.records import Results
 
 RESULTS = Path(__file__).parents[2] / "results" / "reference" / "proxy"
 PLACE = re.compile(r"(<!-- measured -->\n).*?(<!-- /measured -->)", re.DOTALL)

@@ -9,11 +9,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from kdbench.compute.device import resolve
 from kdbench.registry import Registry
 from kdbench.study.plan import settle
 from kdbench.study.verify import Verdict, verify
 from kdbench.suites import loading
-from kdbench.training.device import resolve
 
 HEAD = """\
 # Every method on every pair of every suite

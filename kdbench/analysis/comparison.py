@@ -15,7 +15,7 @@ from kdbench.analysis.frames import Study
 from kdbench.analysis.gains import Accuracies
 from kdbench.analysis.published import Epoch, Number, numbers, protocols
 from kdbench.analysis.stats import UNKNOWN, Interval, paired_t
-from kdbench.records import PublishedNames
+from kdbench.results.records import PublishedNames
 
 Verdict = Literal["reproduced", "below", "above"]
 

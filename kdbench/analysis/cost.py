@@ -10,7 +10,7 @@ import pandas as pd
 
 from kdbench.analysis.frames import MISSING, Group, Study
 from kdbench.analysis.stats import Interval, geometric_mean, median_interval
-from kdbench.records import Role
+from kdbench.results.records import Role
 
 Known = TypeVar("Known")
 Otherwise = TypeVar("Otherwise")

@@ -10,10 +10,10 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from kdbench.consistency import is_planned
 from kdbench.errors import KdbenchError
 from kdbench.files import content_key
-from kdbench.records import CellRecord, Manifest, Results, Role, Split, ThroughputRecord
+from kdbench.results.consistency import is_planned
+from kdbench.results.records import CellRecord, Manifest, Results, Role, Split, ThroughputRecord
 
 MISSING = "missing"
 """Status of a planned cell without a record."""

@@ -23,7 +23,7 @@ from kdbench.analysis.stats import (
     stratified,
     stratified_p,
 )
-from kdbench.records import Role
+from kdbench.results.records import Role
 
 State = Literal["complete", "incomplete", "unsupported"]
 

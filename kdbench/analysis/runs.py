@@ -16,7 +16,6 @@ from scipy.stats import mannwhitneyu
 from kdbench.analysis.cost import PairCost, pair_costs
 from kdbench.analysis.frames import Study
 from kdbench.analysis.gains import Accuracies, State
-from kdbench.analysis.gate.check import SPEED_MARGIN
 from kdbench.analysis.stats import (
     ALPHA,
     MIN_TEST_SEEDS,
@@ -28,6 +27,7 @@ from kdbench.analysis.stats import (
     stratified_p,
 )
 from kdbench.errors import KdbenchError
+from kdbench.gate.check import SPEED_MARGIN
 
 Test = Literal["paired t", "Welch", "Mann-Whitney", "t over pairs", ""]
 Mark = Literal["better", "worse", "equal", ""]

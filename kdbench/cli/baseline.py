@@ -44,11 +44,11 @@ def add_parser(commands: Any) -> None:
 def execute_update(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from kdbench.analysis.gate.baseline import changes, default_path, doubt, load, make, scattered
-    from kdbench.analysis.gate.evidence import read
-    from kdbench.analysis.gate.joining import join
-    from kdbench.records import Results
-    from kdbench.report.gate import changes_as_json, print_baseline, print_changes, scattered_lines
+    from kdbench.gate.baseline import changes, default_path, doubt, load, make, scattered
+    from kdbench.gate.evidence import read
+    from kdbench.gate.joining import join
+    from kdbench.gate.tables import changes_as_json, print_baseline, print_changes, scattered_lines
+    from kdbench.results.records import Results
 
     new = make(read(Results(args.results)))
     path = args.out or default_path(new.suite)
@@ -89,8 +89,8 @@ def execute_update(args: argparse.Namespace) -> int:
 def execute_show(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from kdbench.analysis.gate.baseline import default_path, load
-    from kdbench.report.gate import print_baseline
+    from kdbench.gate.baseline import default_path, load
+    from kdbench.gate.tables import print_baseline
 
     baseline = load(args.file or default_path("proxy"))
     if args.json:

@@ -22,7 +22,7 @@ def add_parser(commands: Any) -> None:
 def execute(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from kdbench.records import Results
+    from kdbench.results.records import Results
 
     grid = options.read_grid(args)
     console = Console(stderr=args.json)

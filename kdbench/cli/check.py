@@ -11,11 +11,11 @@ from kdbench.errors import KdbenchError, unknown_name
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from kdbench.analysis.gate.baseline import Baseline
-    from kdbench.analysis.gate.evidence import Place
-    from kdbench.analysis.gate.verdict import Check
-    from kdbench.records import Results
+    from kdbench.gate.baseline import Baseline
+    from kdbench.gate.evidence import Place
+    from kdbench.gate.verdict import Check
     from kdbench.registry import Registry
+    from kdbench.results.records import Results
 
 EPILOG = """\
 outcomes: IDENTICAL, PASS, CLEARED (suspicious after three seeds, not after six), WORSE, BETTER, SLOWER, FASTER,
@@ -65,11 +65,11 @@ def add_parser(commands: Any) -> None:
 def execute(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from kdbench.analysis.gate.baseline import default_path, load
-    from kdbench.analysis.gate.check import check
-    from kdbench.analysis.gate.evidence import read
-    from kdbench.records import Results
+    from kdbench.gate.baseline import default_path, load
+    from kdbench.gate.check import check
+    from kdbench.gate.evidence import read
     from kdbench.registry import Registry
+    from kdbench.results.records import Results
 
     if args.run:
         suite = Path(args.suite or "proxy").stem
@@ -126,7 +126,7 @@ def _train(
 
     suite = load(args.suite or baseline.suite)
 
-    from kdbench.study.gate import gather
+    from kdbench.gate.run import gather
 
     compute = options.resolve_compute(args)
     needed = {method for _, method in places} | {baseline.control}
@@ -145,8 +145,8 @@ def _train(
 
 def _tell(args: argparse.Namespace, check: "Check", console: "Console") -> None:
     from kdbench.files import write_bytes
-    from kdbench.report.gate import as_json, print_check
-    from kdbench.report.gate_files import annotations, junit, markdown
+    from kdbench.gate.files import annotations, junit, markdown
+    from kdbench.gate.tables import as_json, print_check
 
     for path, write in ((args.markdown, markdown), (args.junit, junit)):
         if path is not None:

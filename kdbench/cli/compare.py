@@ -29,8 +29,8 @@ def execute(args: argparse.Namespace) -> int:
     from kdbench.analysis.frames import load
     from kdbench.analysis.runs import compare_runs
     from kdbench.files import write_bytes
-    from kdbench.records import Results
     from kdbench.report.runs import as_json, page, print_comparison
+    from kdbench.results.records import Results
 
     names = str(args.old), str(args.new)
     comparison = compare_runs(load(Results(args.old)), load(Results(args.new)), args.any_protocol)

@@ -14,12 +14,12 @@ from kdbench.errors import KdbenchError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from kdbench.compute.device import Compute
+    from kdbench.engines.local import Engine
+    from kdbench.engines.stop import Care, Halt
     from kdbench.registry import Plugin, Registry
-    from kdbench.study.engine import Engine
-    from kdbench.study.halt import Care, Halt
     from kdbench.study.share import Share
     from kdbench.suites.schema import PairSpec, Suite
-    from kdbench.training.device import Compute
 
 
 def add_command(commands: Any, name: str, execute: Any, summary: str) -> argparse.ArgumentParser:
@@ -135,7 +135,7 @@ def resolve_compute(args: argparse.Namespace) -> "Compute":
     Raises:
         KdbenchError: this machine has it not.
     """
-    from kdbench.training.device import resolve
+    from kdbench.compute.device import resolve
 
     return resolve(args.device, args.precision, args.compile, args.micro_batch, args.loaders)
 
@@ -203,13 +203,13 @@ def make_engine(args: argparse.Namespace, compute: "Compute") -> "Engine":
         KdbenchError: Ray is not installed, or no cluster answers.
     """
     if args.engine == "local":
-        from kdbench.study.engine import run_tasks
+        from kdbench.engines.local import run_tasks
 
         return run_tasks
     if compute.shard.world > 1:
         raise KdbenchError("--engine ray trains a cell in one process; leave torchrun out, or --engine")
     try:
-        from kdbench.study.ray_engine import RayEngine
+        from kdbench.engines.ray import RayEngine
     except ModuleNotFoundError as error:
         raise KdbenchError("--engine ray needs Ray, which is not installed; pip install 'kdbench[ray]'") from error
     return RayEngine(args.ray_address, on_gpu=compute.device.type == "cuda")
@@ -217,7 +217,7 @@ def make_engine(args: argparse.Namespace, compute: "Compute") -> "Engine":
 
 def read_care(args: argparse.Namespace) -> "tuple[Care, Halt]":
     """What `add_care` asks for."""
-    from kdbench.study.halt import Care, Halt
+    from kdbench.engines.stop import Care, Halt
 
     limit = parse_time("--time-limit", args.time_limit) if args.time_limit else None
     budget = parse_time("--budget", args.budget) if args.budget else None
@@ -304,7 +304,7 @@ def store_checkpoint(args: argparse.Namespace, grid: Grid, compute: "Compute") -
     Raises:
         KdbenchError: its weights do not fit, or do not know the task.
     """
-    from kdbench.study.engine import away
+    from kdbench.engines.local import away
     from kdbench.study.plan import command_line
     from kdbench.study.teachers import import_once
 

@@ -31,7 +31,7 @@ def add_parser(commands: Any) -> None:
 def execute(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from kdbench.records import Results
+    from kdbench.results.records import Results
 
     out = args.out or args.results / "report"
     console = None if args.json else Console()

@@ -49,8 +49,8 @@ def add_parser(commands: Any) -> None:
 def execute(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from kdbench.records import Results
-    from kdbench.tuning import read_tuned
+    from kdbench.results.records import Results
+    from kdbench.results.tuned import read_tuned
 
     if args.equal_time and not args.throughput:
         raise KdbenchError("--equal-time goes by the measured throughput; leave --no-throughput out")

@@ -15,8 +15,8 @@ def add_parser(commands: Any) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    from kdbench.records import FINISHED, Results
-    from kdbench.study.status import standing
+    from kdbench.results.records import FINISHED, Results
+    from kdbench.results.status import standing
 
     found = standing(Results(args.results))
     if args.json:
@@ -40,7 +40,7 @@ def _show(found: Any) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from kdbench.study.progress import duration
+    from kdbench.engines.display import duration
 
     console = Console(highlight=False)
     statuses = list(found.total)

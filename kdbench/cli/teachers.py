@@ -87,14 +87,14 @@ def _list(args: argparse.Namespace) -> int:
 def _train(args: argparse.Namespace) -> int:
     from rich.console import Console
 
+    from kdbench.compute.device import default_workers
+    from kdbench.data import opening
+    from kdbench.engines.display import Display
+    from kdbench.engines.local import run_here, run_tasks
     from kdbench.registry import Registry
-    from kdbench.study.engine import run_here, run_tasks
     from kdbench.study.plan import command_line
-    from kdbench.study.progress import Display
     from kdbench.study.teachers import TeacherTask
     from kdbench.suites.schema import teacher_file
-    from kdbench.training import feed
-    from kdbench.training.device import default_workers
     from kdbench.training.teacher import pretrained_model
 
     suite, names = _chosen(args, args.only)
@@ -102,7 +102,7 @@ def _train(args: argparse.Namespace) -> int:
     if args.source is not None and (args.only is None or len(names) != 1):
         raise KdbenchError("--from FILE holds the weights of one model; say which with --only NAME")
     compute = options.resolve_compute(args)
-    classes = len(feed.load(suite.data, args.data).classes)
+    classes = len(opening.load(suite.data, args.data).classes)
     registry = Registry.installed()
     control = registry.plugins[registry.by_role("control")]
     folder = args.out or suite.own_teachers(args.data)
@@ -114,7 +114,7 @@ def _train(args: argparse.Namespace) -> int:
     ]
     console = Console(stderr=args.json, quiet=compute.shard.rank > 0)
     for task in tasks:
-        feed.load(task.data, args.data)
+        opening.load(task.data, args.data)
         if task.fine_tuned:
             console.print(f"{task.name}: getting the weights to start from", highlight=False, markup=False)
             # Once, before any worker trains: what cannot be had or does not fit is told now.

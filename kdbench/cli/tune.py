@@ -10,7 +10,7 @@ from kdbench.errors import EXIT_INCOMPLETE, EXIT_OK
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from kdbench.tuning import TunedFile
+    from kdbench.results.tuned import TunedFile
 
 FILE = "tuned.json"
 
@@ -38,7 +38,7 @@ def execute(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from kdbench.files import write_json
-    from kdbench.records import Results
+    from kdbench.results.records import Results
 
     grid = options.read_grid(args)
     grid.add_references()

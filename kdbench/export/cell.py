@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdbench.errors import KdbenchError, unknown_name
-from kdbench.records import CellRecord, Manifest, Results, read_record
+from kdbench.results.records import CellRecord, Manifest, Results, read_record
 
 
 @dataclass(frozen=True)

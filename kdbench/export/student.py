@@ -11,8 +11,8 @@ from kdbench.errors import KdbenchError
 from kdbench.export.cell import FinishedCell
 from kdbench.models.create import create_model
 from kdbench.models.spec import ModelSpec
-from kdbench.records import CellRecord
-from kdbench.training.weights import load_weights, read_metadata
+from kdbench.results.records import CellRecord
+from kdbench.weights.files import load_weights, read_metadata
 
 TOLERANCE = 1e-5
 """Largest difference between logits of an export and the student's own, relative to the largest logit where that is

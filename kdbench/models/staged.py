@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from kdbench.data.normalise import Normalisation
 from kdbench.errors import KdbenchError, UnsupportedPair
 from kdbench.models.features import Feature, Layout, Needs, Outputs, StageInfo
-from kdbench.models.layout import find_packing
-from kdbench.models.resume import Entry, Segment, Tail
+from kdbench.models.resume.packing import find_packing
+from kdbench.models.resume.tails import Entry, Segment, Tail
 from kdbench.models.stages import stage_taps
 
 LOGITS = Needs()

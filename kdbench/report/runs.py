@@ -11,9 +11,9 @@ from rich.console import Console
 
 from kdbench.analysis.runs import ALL_PAIRS, MEMORY_MARGIN, SPEED_MARGIN, Change, Row, RunComparison
 from kdbench.analysis.stats import MIN_TEST_SEEDS
+from kdbench.gate.tables import plain
 from kdbench.report import text
 from kdbench.report.escape import words
-from kdbench.report.gate import plain
 from kdbench.report.sections import Section
 from kdbench.report.tables import markdown
 from kdbench.report.terminal import print_section

@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 
-from kdbench.consistency import unequal_curves
 from kdbench.errors import KdbenchError
 from kdbench.files import write_bytes
-from kdbench.records import Curves, Results
+from kdbench.results.checkpoints import START, Place, Spot, discard, path_of, taken
+from kdbench.results.consistency import unequal_curves
+from kdbench.results.records import Curves, Results
 from kdbench.study.plan import Cell
-from kdbench.study.unfinished import START, Place, Spot, discard, path_of, taken
-from kdbench.training.weights import unpickled
 from kdbench.values import misfit
+from kdbench.weights.files import unpickled
 
 
 def together(results: Results, cells: Sequence[Cell]) -> list[tuple[Spot, tuple[Cell, ...]]]:

@@ -11,24 +11,24 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import nn
 
+from kdbench.compute.device import environment
+from kdbench.compute.distributed import agreed
 from kdbench.data.stream import Counted
-from kdbench.distributed import agreed
+from kdbench.engines.channel import Line, Stopped
+from kdbench.engines.display import ContenderState, Progress
 from kdbench.errors import KdbenchError, UnsupportedPair, describe
 from kdbench.files import write_json
 from kdbench.models.create import create_arguments
-from kdbench.records import Curves, Results, Status
+from kdbench.results.checkpoints import START, Spot
+from kdbench.results.records import Curves, Results, Status
 from kdbench.study.checkpoint import load, save
-from kdbench.study.line import Line, Stopped
 from kdbench.study.plan import Cell
-from kdbench.study.progress import ContenderState, Progress
-from kdbench.study.unfinished import START, Spot
 from kdbench.training.arena import Arena
 from kdbench.training.contender import Contender, isolated
-from kdbench.training.device import environment
 from kdbench.training.evaluate import Evaluation, evaluate
 from kdbench.training.lockstep import Position, train
 from kdbench.training.selfcheck import passed
-from kdbench.training.weights import save_weights, weights_sha256
+from kdbench.weights.files import save_weights, weights_sha256
 
 if TYPE_CHECKING:
     from kdbench.study.group import Group

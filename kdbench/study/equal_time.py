@@ -11,11 +11,11 @@ from rich.console import Console
 
 from kdbench.analysis.cost import pair_costs
 from kdbench.analysis.frames import load
+from kdbench.engines.local import Engine, run_tasks
+from kdbench.engines.stop import Care, Halt
 from kdbench.errors import KdbenchError
 from kdbench.files import write_json
-from kdbench.records import Results
-from kdbench.study.engine import Engine, run_tasks
-from kdbench.study.halt import Care, Halt
+from kdbench.results.records import Results
 from kdbench.study.plan import Plan, make_plan
 from kdbench.study.run import Outcome, run
 from kdbench.suites.schema import PairSpec

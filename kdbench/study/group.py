@@ -6,18 +6,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from kdbench.compute.device import Compute
+from kdbench.engines.channel import Line
+from kdbench.engines.stop import Care
 from kdbench.files import write_json
-from kdbench.records import SCHEMA, CellRecord, ModelRecord, Results, Split, Status, TeacherRecord, today
+from kdbench.results.checkpoints import discard
+from kdbench.results.locks import claimed
+from kdbench.results.records import SCHEMA, CellRecord, ModelRecord, Results, Split, Status, TeacherRecord, today
 from kdbench.study.checkpoint import together
-from kdbench.study.claims import claimed
 from kdbench.study.course import Course
-from kdbench.study.halt import Care
-from kdbench.study.line import Line
 from kdbench.study.plan import Cell
-from kdbench.study.unfinished import discard
 from kdbench.suites.schema import PairSpec, Suite
 from kdbench.training.arena import Arena
-from kdbench.training.device import Compute
 from kdbench.training.teacher import teacher_metadata
 
 

@@ -8,10 +8,13 @@ from itertools import groupby, product
 from pathlib import Path
 from typing import Any
 
+from kdbench.compute.device import Compute
+from kdbench.data import opening
 from kdbench.errors import KdbenchError
 from kdbench.files import canonical_json, content_key
 from kdbench.hyperparameters import validate
-from kdbench.records import (
+from kdbench.registry import Plugin
+from kdbench.results.records import (
     FINISHED,
     SCHEMA,
     Manifest,
@@ -23,13 +26,10 @@ from kdbench.records import (
     Split,
     TunedNote,
 )
-from kdbench.registry import Plugin
+from kdbench.results.tuned import Tuned
 from kdbench.study.share import Share
 from kdbench.suites.schema import PairSpec, Suite
-from kdbench.training import feed
-from kdbench.training.device import Compute
 from kdbench.training.teacher import stored_teacher, teacher_metadata
-from kdbench.tuning import Tuned
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ def make_plan(
         KdbenchError: an unknown method or hyperparameter in `settings`, a broken plug-in, a missing teacher or data.
     """
     methods = settle(suite, plugins, settings, tuned)
-    data = feed.load(suite.data, data_root)
+    data = opening.load(suite.data, data_root)
     identities = {}
     for pair in pairs:
         teacher = teacher_metadata(stored_teacher(suite, pair.teacher, data_root))

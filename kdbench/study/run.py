@@ -11,19 +11,19 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from kdbench.distributed import wait_for_all
+from kdbench.compute.device import default_workers
+from kdbench.compute.distributed import wait_for_all
+from kdbench.engines.display import Display, duration
+from kdbench.engines.local import Engine, run_here, run_tasks
+from kdbench.engines.stop import Care, Halt
+from kdbench.engines.task import RunTask
 from kdbench.errors import KdbenchError
 from kdbench.files import write_json
-from kdbench.records import FINISHED, CellRecord, Results, ThroughputRecord
-from kdbench.study.claims import claimed, is_claimed
-from kdbench.study.engine import Engine, run_here, run_tasks
+from kdbench.results.locks import claimed, is_claimed
+from kdbench.results.records import FINISHED, CellRecord, Results, ThroughputRecord
 from kdbench.study.group import Group
-from kdbench.study.halt import Care, Halt
 from kdbench.study.plan import Cell, Plan, finished_keys
-from kdbench.study.progress import Display, duration
-from kdbench.study.task import RunTask
-from kdbench.study.timing import planned_measurements, timing_tasks
-from kdbench.training.device import default_workers
+from kdbench.study.throughput import planned_measurements, timing_tasks
 
 TOGETHER = 16
 """Most students that share a teacher's pass: more would save little and fill the memory."""

@@ -11,21 +11,21 @@ from typing import Any, Literal
 import timm.data
 from scipy import stats
 
+from kdbench.compute.device import Compute, environment
+from kdbench.compute.distributed import wait_for_all
+from kdbench.data import opening
 from kdbench.data.normalise import Normalisation
 from kdbench.data.stream import EvaluationSet
-from kdbench.distributed import wait_for_all
+from kdbench.engines.channel import Line, Stopped
+from kdbench.engines.display import ContenderState, Progress
 from kdbench.errors import KdbenchError
 from kdbench.method import Method, Pair, Task
 from kdbench.models.create import create_arguments
 from kdbench.models.staged import StagedModel
-from kdbench.records import Status
 from kdbench.registry import Plugin
-from kdbench.study.line import Line, Stopped
-from kdbench.study.progress import ContenderState, Progress
+from kdbench.results.records import Status
 from kdbench.suites.schema import Data, Suite, teacher_file
-from kdbench.training import feed
 from kdbench.training.contender import Contender, build_contender
-from kdbench.training.device import Compute, environment
 from kdbench.training.evaluate import evaluate
 from kdbench.training.lockstep import Position, train
 from kdbench.training.teacher import (
@@ -38,7 +38,7 @@ from kdbench.training.teacher import (
     teacher_metadata,
     timm_normalisation,
 )
-from kdbench.training.weights import save_weights, weights_sha256
+from kdbench.weights.files import save_weights, weights_sha256
 
 TOLERANCE = 0.3
 """Points of top-1 that a teacher may differ from what its file says: another device or precision decides near ties
@@ -98,8 +98,8 @@ class TeacherTask:
         """
         self.compute.apply()
         suite, recipe = self.suite, self.suite.recipe_of(self.name)
-        classes = len(feed.load(suite.data, self.data_root).classes)
-        stream = feed.open_training(
+        classes = len(opening.load(suite.data, self.data_root).classes)
+        stream = opening.open_training(
             self.data, self.data_root, 0.0, recipe, self.seed, f"teacher {self.name}", self.compute
         )
         task = Task(classes, suite.data.image_shape, stream.labels, recipe.epochs)
@@ -182,7 +182,7 @@ def import_teacher(
             than those that would be replaced.
     """
     compute.apply()
-    classes = len(feed.load(suite.data, data_root).classes)
+    classes = len(opening.load(suite.data, data_root).classes)
     normalisation = _expected(suite, name, expects or ("suite" if source else "timm"))
     model, origin = pretrained_model(suite, name, classes, source, as_they_are=True)
     teacher = staged(suite, name, model, normalisation, compute)
@@ -284,7 +284,7 @@ class Verification:
 def verify_teacher(suite: Suite, name: str, compute: Compute, data_root: Path) -> Verification:
     """Read a stored teacher again: whole, finite, with the hash and, within `TOLERANCE`, the accuracy it tells."""
     compute.apply()
-    classes = len(feed.load(suite.data, data_root).classes)
+    classes = len(opening.load(suite.data, data_root).classes)
     try:
         teacher, record = load_teacher(suite, name, classes, compute, data_root)
     except KdbenchError as error:
@@ -298,7 +298,7 @@ def verify_teacher(suite: Suite, name: str, compute: Compute, data_root: Path) -
 
 
 def _test_split(suite: Suite, name: str, data_root: Path, compute: Compute) -> EvaluationSet:
-    return feed.open_evaluation(suite.data, data_root, "test", 0.0, suite.recipe_of(name).eval_crop, compute)
+    return opening.open_evaluation(suite.data, data_root, "test", 0.0, suite.recipe_of(name).eval_crop, compute)
 
 
 def _expected(suite: Suite, name: str, expects: Expects) -> Normalisation:

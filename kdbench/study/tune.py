@@ -6,9 +6,9 @@ from statistics import fmean
 from typing import Any
 
 from kdbench.hyperparameters import draw, validate
-from kdbench.records import SCHEMA, Results
+from kdbench.results.records import SCHEMA, Results
+from kdbench.results.tuned import Trial, TunedFile, TunedMethod
 from kdbench.study.plan import Plan, command_line
-from kdbench.tuning import Trial, TunedFile, TunedMethod
 
 
 def with_trials(plan: Plan, settings: dict[str, dict[str, Any]], trials: int) -> Plan:

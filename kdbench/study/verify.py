@@ -5,11 +5,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from kdbench.compute.device import Compute
 from kdbench.errors import KdbenchError, UnsupportedPair, describe
 from kdbench.study.plan import MethodPlan
 from kdbench.suites.schema import PairSpec, Suite
 from kdbench.training.arena import Arena
-from kdbench.training.device import Compute
 from kdbench.training.selfcheck import Check, passed
 
 

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from kdbench.errors import KdbenchError, unknown_name
 from kdbench.models.spec import ModelSpec
-from kdbench.records import slug
+from kdbench.results.records import slug
 from kdbench.suites.request import split
 from kdbench.values import Amount as NotNegative
 from kdbench.values import Line, Name, Title

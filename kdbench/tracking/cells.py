@@ -10,10 +10,10 @@ from typing import Any
 from kdbench.analysis.cost import PairCost, pair_costs
 from kdbench.analysis.frames import Study, load
 from kdbench.analysis.gains import Accuracies
-from kdbench.records import FINISHED, CellRecord, Curves, PlannedCell, Results, read_record
-from kdbench.study.claims import is_claimed
-from kdbench.study.status import BEGUN, RUNNING
-from kdbench.study.unfinished import Place, taken
+from kdbench.results.checkpoints import Place, taken
+from kdbench.results.locks import is_claimed
+from kdbench.results.records import FINISHED, CellRecord, Curves, PlannedCell, Results, read_record
+from kdbench.results.status import BEGUN, RUNNING
 
 Points = list[tuple[int, float]]
 """A value after so many epochs each."""
@@ -28,7 +28,7 @@ class TrackedCell:
     """A cell that has begun, or ended.
 
     Attributes:
-        key: of the cell, see `kdbench.records`.
+        key: of the cell, see `kdbench.results.records`.
         status: of its record; `running` or `begun` where there is none to speak of.
         config: what was run, and on what; `hyperparameters` and `environment` are dictionaries.
         curves: by name: `loss` (the sum), `loss/TERM`, `lr`, `top1/SPLIT` in percent.

@@ -8,7 +8,7 @@ from typing import Any
 
 from kdbench.errors import KdbenchError, one_line
 from kdbench.files import write_bytes
-from kdbench.records import slug
+from kdbench.results.records import slug
 from kdbench.tracking.cells import TrackedCell
 
 _COMPARED = ("suite", "pair", "teacher", "student", "method", "role", "seed", "split")

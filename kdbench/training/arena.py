@@ -10,19 +10,19 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import update_bn
 
+from kdbench.compute.device import Compute
+from kdbench.data import opening
 from kdbench.data.normalise import normalise
 from kdbench.data.stream import Counted, TrainingStream
 from kdbench.method import Method, Pair, Task
 from kdbench.models.staged import StagedModel
-from kdbench.records import Split, TeacherRecord
+from kdbench.results.records import Split, TeacherRecord
 from kdbench.suites.schema import PairSpec, Recipe, Suite
-from kdbench.training import feed
 from kdbench.training.contender import Contender, build_contender
-from kdbench.training.device import Compute
+from kdbench.training.guard import build_watched
 from kdbench.training.lockstep import Views, drawn
 from kdbench.training.selfcheck import Check, self_check
 from kdbench.training.teacher import load_teacher, new_model
-from kdbench.training.watch import build_watched
 
 CHECK_BATCH = 8
 REHEARSED_CLASSES = 10
@@ -58,16 +58,16 @@ class Arena:
         """
         compute.apply()
         recipe, data = suite.recipe_of(pair.student), suite.data
-        classes = len(feed.load(data, data_root).classes)
+        classes = len(opening.load(data, data_root).classes)
         held_out = data.holdout if data.reserve_holdout or split == "val" else 0.0
         teacher, record = load_teacher(suite, pair.teacher, classes, compute, data_root)
 
         def evaluated_on(part: Split, limit: int | None = data.test_limit) -> Counted:
             limited = data.model_copy(update={"test_limit": limit})
-            return feed.open_evaluation(limited, data_root, part, held_out, recipe.eval_crop, compute)
+            return opening.open_evaluation(limited, data_root, part, held_out, recipe.eval_crop, compute)
 
         curve_limit = min(filter(None, (data.curve_limit, data.test_limit)), default=None)
-        stream = feed.open_training(data, data_root, held_out, recipe, seed, pair.name, compute)
+        stream = opening.open_training(data, data_root, held_out, recipe, seed, pair.name, compute)
         return cls(
             suite=suite,
             pair=pair,

@@ -10,16 +10,16 @@ import torch
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 
+from kdbench.compute.device import Compute
+from kdbench.compute.distributed import average, average_buffers, average_gradients, everyone
 from kdbench.data.batch import Batch
 from kdbench.data.seeds import derive_seed
-from kdbench.distributed import average, average_buffers, average_gradients, everyone
 from kdbench.errors import describe
 from kdbench.method import Method
 from kdbench.models.features import Needs, Outputs
 from kdbench.models.staged import StagedModel
-from kdbench.records import Status
+from kdbench.results.records import Status
 from kdbench.suites.schema import Recipe
-from kdbench.training.device import Compute
 from kdbench.training.optim import build_optimizer, build_scheduler
 
 Mark = Callable[[str], None]

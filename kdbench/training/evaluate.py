@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from kdbench.compute.device import Compute
 from kdbench.data.normalise import normalise
 from kdbench.data.stream import EvaluationSet
 from kdbench.method import Method
 from kdbench.models.staged import LOGITS, StagedModel
-from kdbench.training.device import Compute
 
 
 @dataclass(frozen=True)

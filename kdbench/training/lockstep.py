@@ -13,6 +13,7 @@ from operator import or_
 import torch
 from torch import Tensor
 
+from kdbench.compute.device import Compute
 from kdbench.data.batch import Batch
 from kdbench.data.normalise import Normalisation, normalise
 from kdbench.data.stream import TrainingStream
@@ -20,7 +21,6 @@ from kdbench.method import Method
 from kdbench.models.features import Outputs
 from kdbench.models.staged import StagedModel
 from kdbench.training.contender import Contender, Mark, isolated, no_mark
-from kdbench.training.device import Compute
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from kdbench.compute.device import Compute
 from kdbench.data.batch import Batch
 from kdbench.errors import describe
 from kdbench.method import Method
 from kdbench.models.staged import StagedModel
 from kdbench.training.contender import Contender, student_outputs, total
-from kdbench.training.device import Compute
+from kdbench.training.guard import RULES, STUDENT, TEACHER, broken_rules, watched
 from kdbench.training.lockstep import Views, shown, teacher_outputs
-from kdbench.training.watch import RULES, STUDENT, TEACHER, broken_rules, watched
 
 STEPS = 3
 """Projectors may start at zero and so starve the layers before them in the first step."""

@@ -13,18 +13,18 @@ from timm.models import PretrainedCfg
 from torch import nn
 from typing_extensions import TypedDict
 
+from kdbench.compute.device import Compute
 from kdbench.data.normalise import Normalisation
 from kdbench.errors import KdbenchError
 from kdbench.models.create import create_arguments, create_model
 from kdbench.models.spec import ModelSpec
 from kdbench.models.staged import StagedModel
-from kdbench.records import TeacherRecord
+from kdbench.results.records import TeacherRecord
 from kdbench.suites.anymodel import request_of
 from kdbench.suites.schema import Suite
-from kdbench.training.device import Compute
-from kdbench.training.foreign import fit, read_checkpoint
-from kdbench.training.weights import load_weights, read_metadata, weights_sha256
 from kdbench.values import Line, Number, Percent, Sha256, misfit
+from kdbench.weights.files import load_weights, read_metadata, weights_sha256
+from kdbench.weights.foreign import fit, read_checkpoint
 
 
 class TeacherMetadata(TypedDict):

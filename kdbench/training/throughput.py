@@ -14,13 +14,13 @@ from statistics import median
 import torch
 from torch import Tensor
 
+from kdbench.compute.device import Compute
+from kdbench.compute.machine import Finding, Watch, verdict
 from kdbench.data.batch import Batch
-from kdbench.records import MachineState
+from kdbench.results.records import MachineState
 from kdbench.training.arena import Arena
 from kdbench.training.contender import Contender, Mark, no_mark
-from kdbench.training.device import Compute
 from kdbench.training.lockstep import compile_all, drawn, lockstep
-from kdbench.training.machine import Finding, Watch, verdict
 
 PHASES = ("data", "teacher", "student", "method", "backward", "optimizer")
 PHASE_PAIRS = 30

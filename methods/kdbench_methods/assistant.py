@@ -26,9 +26,9 @@ from kdbench.method import (
     Tail,
     Uniform,
 )
-from kdbench_methods.contrastive import InfoNCE
-from kdbench_methods.losses import ofa_loss
-from kdbench_methods.projectors import init_projector
+from kdbench_methods.parts.contrastive import InfoNCE
+from kdbench_methods.parts.losses import ofa_loss
+from kdbench_methods.parts.projectors import init_projector
 
 NotNegative = Annotated[float, Field(ge=0)]
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdbench.method import Batch, Kind, LogUniform, Method, Needs, Outputs, Pair, SearchSpace
-from kdbench_methods.projectors import common_grid, common_stages
+from kdbench_methods.parts.projectors import common_grid, common_stages
 
 
 class AT(Method):

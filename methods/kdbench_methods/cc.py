@@ -6,7 +6,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kdbench.method import Batch, Kind, LogUniform, Method, Needs, Outputs, Pair, SearchSpace
-from kdbench_methods.precision import full_precision
+from kdbench_methods.parts.precision import full_precision
 
 
 class CC(Method):

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdbench.method import Batch, Kind, LogUniform, Method, Needs, Outputs, Pair, SearchSpace, UnsupportedPair
-from kdbench_methods.contrastive import MemoryBank
-from kdbench_methods.precision import full_precision
+from kdbench_methods.parts.contrastive import MemoryBank
+from kdbench_methods.parts.precision import full_precision
 
 unit = full_precision(F.normalize)
 """Rows of unit length."""

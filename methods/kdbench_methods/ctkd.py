@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kdbench.method import Batch, Kind, LogUniform, Method, Outputs, Pair, SearchSpace
-from kdbench_methods.losses import kl_divergence
+from kdbench_methods.parts.losses import kl_divergence
 
 
 class CTKD(Method):

@@ -19,8 +19,8 @@ from kdbench.method import (
     SearchSpace,
     StageInfo,
 )
-from kdbench_methods.losses import kl_divergence
-from kdbench_methods.projectors import common_grid, common_stages, init_projector
+from kdbench_methods.parts.losses import kl_divergence
+from kdbench_methods.parts.projectors import common_grid, common_stages, init_projector
 
 
 class FitNet(Method):

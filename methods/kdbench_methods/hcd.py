@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdbench.method import Batch, Kind, LogUniform, Method, Needs, Outputs, Pair, SearchSpace, UnsupportedPair
-from kdbench_methods.heads import StageHeads
-from kdbench_methods.losses import kl_divergence
-from kdbench_methods.projectors import init_projector
+from kdbench_methods.parts.heads import StageHeads
+from kdbench_methods.parts.losses import kl_divergence
+from kdbench_methods.parts.projectors import init_projector
 
 
 class HCD(Method):

@@ -6,8 +6,8 @@ from pydantic import Field
 from torch import Tensor
 
 from kdbench.method import Batch, Kind, LogUniform, Method, Outputs, SearchSpace
-from kdbench.records import Role
-from kdbench_methods.losses import kl_divergence, standardise
+from kdbench.results.records import Role
+from kdbench_methods.parts.losses import kl_divergence, standardise
 
 
 class KD(Method):

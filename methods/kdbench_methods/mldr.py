@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdbench.method import Batch, Kind, LogUniform, Method, Needs, Outputs, Pair, SearchSpace, UnsupportedPair
-from kdbench_methods.heads import StageHeads
-from kdbench_methods.projectors import init_projector
+from kdbench_methods.parts.heads import StageHeads
+from kdbench_methods.parts.projectors import init_projector
 
 
 class MLDR(Method):

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdbench.method import Batch, Kind, LogUniform, Method, Outputs, Pair, SearchSpace
-from kdbench_methods.losses import kl_divergence, standardise
-from kdbench_methods.precision import full_precision
+from kdbench_methods.parts.losses import kl_divergence, standardise
+from kdbench_methods.parts.precision import full_precision
 
 
 class MLLD(Method):

@@ -18,8 +18,8 @@ from kdbench.method import (
     SearchSpace,
     UnsupportedPair,
 )
-from kdbench_methods.heads import StageHeads
-from kdbench_methods.losses import ofa_loss
+from kdbench_methods.parts.heads import StageHeads
+from kdbench_methods.parts.losses import ofa_loss
 
 
 class OFA(Method):

@@ -20,7 +20,7 @@ from kdbench.method import (
     StagedModel,
     UnsupportedPair,
 )
-from kdbench_methods.projectors import common_grid, common_stages, init_projector, probe
+from kdbench_methods.parts.projectors import common_grid, common_stages, init_projector, probe
 
 Position = Literal["ahead", "behind", "rectified"]
 """Of a stage's output and the batch norm that gives its margin: before it, after it, after it and the ReLU."""

@@ -21,9 +21,9 @@ from kdbench.method import (
     StageInfo,
     UnsupportedPair,
 )
-from kdbench_methods.feature_losses import context_loss
-from kdbench_methods.losses import kl_divergence
-from kdbench_methods.regions import RegionAttention, aligner
+from kdbench_methods.parts.feature_losses import context_loss
+from kdbench_methods.parts.losses import kl_divergence
+from kdbench_methods.parts.regions import RegionAttention, aligner
 
 
 class PAT(Method):

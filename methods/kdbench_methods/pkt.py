@@ -5,8 +5,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from kdbench.method import Batch, Kind, LogUniform, Method, Needs, Outputs, SearchSpace, gather
-from kdbench_methods.precision import full_precision
-from kdbench_methods.relations import cosines
+from kdbench_methods.parts.precision import full_precision
+from kdbench_methods.parts.relations import cosines
 
 EPSILON = 1e-7
 """Of the released code; images in opposite directions have probability zero."""

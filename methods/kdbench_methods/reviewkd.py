@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdbench.method import Batch, Kind, LogUniform, Method, Needs, Outputs, Pair, SearchSpace
-from kdbench_methods.feature_losses import context_loss
-from kdbench_methods.losses import warm_up
-from kdbench_methods.projectors import common_stages
+from kdbench_methods.parts.feature_losses import context_loss
+from kdbench_methods.parts.losses import warm_up
+from kdbench_methods.parts.projectors import common_stages
 
 
 class ReviewKD(Method):

@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdbench.method import Batch, Kind, LogUniform, Method, Needs, Outputs, SearchSpace, gather
-from kdbench_methods.precision import full_precision
-from kdbench_methods.relations import displacements
+from kdbench_methods.parts.precision import full_precision
+from kdbench_methods.parts.relations import displacements
 
 
 class RKD(Method):

@@ -6,7 +6,7 @@ from pydantic import Field
 from torch import Tensor
 
 from kdbench.method import Batch, Kind, LogUniform, Method, Outputs, SearchSpace
-from kdbench_methods.losses import binary_kl, masked_kl, standardise, warm_up
+from kdbench_methods.parts.losses import binary_kl, masked_kl, standardise, warm_up
 
 
 class RLD(Method):

@@ -7,8 +7,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kdbench.method import Batch, Kind, LogUniform, Method, Needs, Outputs, Pair, SearchSpace, gather
-from kdbench_methods.precision import full_precision
-from kdbench_methods.projectors import init_projector
+from kdbench_methods.parts.precision import full_precision
+from kdbench_methods.parts.projectors import init_projector
 
 
 class RSD(Method):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdbench.method import Batch, Choice, Kind, LogUniform, Method, Needs, Outputs, Pair, SearchSpace
-from kdbench_methods.projectors import activation_of, conv_norm, init_projector, probe
+from kdbench_methods.parts.projectors import activation_of, conv_norm, init_projector, probe
 
 
 class SimKD(Method):

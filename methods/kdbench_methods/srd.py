@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdbench.method import Batch, Kind, LogUniform, Method, Needs, Outputs, Pair, SearchSpace
-from kdbench_methods.losses import kl_divergence
+from kdbench_methods.parts.losses import kl_divergence
 
 
 class SRD(Method):

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from synthetic import PUBLISHED, Plan, published_plan, write_results
 
 from kdbench.analysis.comparison import ALLOWANCE, Comparison, compare
 from kdbench.analysis.frames import load
 from kdbench.analysis.stats import paired_t
 from kdbench.files import read_json, write_json
-from kdbench.records import PublishedNames
+from kdbench.results.records import PublishedNames
+from tests.support.synthetic import PUBLISHED, Plan, published_plan, write_results
 
 
 def compared(folder: Path, plan: Plan) -> dict[tuple[str, str, str], list[Comparison]]:

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from synthetic import PAIRS, Plan, write_results
 
 from kdbench.analysis.cost import group_costs, pair_costs
 from kdbench.analysis.frames import load
 from kdbench.errors import KdbenchError
 from kdbench.files import read_json, write_json
+from tests.support.synthetic import PAIRS, Plan, write_results
 
 
 def test_images_and_ratios(tmp_path: Path):

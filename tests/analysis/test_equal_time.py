@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic import PAIRS, Plan, write_results
 
 from kdbench.analysis.equal_time import group_equal_times, pair_equal_times
 from kdbench.analysis.frames import load
@@ -14,6 +13,7 @@ from kdbench.analysis.stats import paired_t
 from kdbench.report.build import build_report
 from kdbench.report.content import collect
 from kdbench.report.sections import group_sections
+from tests.support.synthetic import PAIRS, Plan, write_results
 
 PAIR, OTHER = PAIRS[:2]
 WORTH = {

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
-from synthetic import PAIRS, Plan, write_results
 
 from kdbench.analysis.frames import load
 from kdbench.errors import KdbenchError
 from kdbench.files import content_key, read_json, write_json
-from kdbench.records import Results
+from kdbench.results.records import Results
+from tests.support.synthetic import PAIRS, Plan, write_results
 
 
 def test_every_planned_cell_is_a_row_in_the_order_of_the_study(tmp_path: Path):

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
-from synthetic import PAIRS, Plan, write_results
 
 from kdbench.analysis.frames import load
 from kdbench.analysis.gains import GroupGain, PairGain, group_gains, pair_gains
-from kdbench.records import Results
+from kdbench.results.records import Results
+from tests.support.synthetic import PAIRS, Plan, write_results
 
 
 def accuracies(results: Results) -> dict[tuple[str, str], np.ndarray]:

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import numpy as np
-from synthetic import PAIRS, Plan, write_results
 
 from kdbench.analysis.frames import load
 from kdbench.analysis.gains import pair_gains
 from kdbench.analysis.profile import Profile, profiles
+from tests.support.synthetic import PAIRS, Plan, write_results
 
 
 def found(folder: Path, plan: Plan) -> list[Profile]:

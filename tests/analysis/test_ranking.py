@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
-from synthetic import PAIRS, Plan, write_results
 
 from kdbench.analysis.frames import load
 from kdbench.analysis.ranking import _cliques, critical_difference, friedman_p, rankings
 from kdbench.analysis.stats import ranks
+from tests.support.synthetic import PAIRS, Plan, write_results
 
 
 @pytest.mark.parametrize(("methods", "q"), [(2, 1.960), (4, 2.569), (5, 2.728), (10, 3.164)])

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.stats import ttest_ind, ttest_rel
-from world import PAIRS, World
 
 from kdbench.analysis.frames import Study, load
 from kdbench.analysis.runs import Row, RunComparison, compare_runs
 from kdbench.analysis.stats import holm
 from kdbench.errors import KdbenchError
-from kdbench.records import Results
+from kdbench.results.records import Results
+from tests.support.world import PAIRS, World
 
 METHODS = ["scratch", "kd", "ofa"]
 

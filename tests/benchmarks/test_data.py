@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
+from kdbench.data.device_stream import ResidentImages, ResidentStream
 from kdbench.data.normalise import normalise
-from kdbench.data.resident import ResidentImages, ResidentStream
 from kdbench.data.sources import ImageSet
 from kdbench.suites.schema import Augment, Data, Recipe
 

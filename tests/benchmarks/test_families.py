@@ -14,12 +14,12 @@ from statistics import median
 
 import pytest
 import torch
+from survey_models import SHALLOW
 
 from kdbench.models.features import Needs
-from kdbench.models.survey import SHALLOW
 from kdbench.suites.schema import Suite
-from tests.command import kdbench
 from tests.conftest import staged
+from tests.support.command import kdbench
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(7200)]
 

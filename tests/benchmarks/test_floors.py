@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from kdbench.data.resident import ResidentImages, ResidentStream
+from kdbench.compute.device import Compute, resolve
+from kdbench.data.device_stream import ResidentImages, ResidentStream
 from kdbench.data.sources import ImageSet
 from kdbench.registry import Registry
 from kdbench.suites.loading import load
 from kdbench.suites.schema import Suite
 from kdbench.training.arena import Arena
 from kdbench.training.contender import Contender
-from kdbench.training.device import Compute, resolve
 from kdbench.training.lockstep import compile_all, lockstep
 
 pytestmark = pytest.mark.bench

@@ -11,25 +11,25 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from kdbench.analysis.gate.baseline import Baseline, make
-from kdbench.analysis.gate.check import check
-from kdbench.analysis.gate.evidence import read
-from kdbench.analysis.gate.verdict import Check, Outcome, Verdict
+from kdbench.compute.device import Compute
 from kdbench.data.normalise import normalise
+from kdbench.engines.channel import Line
 from kdbench.files import write_json
+from kdbench.gate.baseline import Baseline, make
+from kdbench.gate.check import check
+from kdbench.gate.evidence import read
+from kdbench.gate.verdict import Check, Outcome, Verdict
 from kdbench.models.staged import StagedModel
-from kdbench.records import Results
 from kdbench.registry import Plugin, Registry
+from kdbench.results.records import Results
 from kdbench.study.group import Group
-from kdbench.study.line import Line
 from kdbench.study.plan import make_plan
-from kdbench.study.timing import planned_measurements, timing_tasks
+from kdbench.study.throughput import planned_measurements, timing_tasks
 from kdbench.suites.loading import load
 from kdbench.suites.schema import Augment, Suite
 from kdbench.training import lockstep
 from kdbench.training.arena import Arena
 from kdbench.training.contender import Contender
-from kdbench.training.device import Compute
 from tests.conftest import NO_DATA
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(3600)]

@@ -13,12 +13,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from kdbench.compute.device import Compute
 from kdbench.data.normalise import normalise
 from kdbench.registry import Registry
 from kdbench.suites.schema import PairSpec, Suite
 from kdbench.training.arena import Arena
 from kdbench.training.contender import Contender
-from kdbench.training.device import Compute
 from kdbench.training.lockstep import lockstep
 from tests.conftest import NO_DATA
 

@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 import torch
-from kdbench_methods.contrastive import InfoNCE
-from kdbench_methods.losses import kl_divergence, ofa_loss
+from kdbench_methods.parts.contrastive import InfoNCE
+from kdbench_methods.parts.losses import kl_divergence, ofa_loss
 
+from kdbench.compute.device import Compute
 from kdbench.models.features import Needs
 from kdbench.registry import Registry
 from kdbench.suites.schema import Suite
 from kdbench.training.arena import Arena
-from kdbench.training.device import Compute
 from kdbench.training.lockstep import lockstep
 from tests.conftest import NO_DATA
 

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,14 +12,10 @@ import pytest
 
 from kdbench.analysis.frames import load
 from kdbench.cli.main import main
-from kdbench.records import Results
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
-sys.path.insert(0, str(Path(__file__).parents[1] / "analysis"))
-from synthetic import PAIRS, Plan, many_methods, write_results
-from world import World
-
-from tests.command import COMMAND
+from kdbench.results.records import Results
+from tests.support.command import COMMAND
+from tests.support.synthetic import PAIRS, Plan, many_methods, write_results
+from tests.support.world import World
 
 pytestmark = pytest.mark.bench
 

@@ -10,13 +10,13 @@ from statistics import median
 import pytest
 from rich.console import Console
 
+from kdbench.compute.device import Compute, cores
+from kdbench.engines.display import Display
+from kdbench.engines.local import run_tasks
 from kdbench.registry import Registry
-from kdbench.study.engine import run_tasks
 from kdbench.study.group import Group
 from kdbench.study.plan import make_plan
-from kdbench.study.progress import Display
 from kdbench.suites.loading import load
-from kdbench.training.device import Compute, cores
 from tests.conftest import NO_DATA
 
 pytestmark = pytest.mark.bench

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from kdbench.records import Results
-from tests.command import kdbench
+from kdbench.results.records import Results
+from tests.support.command import kdbench
 
 Short = Callable[..., Path]
 

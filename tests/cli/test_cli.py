@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import kdbench, kdbench_without
+from tests.support.command import kdbench, kdbench_without
 
 
 @pytest.mark.parametrize(

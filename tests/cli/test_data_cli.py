@@ -17,8 +17,8 @@ from kdbench.data import sources
 from kdbench.data.sources.download import download
 from kdbench.data.sources.sets import ImageSet
 from kdbench.errors import KdbenchError
-from tests.command import kdbench, kdbench_without
-from tests.data.files import cifar_images, image_folder, write_cifar_pack, write_cifar_python
+from tests.support.command import kdbench, kdbench_without
+from tests.support.files import cifar_images, image_folder, write_cifar_pack, write_cifar_python
 
 NO_NETWORK = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9") | {"no_proxy": "", "NO_PROXY": ""}
 """A proxy that nobody listens at: what a machine without network looks like."""

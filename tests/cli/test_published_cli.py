@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from kdbench.records import Results
-from tests.command import kdbench, kdbench_without
+from kdbench.results.records import Results
+from tests.support.command import kdbench, kdbench_without
 
 
 def rows(*arguments: str) -> list[dict[str, object]]:

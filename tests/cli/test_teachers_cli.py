@@ -14,8 +14,8 @@ from kdbench.cli.main import main
 from kdbench.cli.teachers import published_top1
 from kdbench.suites.loading import load
 from kdbench.suites.schema import Suite
-from tests.command import kdbench
 from tests.conftest import NO_DATA
+from tests.support.command import kdbench
 
 Short = Callable[..., Path]
 Run = Callable[..., tuple[int, str, str]]

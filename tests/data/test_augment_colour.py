@@ -8,7 +8,7 @@ from scipy import stats
 from torchvision import transforms
 
 from kdbench.data.augment import colour
-from tests.data.images import as_batch, as_pil, pictures
+from tests.support.images import as_batch, as_pil, pictures
 
 ENHANCERS = {
     colour.BRIGHTNESS: ImageEnhance.Brightness,

@@ -9,7 +9,7 @@ from torchvision.transforms import functional as F
 
 from kdbench.data.augment.boxes import random_boxes, resized_crop_boxes
 from kdbench.data.augment.resample import resample, resize_weights
-from tests.data.images import as_batch, as_pil, pictures
+from tests.support.images import as_batch, as_pil, pictures
 
 INTERPOLATION = {False: F.InterpolationMode.BILINEAR, True: F.InterpolationMode.BICUBIC}
 

@@ -14,7 +14,7 @@ from kdbench.data.augment.members import Order
 from kdbench.data.augment.randaugment import NOTHING, OPERATIONS, Draws, Policy, enhancement, matrices, tables
 from kdbench.data.augment.steps import RandAugment
 from kdbench.errors import KdbenchError
-from tests.data.images import as_batch, as_pil, pictures
+from tests.support.images import as_batch, as_pil, pictures
 
 CPU = torch.device("cpu")
 MEAN = (0.5, 0.25, 0.75)

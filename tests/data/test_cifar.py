@@ -15,7 +15,7 @@ from kdbench.data.sources import packs, unpickle
 from kdbench.data.sources.cifar import CIFAR10, CIFAR100
 from kdbench.data.sources.sets import ImageSet
 from kdbench.errors import KdbenchError
-from tests.data.files import CIFAR_CLASSES, cifar_images, cifar_planes, write_cifar_pack, write_cifar_python
+from tests.support.files import CIFAR_CLASSES, cifar_images, cifar_planes, write_cifar_pack, write_cifar_python
 
 
 def _python2_pickle(content: dict[str, Any]) -> bytes:

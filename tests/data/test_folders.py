@@ -17,7 +17,7 @@ from kdbench.data import sources
 from kdbench.data.sources import FileSet
 from kdbench.data.sources.check import check
 from kdbench.errors import KdbenchError
-from tests.data.files import encoded, image_folder, pixels
+from tests.support.files import encoded, image_folder, pixels
 
 CLASSES = ("ant", "bee", "cat")
 

@@ -11,15 +11,15 @@ import pytest
 import torch
 
 import kdbench
-from kdbench.data.resident import ResidentImages, ResidentStream
+from kdbench.compute.device import Compute
+from kdbench.data.device_stream import ResidentImages, ResidentStream
 from kdbench.data.seeds import AXES, derive_seed
 from kdbench.data.sources import ImageSet
 from kdbench.suites.loading import available, load
 from kdbench.suites.schema import Augment, Data, Recipe
 from kdbench.training.contender import Contender
-from kdbench.training.device import Compute
-from kdbench.training.weights import weights_sha256
-from tests.training.course import Course
+from kdbench.weights.files import weights_sha256
+from tests.support.course import Course
 
 KNOWN = {"self", "seed", "axis", "pair", "epoch", "place", "rank", "shard", "view", "derive_seed", "seed_of"}
 """What may stand in a call that makes a seed."""

@@ -19,8 +19,8 @@ from torch.distributed.run import get_args_parser
 from kdbench.cli import options
 from kdbench.cli.main import build_parser
 from kdbench.errors import EXIT_INCOMPLETE, EXIT_OK
-from tests.command import COMMAND, kdbench
 from tests.docs.commands import PAGES, PARSED, ROOT, Command, Written, mentions, steps
+from tests.support.command import COMMAND, kdbench
 
 ALL = [step for page in PAGES for step in steps(page) if isinstance(step, Command)]
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
@@ -151,7 +151,7 @@ def test_other_commands_name_what_there_is(command: Command) -> None:
     match words:
         case [".", ".venv/bin/activate" | "activate"] | ["python3", "-m", "venv", ".venv"] | ["pre-commit", "install"]:
             pass
-        case ["python", "-m", "kdbench.study.estimate", *_]:
+        case ["python", "docs/tools/estimate.py", *_]:
             pass  # tests/study/test_estimate.py runs it
         case ["python", "-m", module, page]:
             assert importlib.util.find_spec(module) and (ROOT / page).is_file()

@@ -5,9 +5,9 @@ import importlib.util
 import re
 from types import ModuleType
 
+import cli_page
 import pytest
 
-from kdbench.cli import reference
 from tests.docs.commands import ROOT
 
 DOCS = ROOT / "docs"
@@ -23,7 +23,7 @@ def tool(name: str) -> ModuleType:
 
 
 def test_the_command_line() -> None:
-    assert (DOCS / "cli.md").read_text() == reference.page(), "python -m kdbench.cli.reference docs/cli.md"
+    assert (DOCS / "cli.md").read_text() == cli_page.page(), "python docs/tools/cli_page.py docs/cli.md"
 
 
 @pytest.mark.parametrize("columns", ["40", "200"])
@@ -31,7 +31,7 @@ def test_the_command_line_is_that_of_any_terminal(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("COLUMNS", columns)
     monkeypatch.setenv("KDBENCH_DATA", "elsewhere")
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
-    assert reference.page() == (DOCS / "cli.md").read_text()
+    assert cli_page.page() == (DOCS / "cli.md").read_text()
 
 
 def test_the_picture_of_the_house() -> None:
@@ -47,7 +47,7 @@ def test_the_picture_of_the_house() -> None:
     # What the pages about it say.
     assert against == [("kdbench.models", "kdbench.data")]
     imports = house.imports()
-    assert set(imports["kdbench_methods"]) <= {"kdbench.method", "kdbench.records"}
+    assert set(imports["kdbench_methods"]) <= {"kdbench.method", "kdbench.results.records"}
     assert not {"kdbench.training", "kdbench.study", "kdbench.models"} & {
         imported for room in ("kdbench.analysis", "kdbench.report") for imported in imports[room]
     }

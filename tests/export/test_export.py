@@ -16,6 +16,8 @@ from huggingface_hub import ModelCard
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from kdbench.compute.device import Compute
+from kdbench.data import opening
 from kdbench.data.normalise import normalise
 from kdbench.errors import KdbenchError
 from kdbench.export.cell import find_cell
@@ -23,13 +25,11 @@ from kdbench.export.onnx_file import write_onnx
 from kdbench.export.student import Student
 from kdbench.files import read_json, write_json
 from kdbench.models.staged import StagedModel
-from kdbench.records import CellRecord, Results
+from kdbench.results.records import CellRecord, Results
 from kdbench.suites.schema import Suite
-from kdbench.training import feed
-from kdbench.training.device import Compute
 from kdbench.training.evaluate import evaluate
-from tests.command import kdbench
 from tests.conftest import NO_DATA
+from tests.support.command import kdbench
 
 PAIRS = {"resnet-s": "vit-t", "vit-s": "vit-t", "swin-s": "resnet-t", "mixer-s": "resnet-t"}
 """Every student of the proxy, with a teacher."""
@@ -62,7 +62,7 @@ def run(short_suite: Callable[..., Path], tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture(scope="module")
 def images(proxy: Suite) -> list[tuple[Tensor, Tensor]]:
     """The test split of the proxy as the networks see it, and its labels."""
-    split = feed.open_evaluation(proxy.data, NO_DATA, "test", 0.0, 1.0, Compute(torch.device("cpu"), "fp32", 1))
+    split = opening.open_evaluation(proxy.data, NO_DATA, "test", 0.0, 1.0, Compute(torch.device("cpu"), "fp32", 1))
     normalisation = proxy.data.mean, proxy.data.std
     return [(normalise(raw, normalisation), labels) for raw, labels in split.batches(500)]
 
@@ -154,7 +154,7 @@ def test_the_card_of_the_hub(run: Path) -> None:
 def test_the_evaluation_of_the_checkpoint_is_the_records(run: Path, proxy: Suite, cpu: Compute) -> None:
     """The student that exports are compared with is what kdbench itself evaluated."""
     student = trained(run, "mixer-s")
-    split = feed.open_evaluation(proxy.data, NO_DATA, "test", 0.0, 1.0, cpu)
+    split = opening.open_evaluation(proxy.data, NO_DATA, "test", 0.0, 1.0, cpu)
     model = StagedModel(student.model, proxy.data.image_shape, (proxy.data.mean, proxy.data.std))
     found = evaluate(model, split, proxy.eval_batch_size, cpu)
     assert found.top1 == student.record.get("top1")

@@ -16,16 +16,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdbench.errors import KdbenchError
-from kdbench.records import Results
 from kdbench.registry import Registry
+from kdbench.results.checkpoints import path_of
+from kdbench.results.records import Results
 from kdbench.study.checkpoint import load as load_unfinished
 from kdbench.study.plan import Cell, MethodPlan
-from kdbench.study.unfinished import path_of
 from kdbench.suites.loading import available, load
 from kdbench.suites.schema import PairSpec
-from kdbench.training.weights import read_safetensors
+from kdbench.weights.files import read_safetensors
 from tests.conftest import NO_DATA
-from tests.fuzz.harness import VALUES, answer, damaged, drawn, other_bytes
+from tests.support.harness import VALUES, answer, damaged, drawn, other_bytes
 
 TEACHER = "resnet-t"
 

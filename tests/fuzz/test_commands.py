@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from kdbench.cli.main import build_parser
 from kdbench.suites.loading import available
-from tests.command import kdbench
-from tests.fuzz.harness import TEXTS, answer, drawn
+from tests.support.command import kdbench
+from tests.support.harness import TEXTS, answer, drawn
 
 TRAINING = {("run",), ("bench",), ("tune",), ("teachers", "train"), ("teachers", "import"), ("check",)}
 WORDS = [

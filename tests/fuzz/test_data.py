@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from kdbench.data.sources import fashion_mnist, locate
 from kdbench.data.sources.packs import write_npz
 from kdbench.data.sources.sets import DataSet
-from tests.data.files import CIFAR_CLASSES, cifar_images, image_folder, write_cifar_pack, write_cifar_python
-from tests.fuzz.harness import answer, damaged, drawn, other_bytes
+from tests.support.files import CIFAR_CLASSES, cifar_images, image_folder, write_cifar_pack, write_cifar_python
+from tests.support.harness import answer, damaged, drawn, other_bytes
 
 
 @pytest.fixture(scope="module")

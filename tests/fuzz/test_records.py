@@ -3,7 +3,6 @@
 import json
 import math
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdbench.records import Results
-from tests.fuzz.harness import answer, damaged, drawn, other_file
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
-sys.path.insert(0, str(Path(__file__).parents[1] / "analysis"))
-from synthetic import PAIRS, Plan, write_results
-from world import World
+from kdbench.results.records import Results
+from tests.support.harness import answer, damaged, drawn, other_file
+from tests.support.synthetic import PAIRS, Plan, write_results
+from tests.support.world import World
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdbench.suites.loading import available
-from tests.fuzz.harness import answer, drawn, other_bytes
+from tests.support.harness import answer, drawn, other_bytes
 
 VALUES = [
     *("0", "-1", "1", "3", "1e308", "5e-324", "inf", "-inf", "nan", "99999999999999999999", "1" * 5000, "true", "[]"),

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from kdbench_methods.losses import ofa_loss
+from kdbench_methods.parts.losses import ofa_loss
 from torch import Tensor
 
 from kdbench.method import Batch, Method, Needs, Outputs, Pair, Task

@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 import torch
-from kdbench_methods.contrastive import MemoryBank
 from kdbench_methods.crd import CRD, unit
+from kdbench_methods.parts.contrastive import MemoryBank
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from kdbench.distributed import join
+from kdbench.compute.distributed import join
 from kdbench.hyperparameters import schema
 from kdbench.method import Batch, Method, Outputs, Pair, Task, UnsupportedPair
+from tests.compute.test_distributed import _in_processes
 from tests.conftest import staged
-from tests.training.test_distributed import _in_processes
 
 IMAGES, WIDTH, K, TAU = 20, 4, 5, 0.2
 LABELS = torch.arange(IMAGES) % 3

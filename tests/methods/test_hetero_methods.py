@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 from kdbench_methods.hcd import HCD, overlap
-from kdbench_methods.heads import StageHeads
 from kdbench_methods.mldr import MLDR, Gate, dfra
+from kdbench_methods.parts.heads import StageHeads
 from kdbench_methods.pat import PAT
 from torch import Tensor
 

@@ -16,13 +16,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from kdbench.compute.device import Compute
 from kdbench.errors import UnsupportedPair
 from kdbench.method import Batch, Method, Pair, Task
 from kdbench.models.staged import StagedModel
 from kdbench.registry import Plugin, Registry
 from kdbench.suites.schema import Recipe
 from kdbench.training.contender import Contender, build_contender
-from kdbench.training.device import Compute
 from kdbench.training.lockstep import Views, shown, teacher_outputs
 from tests.conftest import staged
 

@@ -11,9 +11,9 @@ from kdbench_methods.dist import DIST
 from kdbench_methods.dkd import DKD
 from kdbench_methods.hard import Hard
 from kdbench_methods.kd import KD
-from kdbench_methods.losses import binary_kl, kl_divergence, masked_kl, standardise, warm_up
 from kdbench_methods.lskd import LSKD
 from kdbench_methods.mlld import MLLD
+from kdbench_methods.parts.losses import binary_kl, kl_divergence, masked_kl, standardise, warm_up
 from kdbench_methods.rld import RLD
 from torch import Tensor
 

@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
-from kdbench_methods.contrastive import InfoNCE
-from kdbench_methods.losses import kl_divergence, ofa_loss
+from kdbench_methods.parts.contrastive import InfoNCE
+from kdbench_methods.parts.losses import kl_divergence, ofa_loss
 from torch import Tensor
 
 B, C = 5, 7

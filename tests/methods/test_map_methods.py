@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import torch
 from kdbench_methods.at import AT, attention_loss
-from kdbench_methods.feature_losses import context_loss
 from kdbench_methods.feature_mse import FeatureMSE
 from kdbench_methods.nst import NST, selectivity_loss
 from kdbench_methods.ofd import OFD, Position, Regression, find_norms, negative_mean, partial_loss
-from kdbench_methods.projectors import common_grid
+from kdbench_methods.parts.feature_losses import context_loss
+from kdbench_methods.parts.projectors import common_grid
 from kdbench_methods.reviewkd import Fusion, ReviewKD
 from kdbench_methods.vid import VID, Predictor
 from torch import Tensor, nn

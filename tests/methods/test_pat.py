@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 import torch
-from kdbench_methods.feature_losses import context_loss
+from kdbench_methods.parts.feature_losses import context_loss
+from kdbench_methods.parts.regions import RegionAttention, aligner, sinusoids
 from kdbench_methods.pat import PAT, Prompt
-from kdbench_methods.regions import RegionAttention, aligner, sinusoids
 from torch import Tensor
 from torch.nn import functional as F
 

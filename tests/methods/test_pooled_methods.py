@@ -15,17 +15,17 @@ from kdbench_methods.srrl import SRRL
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kdbench.compute.device import Compute
 from kdbench.hyperparameters import schema
 from kdbench.method import Batch, Feature, Method, Needs, Outputs, Pair, StagedModel, Task, UnsupportedPair
-from kdbench.records import Results
+from kdbench.results.records import Results
 from kdbench.suites.loading import load
 from kdbench.suites.schema import Suite
 from kdbench.training.arena import Arena
-from kdbench.training.device import Compute
 from kdbench.training.lockstep import train
-from tests.command import kdbench
 from tests.conftest import NO_DATA, staged
-from tests.training.course import RECIPE, Course
+from tests.support.command import kdbench
+from tests.support.course import RECIPE, Course
 
 WEIGHTS = {
     "rkd.RKD": ("distance_weight", "angle_weight"),

@@ -14,9 +14,9 @@ from kdbench_methods.sp import sp_loss
 from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
+from kdbench.compute.distributed import join
 from kdbench.data.stream import Shard
-from kdbench.distributed import join
-from tests.training.test_distributed import _in_processes
+from tests.compute.test_distributed import _in_processes
 
 B = 8
 

@@ -4,8 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-
-from kdbench.models import survey
+import survey_models
 
 DOCS = Path(__file__).parents[2] / "docs" / "models.md"
 SAMPLE = ["convnext", "ghostnet", "levit", "mlp_mixer", "pit", "swin_transformer", "vision_transformer"]
@@ -21,18 +20,18 @@ def test_every_family_has_its_line() -> None:
 def test_a_line_found_again(family: str) -> None:
     lines = [line for line in DOCS.read_text().splitlines() if line.startswith(f"| {family} |")]
     name = lines[0].split("`")[1]
-    row, _ = survey.look(family, name)
-    assert survey.table([row]).splitlines()[-1] == lines[0]
+    row, _ = survey_models.look(family, name)
+    assert survey_models.table([row]).splitlines()[-1] == lines[0]
 
 
 def test_what_differs_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """A staged pass that is not the plain one shows in the line."""
-    forward = survey.StagedModel.forward
+    forward = survey_models.StagedModel.forward
 
     def off(*arguments: object) -> object:
         outputs = forward(*arguments)  # type: ignore[arg-type]
         return dataclasses.replace(outputs, logits=outputs.logits + 1e-6)
 
-    monkeypatch.setattr(survey.StagedModel, "forward", off)
-    row, _ = survey.look("mlp_mixer", "gmlp_ti16_224")
+    monkeypatch.setattr(survey_models.StagedModel, "forward", off)
+    row, _ = survey_models.look("mlp_mixer", "gmlp_ti16_224")
     assert (row.equal, row.gradients, row.channels_last) == ("differs", "yes", "differs")

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic import PAIRS, Plan, write_results
 
 from kdbench.analysis.frames import load
-from kdbench.records import Results
 from kdbench.report.build import build_report
 from kdbench.report.content import collect
-from tests.command import kdbench
+from kdbench.results.records import Results
+from tests.support.command import kdbench
+from tests.support.synthetic import PAIRS, Plan, write_results
 
 FIGURES = ["tradeoff", "gains", "slope", "profile", "curves", "phases"]
 TABLED = ["heatmap", "ranks"]

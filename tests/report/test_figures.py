@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
-from synthetic import PAIRS, Plan, many_methods, published_plan, write_results
 
 from kdbench.analysis.frames import load
 from kdbench.report.build import build_report
@@ -15,7 +14,8 @@ from kdbench.report.content import Content, collect
 from kdbench.report.plots import planned
 from kdbench.report.plots.layout import spaced
 from kdbench.report.plots.style import STYLES, render, styled
-from tests.command import kdbench
+from tests.support.command import kdbench
+from tests.support.synthetic import PAIRS, Plan, many_methods, published_plan, write_results
 
 SIZES = [(5, 1), (26, 8)]
 

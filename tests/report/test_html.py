@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from synthetic import DATE, PAIRS, Plan, published_plan, write_results
 
 from kdbench.analysis.frames import Study, load
 from kdbench.report.build import build_report
 from kdbench.report.content import collect
+from tests.support.synthetic import DATE, PAIRS, Plan, published_plan, write_results
 
 HOSTILE = [
     "<script>window.hacked=1<!script>",

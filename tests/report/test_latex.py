@@ -6,12 +6,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from synthetic import PAIRS, Plan, published_plan, write_results
 
 from kdbench.analysis.frames import load
 from kdbench.report.build import build_report
 from kdbench.report.content import collect
 from kdbench.report.latex import documents, escape
+from tests.support.synthetic import PAIRS, Plan, published_plan, write_results
 
 AWKWARD = ["scratch", "kd", "my_idea", "50%&more", "{a}#1~^$"]
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from synthetic import PAIRS, Plan, many_methods, write_results
 
 from kdbench.analysis.frames import load
 from kdbench.analysis.runs import RunComparison, compare_runs
 from kdbench.report.runs import page, print_comparison
-from tests.command import kdbench, kdbench_without
+from tests.support.command import kdbench, kdbench_without
+from tests.support.synthetic import PAIRS, Plan, many_methods, write_results
 
 NAMES = "results/before", "results/after"
 

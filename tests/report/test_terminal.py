@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from synthetic import PAIRS, Plan, many_methods, write_results
 
 from kdbench.analysis.frames import Study, load
 from kdbench.report.content import collect
 from kdbench.report.terminal import print_report
+from tests.support.synthetic import PAIRS, Plan, many_methods, write_results
 
 
 def shown(study: Study, width: int) -> str:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from kdbench.records import Results
-from tests.command import COMMAND, kdbench
+from kdbench.results.records import Results
+from tests.support.command import COMMAND, kdbench
 
 Short = Callable[..., Path]
 

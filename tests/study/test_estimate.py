@@ -5,8 +5,8 @@ from contextlib import redirect_stdout
 from io import StringIO
 
 import pytest
+from estimate import STEP, Work, main, works
 
-from kdbench.study.estimate import STEP, Work, main, works
 from kdbench.suites.loading import load
 from tests.docs.commands import ROOT, Command, steps
 
@@ -36,7 +36,7 @@ def printed() -> list[dict[str, Line]]:
     """What the commands of the page print: hours shared, hours apart and ratio, by the first column."""
     tables = []
     for step in steps(PAGE):
-        if isinstance(step, Command) and "kdbench.study.estimate" in step.words:
+        if isinstance(step, Command) and "docs/tools/estimate.py" in step.words:
             with redirect_stdout(StringIO()) as out:
                 assert main(list(step.words[3:])) == 0
             cells = [line.strip("| ").split(" | ") for line in out.getvalue().splitlines()[2:]]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from kdbench.records import CellRecord, Results
-from tests.command import kdbench
+from kdbench.results.records import CellRecord, Results
+from tests.support.command import kdbench
 
 Short = Callable[..., Path]
 Clean = tuple[Path, dict[str, CellRecord]]

@@ -10,8 +10,8 @@ import pytest
 import safetensors.torch
 from PIL import Image
 
-from kdbench.records import Results
-from tests.command import kdbench
+from kdbench.results.records import Results
+from tests.support.command import kdbench
 
 SUITE = """
 name = "mine"

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from kdbench.records import CellRecord, Results
-from kdbench.study.claims import claimed, is_claimed
-from tests.command import kdbench
+from kdbench.results.locks import claimed, is_claimed
+from kdbench.results.records import CellRecord, Results
+from tests.support.command import kdbench
 
 Short = Callable[..., Path]
 Grid = tuple[list[str], Path]
@@ -26,7 +26,7 @@ METHODS = "ofa,crd,pat,mlld"
 HOLD = """
 import sys
 from pathlib import Path
-from kdbench.study.claims import claimed
+from kdbench.results.locks import claimed
 with claimed([Path(sys.argv[1])]) as held:
     print(len(held), flush=True)
     input()

@@ -8,8 +8,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from kdbench.records import Results
-from tests.command import kdbench
+from kdbench.results.records import Results
+from tests.support.command import kdbench
 from tests.test_anymodel import OWN
 
 Short = Callable[..., Path]

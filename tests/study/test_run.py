@@ -14,17 +14,17 @@ import timm
 import torch
 from timm.models.mlp_mixer import MlpMixer
 
+from kdbench.compute.device import Compute
 from kdbench.data.normalise import normalise
-from kdbench.records import CellRecord, Results
+from kdbench.results.records import CellRecord, Results
 from kdbench.suites.loading import load
 from kdbench.suites.schema import Suite
 from kdbench.training.arena import Arena
-from kdbench.training.device import Compute
 from kdbench.training.teacher import new_model
-from kdbench.training.weights import load_weights
-from tests.command import kdbench
+from kdbench.weights.files import load_weights
 from tests.conftest import NO_DATA
-from tests.training.course import METHODS
+from tests.support.command import kdbench
+from tests.support.course import METHODS
 
 Short = Callable[..., Path]
 THREE = "vit-t:resnet-s,vit-t:vit-s,resnet-t:mixer-s"
@@ -144,7 +144,7 @@ PLUGIN = '''
 from torch import Tensor
 from kdbench.method import Batch, Method, Outputs
 from tests.conftest import NO_DATA
-from tests.training.course import METHODS
+from tests.support.course import METHODS
 
 class {name}(Method):
     """{name}."""

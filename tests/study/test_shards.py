@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from kdbench.records import Results
+from kdbench.results.records import Results
 from kdbench.study.plan import command_line
 from kdbench.study.share import Share
-from tests.command import kdbench
 from tests.docs.commands import Written, steps
 from tests.study.test_interruptions import records, stamps, workers_of
+from tests.support.command import kdbench
 
 Short = Callable[..., Path]
 PAIRS = ["vit-t:resnet-s", "resnet-t:mixer-s"]

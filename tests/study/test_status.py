@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from kdbench.files import write_json
-from kdbench.records import Results
-from kdbench.study.claims import claimed
-from kdbench.study.unfinished import Place, discard, path_of, taken
-from tests.command import kdbench
+from kdbench.results.checkpoints import Place, discard, path_of, taken
+from kdbench.results.locks import claimed
+from kdbench.results.records import Results
+from tests.support.command import kdbench
 
 REFERENCE = Path("results/reference/proxy")
 

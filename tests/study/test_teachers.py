@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from kdbench.compute.device import Compute
+from kdbench.engines.channel import Line
 from kdbench.errors import KdbenchError
 from kdbench.registry import Registry
-from kdbench.study.line import Line
 from kdbench.study.teachers import Expects, TeacherTask, guessing, import_teacher, verify_teacher
 from kdbench.suites.loading import load
 from kdbench.suites.schema import Suite
-from kdbench.training.device import Compute
 from kdbench.training.teacher import load_teacher, new_model, normalisation_of, teacher_metadata
-from kdbench.training.weights import read_safetensors, save_weights
+from kdbench.weights.files import read_safetensors, save_weights
 from tests.conftest import NO_DATA
 
 State = dict[str, Tensor]

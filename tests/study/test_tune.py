@@ -9,11 +9,11 @@ import pytest
 
 from kdbench.errors import KdbenchError
 from kdbench.hyperparameters import draw
-from kdbench.records import Results
 from kdbench.registry import Registry
-from kdbench.tuning import read_tuned
-from tests.command import kdbench
+from kdbench.results.records import Results
+from kdbench.results.tuned import read_tuned
 from tests.study.test_run import Short, records, run
+from tests.support.command import kdbench
 
 GRID = ["--pairs", "vit-t:resnet-s", "--limit", "250,300"]
 

@@ -18,10 +18,10 @@ import pytest
 
 from kdbench.cli import track
 from kdbench.files import read_json, write_json
-from kdbench.records import CellRecord, Results, read_record, slug
-from kdbench.study.claims import claimed
-from kdbench.study.unfinished import path_of, taken
-from tests.command import COMMAND, kdbench
+from kdbench.results.checkpoints import path_of, taken
+from kdbench.results.locks import claimed
+from kdbench.results.records import CellRecord, Results, read_record, slug
+from tests.support.command import COMMAND, kdbench
 
 REFERENCE = Results(Path(__file__).parents[2] / "results" / "reference" / "proxy")
 EPOCHS = 6

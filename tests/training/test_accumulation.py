@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kdbench.training.device import Compute
-from tests.training.course import RECIPE, Course
+from kdbench.compute.device import Compute
+from tests.support.course import RECIPE, Course
 
 RECIPES = {
     "sgd": RECIPE.model_copy(update={"optimizer": "sgd", "lr": 0.05, "ema": 0.0}),

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from kdbench.compute.device import Compute, resolve
 from kdbench.errors import KdbenchError
-from kdbench.training.device import Compute, resolve
-from tests.training.course import RECIPE, Course
+from tests.support.course import RECIPE, Course
 
 # Nothing random inside the network: the compiler draws dropout masks in another order.
 ONE_EPOCH = RECIPE.model_copy(update={"epochs": 1, "warmup_epochs": 0})

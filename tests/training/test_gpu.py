@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from kdbench.training.device import resolve
+from kdbench.compute.device import resolve
 from kdbench.training.lockstep import lockstep
-from tests.training.course import METHODS, Course
+from tests.support.course import METHODS, Course
 
 pytestmark = [
     pytest.mark.gpu,

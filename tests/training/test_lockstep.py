@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from kdbench.training.device import Compute
+from kdbench.compute.device import Compute
 from kdbench.training.lockstep import train
-from kdbench.training.weights import weights_sha256
-from tests.training.course import FURTHER, METHODS, RECIPE, Course, fresh
+from kdbench.weights.files import weights_sha256
+from tests.support.course import FURTHER, METHODS, RECIPE, Course, fresh
 
 
 @pytest.fixture(params=["vit", "resnet"])

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from kdbench.compute.device import Compute
 from kdbench.method import Batch, Method, Needs, Outputs, Pair, UnsupportedPair
 from kdbench.registry import Registry
 from kdbench.suites.schema import Suite
 from kdbench.training.arena import Arena
-from kdbench.training.device import Compute
 from kdbench.training.selfcheck import passed
 from tests.conftest import NO_DATA
 

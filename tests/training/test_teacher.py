@@ -7,9 +7,9 @@ import safetensors
 import timm.data
 import torch
 
+from kdbench.compute.device import Compute
 from kdbench.errors import KdbenchError
 from kdbench.suites.schema import Suite
-from kdbench.training.device import Compute
 from kdbench.training.teacher import (
     load_teacher,
     new_model,
@@ -18,7 +18,7 @@ from kdbench.training.teacher import (
     teacher_metadata,
     timm_normalisation,
 )
-from kdbench.training.weights import save_weights
+from kdbench.weights.files import save_weights
 from tests.conftest import NO_DATA
 
 

@@ -5,13 +5,13 @@ from types import SimpleNamespace
 
 import pytest
 
+from kdbench.compute.device import Compute
+from kdbench.compute.machine import OTHERS, Finding, Watch
 from kdbench.registry import Registry
 from kdbench.suites.schema import Suite, Timing
 from kdbench.training import throughput
 from kdbench.training.arena import Arena
 from kdbench.training.contender import Contender
-from kdbench.training.device import Compute
-from kdbench.training.machine import OTHERS, Finding, Watch
 from kdbench.training.throughput import PHASES, REPEATS, measure
 from tests.conftest import NO_DATA
 

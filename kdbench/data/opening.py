@@ -1,0 +1,83 @@
+"""From the data of a suite to what is trained and evaluated on: arrays live on the device, files are streamed."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from kdbench.compute.device import Compute
+from kdbench.data import sources
+from kdbench.data.device_stream import ResidentImages, ResidentStream
+from kdbench.data.host_stream import StreamedEvaluation, StreamedStream
+from kdbench.data.sources import DataSet, FileSet, ImageSet
+from kdbench.data.stream import Counted, TrainingStream
+from kdbench.errors import KdbenchError
+from kdbench.suites.schema import Data, Recipe
+
+Part = Literal["train", "val", "test"]
+
+
+@lru_cache(maxsize=4)
+def load(data: Data, root: Path) -> DataSet:
+    """The data set of a suite, read once a process.
+
+    Raises:
+        KdbenchError: it is not there, not whole, or has other classes than the suite says.
+    """
+    dataset = sources.load(data.source, root)
+    if data.classes not in (None, len(dataset.classes)):
+        raise KdbenchError(f"{data.source} under {root} has {len(dataset.classes)} classes, the suite {data.classes}")
+    return dataset
+
+
+def split(data: Data, root: Path, part: Part, held_out: float) -> ImageSet | FileSet:
+    """A part of the data set, cut down to its limit.
+
+    Args:
+        held_out: share of each class that goes from the training images to the validation images.
+    """
+    dataset = load(data, root)
+    if part == "test":
+        chosen = dataset.test
+    else:
+        kept, held = sources.split_holdout(dataset.train.labels, held_out)
+        chosen = dataset.train.take(kept if part == "train" else held)
+    limit = data.limit if part == "train" else data.test_limit
+    return chosen if limit is None else chosen.take(sources.stratified_subset(chosen.labels, limit))
+
+
+def open_training(
+    data: Data, root: Path, held_out: float, recipe: Recipe, seed: int, pair: str, compute: Compute
+) -> TrainingStream:
+    """The training batches of a (pair, seed).
+
+    Raises:
+        KdbenchError: the batch cannot be shared by the processes of a distributed run.
+    """
+    if compute.shard.world > 1 and recipe.batch_size % (2 * compute.shard.world):
+        raise KdbenchError(
+            f"a batch of {recipe.batch_size} images cannot be shared in equal pairs by {compute.shard.world} processes"
+        )
+    images, classes = split(data, root, "train", held_out), len(load(data, root).classes)
+    if isinstance(images, FileSet):
+        return StreamedStream(images, data, recipe, classes, seed, pair, compute.device, compute.loaders, compute.shard)
+    # Room for the shift is padded; images that are resized are shifted by their crop.
+    room = recipe.augment.shift if data.fit == "pad" else 0
+    resident = _resident(data, root, "train", held_out, room, compute.device)
+    return ResidentStream(resident, recipe, classes, seed, pair, compute.shard)
+
+
+def open_evaluation(data: Data, root: Path, part: Part, held_out: float, eval_crop: float, compute: Compute) -> Counted:
+    """A part of the data to be evaluated on."""
+    images = split(data, root, part, held_out)
+    if isinstance(images, FileSet):
+        return Counted(part, StreamedEvaluation(images, data, eval_crop, compute.device, compute.loaders))
+    return Counted(part, _resident(data, root, part, held_out, 0, compute.device).evaluation(eval_crop))
+
+
+@lru_cache(maxsize=8)
+def _resident(data: Data, root: Path, part: Part, held_out: float, shift: int, device: torch.device) -> ResidentImages:
+    images = split(data, root, part, held_out)
+    assert isinstance(images, ImageSet)
+    return ResidentImages(images, data, shift, device)

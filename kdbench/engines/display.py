@@ -1,0 +1,140 @@
+"""What a running task tells of itself, and showing it: a live display on a terminal, plain lines elsewhere."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from kdbench.engines.task import Task
+from kdbench.results.records import Status
+
+PLAIN_SECONDS = 15.0
+
+
+@dataclass
+class ContenderState:
+    """How a contender stands: last loss, last evaluated top-1 in percent, status once it is closed."""
+
+    name: str
+    loss: float | None = None
+    top1: float | None = None
+    status: Status | None = None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A task's own report: its label, the share done in [0, 1], its contenders."""
+
+    label: str
+    share: float
+    contenders: tuple[ContenderState, ...] = ()
+
+
+Emit = Callable[[Progress], None]
+
+
+class Display:
+    """Shows the tasks of a phase: finished, running with a line per contender, and the time left."""
+
+    def __init__(self, console: Console, title: str, total_weight: int) -> None:
+        self.console = console
+        self._title = title
+        self._total = total_weight
+        self._done = 0.0
+        self.failures = 0
+        self._running: dict[str, tuple[int, Progress]] = {}
+        self._started = time.monotonic()
+        self._printed = self._started
+
+    @contextmanager
+    def shown(self) -> Iterator["Display"]:
+        """Keep the display up; on anything but a terminal it prints a line now and then instead."""
+        if not self.console.is_terminal:
+            yield self
+            return
+        with Live(get_renderable=self._render, console=self.console, refresh_per_second=4, transient=True):
+            yield self
+
+    def update(self, task: Task, progress: Progress) -> None:
+        """A task has told how far it is."""
+        self._running[task.label] = (task.weight, progress)
+        if not self.console.is_terminal and time.monotonic() - self._printed >= PLAIN_SECONDS:
+            self._printed = time.monotonic()
+            running = ", ".join(f"{name} {p.share:.0%}" for name, (_, p) in self._running.items())
+            self.console.print(
+                f"{self._title} {self._share:.0%}, {self._left()} left; {running}", highlight=False, markup=False
+            )
+
+    def finished(self, task: Task, error: str | None) -> None:
+        """A task has ended; `error` says why when it ended badly."""
+        self._running.pop(task.label, None)
+        self._done += task.weight
+        if error is not None:
+            self.failures += 1
+            self.note(f"{task.label}: {error}")
+
+    def dropped(self, weight: int) -> None:
+        """So much of a task will not be done."""
+        self._done += weight
+
+    def note(self, text: str) -> None:
+        """A line about something that went wrong."""
+        self.console.print(f"[red]{escape(text.splitlines()[0])}[/red]", highlight=False)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the phase began."""
+        return time.monotonic() - self._started
+
+    @property
+    def _share(self) -> float:
+        running = sum(weight * progress.share for weight, progress in self._running.values())
+        return min(1.0, (self._done + running) / max(1, self._total))
+
+    def _left(self) -> str:
+        share, elapsed = self._share, self.elapsed
+        return duration(elapsed / share - elapsed) if share > 0.01 else "?"
+
+    def _render(self) -> Group:
+        head = Table.grid(padding=(0, 1))
+        elapsed = duration(self.elapsed)
+        head.add_row(
+            Text(self._title, style="bold"),
+            ProgressBar(total=1.0, completed=self._share, width=30),
+            f"{self._share:.0%}",
+            f"{elapsed} so far, {self._left()} left",
+        )
+        lines = Table.grid(padding=(0, 2))
+        room = max(4, self.console.height - 4)
+        for label, (_, progress) in sorted(self._running.items()):
+            rows = [("", state) for state in progress.contenders] or [("", None)]
+            for number, (_, state) in enumerate(rows):
+                if lines.row_count >= room:
+                    break
+                left = f"{label} {progress.share:4.0%}" if number == 0 else ""
+                lines.add_row(Text(left), *_contender_cells(state))
+        return Group(head, lines)
+
+
+def _contender_cells(state: ContenderState | None) -> tuple[str, str, str]:
+    if state is None:
+        return "", "", ""
+    if state.status not in (None, "done"):
+        return state.name, f"[yellow]{state.status}[/yellow]", ""
+    loss = f"loss {state.loss:.3f}" if state.loss is not None else ""
+    top1 = f"top-1 {state.top1:.1f}" if state.top1 is not None else ""
+    return state.name, loss, top1
+
+
+def duration(seconds: float) -> str:
+    """`3:07` or `1:02:09`."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,375 @@
+"""The frozen baseline: one JSON file of numbers that later results are held against.
+
+It keeps what the tests of the gate need and no more: of every (pair, method) the last-epoch top-1 and losses by seed,
+the losses of every epoch for the first seeds, and the throughput ratios to the control. The gain over the control is
+the difference of two of its columns and is not kept.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import mean, median, stdev
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from kdbench.analysis.published import baselines_folder
+from kdbench.analysis.stats import stratified_p
+from kdbench.errors import KdbenchError
+from kdbench.files import canonical_json, read_json, write_bytes
+from kdbench.gate.decision import pooled_p
+from kdbench.gate.evidence import MACHINE, Evidence, Place, last_losses, machine
+from kdbench.results.records import TIMING_PROTOCOL, CellRecord, Environment, Role
+from kdbench.values import (
+    Amount,
+    Count,
+    Line,
+    Name,
+    Number,
+    Percent,
+    Rate,
+    Title,
+    first_problem,
+    misfit,
+    unequal,
+)
+
+SCHEMA = 1
+LEAST_SEEDS = 20
+"""Fewer seeds make a baseline provisional: its own noise would decide what is found."""
+TRACED_SEEDS = 3
+"""Seeds whose losses are kept for every epoch."""
+MOST_SPREAD = 3.0
+"""Points of top-1: a cell whose seeds have a larger standard deviation cannot show what a bug costs."""
+MOST_BELOW = 10.0
+"""Points of top-1: a seed further below the median of its cell is a training that failed, not noise."""
+DIGITS = 6
+"""Significant digits of a loss; training is chaotic, so traces that agree so far in every epoch are the same."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BaselineCell(_Strict):
+    """One (pair, method) of a baseline.
+
+    Attributes:
+        seconds: to train one seed, its share of the lockstep group; None where the records do not tell.
+        top1: last-epoch top-1 in percent by seed, in the order of the baseline's seeds.
+        losses: every loss term in the last epoch, likewise.
+        traces: every loss term by epoch, of the first seeds.
+        ratios: images/s over those of the control, by round; empty where not measured.
+    """
+
+    pair: Title
+    method: Name
+    seconds: Amount | None
+    top1: list[Percent]
+    losses: dict[Line, list[Number]]
+    traces: list[dict[Line, list[Number]]]
+    ratios: list[Rate]
+
+    @property
+    def place(self) -> Place:
+        return self.pair, self.method
+
+
+class Baseline(_Strict):
+    """A baseline file.
+
+    Attributes:
+        version: of the layout of the file.
+        provisional: it was accepted with fewer seeds or from a changed tree; not fit to judge others by.
+        command: what made the records.
+        roles, hyperparameters: by method.
+        teachers: SHA-256 of the teacher's weights by pair.
+        environments: descriptions by id; all of one machine.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, ignored_types=(cached_property,))
+
+    version: Literal[1] = Field(alias="schema")
+    suite: Name
+    protocol: Line
+    timing_protocol: Line
+    split: Literal["test", "val"]
+    provisional: bool
+    command: str
+    seeds: Annotated[list[Count], Field(min_length=1)]
+    roles: dict[Name, Role]
+    hyperparameters: dict[str, dict[str, Any]]
+    teachers: dict[Title, Line]
+    environments: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+    cells: Annotated[list[BaselineCell], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if list(self.roles.values()).count("control") != 1:
+            raise ValueError("not one of the methods is the control")
+        if len(self.by_place) < len(self.cells) or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("a cell or a seed is there twice")
+        for environment in self.environments.values():
+            if problem := misfit(Environment, environment):
+                raise ValueError(f"an environment is broken: {problem}")
+        for cell in self.cells:
+            where = f"{cell.method} on {cell.pair}"
+            if cell.method not in self.roles or cell.pair not in self.teachers:
+                raise ValueError(f"{where}: the method has no role, or the pair no teacher")
+            if cell.method not in self.hyperparameters or (cell.pair, self.control) not in self.by_place:
+                raise ValueError(f"{where}: the hyperparameters or the control are missing")
+            by_seed = {"seeds": self.seeds, "top1": cell.top1, **cell.losses}
+            if problem := unequal(by_seed) or next(filter(None, map(unequal, cell.traces)), None):
+                raise ValueError(f"{where}: {problem}")
+            if len(cell.traces) > len(self.seeds) or any(trace.keys() != cell.losses.keys() for trace in cell.traces):
+                raise ValueError(f"{where}: the traces are not those of the losses")
+        return self
+
+    @cached_property
+    def by_place(self) -> dict[Place, BaselineCell]:
+        return {cell.place: cell for cell in self.cells}
+
+    @property
+    def control(self) -> str:
+        return next(method for method, role in self.roles.items() if role == "control")
+
+    @property
+    def pairs(self) -> list[str]:
+        return list(self.teachers)
+
+    @property
+    def machine(self) -> dict[str, Any]:
+        """What of the environment its numbers depend on to the last bit."""
+        return machine(next(iter(self.environments.values())))
+
+    def gains(self, place: Place) -> list[float]:
+        """Top-1 over the control by seed."""
+        control = self.by_place[place[0], self.control].top1
+        return [own - other for own, other in zip(self.by_place[place].top1, control, strict=True)]
+
+    def write(self, path: Path) -> None:
+        """Write the file, a cell a line, so that a change shows which cells it touches.
+
+        Raises:
+            KdbenchError: the folder cannot be written.
+        """
+        head = canonical_json(self.model_dump(exclude={"cells"}, by_alias=True))
+        lines = ",\n".join(canonical_json(cell.model_dump()) for cell in self.cells)
+        write_bytes(path, f'{head[:-1]},"cells":[\n{lines}\n]}}\n'.encode())
+
+
+def default_path(suite: str) -> Path:
+    """Where the baseline of a suite lies."""
+    return baselines_folder() / f"{suite}.json"
+
+
+def load(path: Path) -> Baseline:
+    """Read a baseline.
+
+    Raises:
+        KdbenchError: there is none, or it is of another schema.
+    """
+    if not path.is_file():
+        raise KdbenchError(f"MISSING_BASELINE: no {path}; make it with `kdbench baseline update RESULTS --out {path}`")
+    try:
+        return Baseline.model_validate(read_json(path))
+    except ValidationError as error:
+        raise KdbenchError(
+            f"STALE_PROTOCOL: {path} is no baseline of schema {SCHEMA} ({first_problem(error)}); "
+            "make it anew with `kdbench baseline update`"
+        ) from error
+
+
+def make(evidence: Evidence) -> Baseline:
+    """The baseline of a results folder; provisional where there is `doubt` about it.
+
+    Raises:
+        KdbenchError: cells are missing or failed, or records are of several machines or settings.
+    """
+    manifest = evidence.manifest
+    seeds = sorted(manifest["seeds"])
+    places = [
+        (pair, method)
+        for pair in manifest["pairs"]
+        for method in manifest["methods"]
+        if not evidence.unsupported((pair, method))
+    ]
+    _refuse_gaps(evidence, places, seeds)
+    records = [record for place in places for record in evidence.done(place).values()]
+    if evidence.control is None:
+        raise KdbenchError("a baseline needs the control; run `kdbench run` with --methods all")
+    environments = {record["environment"]: evidence.environments.get(record["environment"], {}) for record in records}
+    _refuse_mixture(evidence, records)
+    seconds = _seconds(evidence, places)
+    try:
+        return Baseline(
+            schema=SCHEMA,
+            suite=manifest["suite"],
+            protocol=manifest["protocol"],
+            timing_protocol=TIMING_PROTOCOL,
+            split=records[0]["split"],
+            provisional=doubt(seeds, environments) is not None,
+            command=manifest["command"],
+            seeds=seeds,
+            roles={method: manifest["roles"][method] for method in manifest["methods"]},
+            hyperparameters={record["method"]: record["hyperparameters"] for record in records},
+            teachers={record["pair"]: record["teacher"]["sha256"] for record in records},
+            environments=environments,
+            cells=[_cell(evidence, place, seconds.get(place)) for place in places],
+        )
+    except ValidationError as error:
+        raise KdbenchError(f"these results make no baseline: {first_problem(error)}") from error
+
+
+def doubt(seeds: Sequence[int], environments: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """Why a baseline of these seeds and environments is provisional, and what to do; None where it is not."""
+    if len(seeds) < LEAST_SEEDS:
+        return (
+            f"{len(seeds)} seeds are too few for a baseline; run with --seeds {LEAST_SEEDS}, or accept them with "
+            "--provisional"
+        )
+    if unclean := sorted(name for name, one in environments.items() if one.get("git", {}).get("dirty") is not False):
+        return (
+            f"environment {unclean[0]} is a tree with uncommitted changes or none under git, so nobody can repeat it; "
+            "commit and run into another folder, or accept it with --provisional"
+        )
+    return None
+
+
+@dataclass(frozen=True)
+class Scattered:
+    """A cell whose seeds lie too far apart to judge by.
+
+    Attributes:
+        spread: standard deviation of its top-1 over the seeds, in points.
+        seed: the worst one.
+        below: how far that is below the median, in points.
+    """
+
+    pair: str
+    method: str
+    spread: float
+    seed: int
+    below: float
+
+
+def scattered(baseline: Baseline) -> list[Scattered]:
+    """The cells that spread by more than `MOST_SPREAD`, or have a seed more than `MOST_BELOW` under their median."""
+    found = []
+    for cell in baseline.cells:
+        spread = stdev(cell.top1) if len(cell.top1) > 1 else 0.0
+        worst = min(range(len(cell.top1)), key=cell.top1.__getitem__)
+        below = median(cell.top1) - cell.top1[worst]
+        if spread > MOST_SPREAD or below > MOST_BELOW:
+            found.append(Scattered(cell.pair, cell.method, spread, baseline.seeds[worst], below))
+    return found
+
+
+def _cell(evidence: Evidence, place: Place, seconds: float | None) -> BaselineCell:
+    done = list(evidence.done(place).values())
+    terms = list(last_losses(done[0]))
+    if any(last_losses(record).keys() != set(terms) for record in done):
+        raise KdbenchError(f"{place[1]} on {place[0]} has other loss terms from seed to seed; run into another folder")
+    return BaselineCell(
+        pair=place[0],
+        method=place[1],
+        seconds=None if seconds is None else rounded(seconds, 3),
+        top1=[record.get("top1", math.nan) for record in done],
+        losses={term: [rounded(last_losses(record)[term]) for record in done] for term in terms},
+        traces=[trace(record) for record in done[:TRACED_SEEDS]],
+        ratios=[rounded(ratio, 5) for ratio in ratios(evidence, place)],
+    )
+
+
+def trace(record: CellRecord) -> dict[str, list[float]]:
+    """The losses of every epoch as a baseline keeps them."""
+    losses = record.get("curves", {}).get("loss", {})
+    return {term: [rounded(value) for value in values] for term, values in losses.items()}
+
+
+def ratios(evidence: Evidence, place: Place) -> list[float]:
+    """Images/s over those of the control in the same round; empty where they were not measured."""
+    record = evidence.timings.get(place)
+    if record is None or record["status"] != "done":
+        return []
+    own, control = record.get("blocks", []), record.get("control_blocks", [])
+    return [a / b for a, b in zip(own, control, strict=True)] if control else []
+
+
+def rounded(value: float, digits: int = DIGITS) -> float:
+    """`value` to so many significant digits."""
+    return float(f"{value:.{digits}g}")
+
+
+def _refuse_gaps(evidence: Evidence, places: Sequence[Place], seeds: Sequence[int]) -> None:
+    short = [place for place in places if list(evidence.done(place)) != seeds]
+    if short:
+        (pair, method), count = short[0], len(evidence.done(short[0]))
+        raise KdbenchError(
+            f"{len(short)} of {len(places)} cells are not done for every seed ({method} on {pair}: {count} of "
+            f"{len(seeds)}); run the same command again"
+        )
+    if not places:
+        raise KdbenchError("no cell of these results is done; run the same command again")
+
+
+def _refuse_mixture(evidence: Evidence, records: Sequence[CellRecord]) -> None:
+    kinds = {
+        "split": [record["split"] for record in records],
+        "protocol": [evidence.manifest["protocol"], *(record["protocol"] for record in records)],
+        f"machine ({', '.join(MACHINE)})": [canonical_json(evidence.machine(record)) for record in records],
+    }
+    for what, values in kinds.items():
+        if len(set(values)) > 1:
+            raise KdbenchError(
+                f"the records are of {len(set(values))} kinds of {what}; run again into another folder with --out"
+            )
+
+
+def _seconds(evidence: Evidence, places: Sequence[Place]) -> dict[Place, float]:
+    """Seconds to train a seed: the median share of its lockstep groups, by the cost of a step where it was measured."""
+    cost = {place: 1 / median(found) if (found := ratios(evidence, place)) else 1.0 for place in places}
+    groups: dict[tuple[str, int, float], list[Place]] = {}
+    for place in places:
+        for seed, record in evidence.done(place).items():
+            # Those trained together have the same time to the last digit.
+            if "group" in record.get("seconds", {}):
+                groups.setdefault((place[0], seed, record.get("seconds", {})["group"]), []).append(place)
+    shares: dict[Place, list[float]] = {}
+    for (_, _, seconds), members in groups.items():
+        for place in members:
+            shares.setdefault(place, []).append(seconds * cost[place] / sum(cost[other] for other in members))
+    return {place: median(values) for place, values in shares.items()}
+
+
+@dataclass(frozen=True)
+class Change:
+    """A cell of a new baseline against the old one.
+
+    Attributes:
+        old, new: mean top-1 in percent; NaN where only the other has the cell.
+        p: paired where the seeds are the same, else pooled; NaN where no test can be made.
+    """
+
+    pair: str
+    method: str
+    old: float
+    new: float
+    p: float
+
+
+def changes(old: Baseline, new: Baseline) -> list[Change]:
+    """Every cell of either, in the order of the new one."""
+    rows = []
+    for place in dict.fromkeys([*new.by_place, *old.by_place]):
+        before, after = (one.by_place[place].top1 if place in one.by_place else [] for one in (old, new))
+        p = math.nan
+        if before and after and old.seeds == new.seeds:
+            p = stratified_p([[b - a for a, b in zip(before, after, strict=True)]])
+        elif before and after:
+            p = pooled_p(before, after)
+        means = [mean(values) if values else math.nan for values in (before, after)]
+        rows.append(Change(*place, *means, p=p))
+    return rows

@@ -1,0 +1,77 @@
+"""How far a run is, from its folder alone; imports neither torch nor timm."""
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+from kdbench.results.checkpoints import taken
+from kdbench.results.locks import is_claimed
+from kdbench.results.records import FINISHED, Results
+
+RUNNING = "running"
+BEGUN = "begun"
+TO_DO = "to do"
+
+
+@dataclass
+class Standing:
+    """Where a run is.
+
+    Attributes:
+        command: what started it.
+        by_pair: number of cells by status, by pair; besides those of records `running`, `begun` (interrupted, with a
+            checkpoint) and `to do`.
+        errors: number of cells by the first line of what went wrong.
+        measured, to_measure: throughput measurements that are there, and all that are planned.
+        seconds_left: for the cells, by the rate of those that this run has finished; None where that says nothing.
+    """
+
+    command: str
+    by_pair: dict[str, Counter[str]] = field(default_factory=dict)
+    errors: Counter[str] = field(default_factory=Counter)
+    measured: int = 0
+    to_measure: int = 0
+    seconds_left: float | None = None
+
+    @property
+    def total(self) -> Counter[str]:
+        """Number of cells by status."""
+        return sum(self.by_pair.values(), Counter())
+
+    @property
+    def left(self) -> int:
+        """Cells without an end."""
+        return sum(count for status, count in self.total.items() if status in (RUNNING, BEGUN, TO_DO))
+
+
+def standing(results: Results) -> Standing:
+    """Look through a results folder.
+
+    Raises:
+        KdbenchError: it holds no run, or a file of it is broken.
+    """
+    manifest = results.manifest()
+    records = {cell["key"]: cell for cell in results.cells()}
+    began = results.manifest_path.stat().st_mtime
+    found, fresh = Standing(manifest["command"]), 0
+    for cell in manifest["cells"]:
+        place = cell["pair"], cell["method"], cell["seed"], cell["key"]
+        record = records.get(cell["key"])
+        if record is not None and record["status"] in FINISHED:
+            status = record["status"]
+        elif is_claimed(results.lock_path(*place)):
+            status = RUNNING
+        elif record is not None:
+            status = record["status"]
+            found.errors[(record["error"] or status).partition("\n")[0]] += 1
+        else:
+            status = BEGUN if taken(results, place) else TO_DO
+        found.by_pair.setdefault(cell["pair"], Counter())[status] += 1
+        fresh += record is not None and results.cell_path(*place).stat().st_mtime > began
+    planned = {measurement["key"] for measurement in manifest["throughput"]}
+    found.to_measure = len(planned)
+    found.measured = sum(record["key"] in planned for record in results.throughput())
+    elapsed = time.time() - began
+    if fresh and elapsed > 0 and found.total[RUNNING]:
+        found.seconds_left = found.left * elapsed / fresh
+    return found
