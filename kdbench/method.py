@@ -38,7 +38,7 @@ from kdbench.hyperparameters import Choice, LogUniform, SearchSpace, Uniform
 from kdbench.models.features import Feature, Layout, Needs, Outputs, StageInfo
 from kdbench.models.resume.tails import Segment, Tail
 from kdbench.models.staged import StagedModel
-from kdbench.results.records import Role
+from kdbench.results.schema import Role
 
 Kind = Literal["logit", "feature", "relation", "contrastive", "other"]
 """What a method transfers: outputs, features one by one, how images or classes relate, which image is which."""

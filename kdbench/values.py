@@ -33,7 +33,7 @@ def _printable(text: str) -> str:
 
 
 def shown_name(name: str, longest: int = LONGEST_NAME) -> str:
-    """`name`, which is shown, and becomes a file's by `kdbench.results.records.slug`.
+    """`name`, which is shown, and becomes a file's by `slug`.
 
     Raises:
         ValueError: it may not, with the reason.
@@ -63,6 +63,11 @@ def plain_name(name: str) -> str:
     if name[0] in ".-" or name != name.strip():
         raise ValueError("begins with a dot, a dash or a blank, or ends with a blank")
     return name
+
+
+def slug(name: str) -> str:
+    """The name of a pair or model in a path: no colon (illegal on some systems) and no slash."""
+    return name.replace(":", "--").replace("/", "_")
 
 
 def inside(path: str) -> str:

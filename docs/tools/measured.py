@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from kdbench.analysis.cost import PairCost, pair_costs
-from kdbench.analysis.frames import Study, load
 from kdbench.analysis.gains import sensitivities
-from kdbench.results.records import Results
+from kdbench.results.folder import Results
+from kdbench.results.study import Study, load
 
 RESULTS = Path(__file__).parents[2] / "results" / "reference" / "proxy"
 PLACE = re.compile(r"(<!-- measured -->\n).*?(<!-- /measured -->)", re.DOTALL)

@@ -14,13 +14,13 @@ from typing import Any
 import torch
 
 from kdbench.analysis.cost import group_costs, pair_costs
-from kdbench.analysis.frames import load
 from kdbench.compute.device import Compute
 from kdbench.errors import UnsupportedPair
 from kdbench.files import write_bytes
 from kdbench.method import Needs, StagedModel
 from kdbench.registry import Plugin, Registry
-from kdbench.results.records import Results
+from kdbench.results.folder import Results
+from kdbench.results.study import load
 from kdbench.suites import loading
 from kdbench.suites.schema import Suite
 from kdbench.training.arena import Arena
@@ -88,7 +88,7 @@ def row(plugin: Plugin, small: Sequence[Arena], full: Arena, times: dict[str, fl
 def _entered(plugin: Plugin, arenas: Sequence[Arena], hyperparameters: dict[str, Any]) -> tuple[Arena, Contender]:
     for arena in arenas:
         try:
-            stage = arena.understudy()
+            stage = arena.with_own_teacher()
             return stage, stage.contender(plugin.name, plugin.method, hyperparameters)
         except UnsupportedPair:
             continue
@@ -149,8 +149,8 @@ def page(plugins: Sequence[Plugin], suites: tuple[Suite, Suite], results: Path) 
     compute = Compute(torch.device("cpu"), "fp32", 1)
     small, (full, *_) = ([pair for pair in suite.pairs if suite.is_hetero(pair)] for suite in suites)
     arenas, large = (
-        [Arena.rehearse(suites[0], pair, compute) for pair in small],
-        Arena.rehearse(suites[1], full, compute),
+        [Arena.without_data(suites[0], pair, compute) for pair in small],
+        Arena.without_data(suites[1], full, compute),
     )
     times = _times(results)
     rows = []

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from kdbench.analysis.frames import Study
 from kdbench.analysis.gains import Accuracies
 from kdbench.analysis.published import Epoch, Number, numbers, protocols
 from kdbench.analysis.stats import UNKNOWN, Interval, paired_t
-from kdbench.results.records import PublishedNames
+from kdbench.results.schema import PublishedNames
+from kdbench.results.study import Study
 
 Verdict = Literal["reproduced", "below", "above"]
 

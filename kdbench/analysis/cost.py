@@ -8,9 +8,9 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import pandas as pd
 
-from kdbench.analysis.frames import MISSING, Group, Study
 from kdbench.analysis.stats import Interval, geometric_mean, median_interval
-from kdbench.results.records import Role
+from kdbench.results.schema import Role
+from kdbench.results.study import MISSING, Group, Study
 
 Known = TypeVar("Known")
 Otherwise = TypeVar("Otherwise")

@@ -3,9 +3,9 @@
 import math
 from dataclasses import dataclass, replace
 
-from kdbench.analysis.frames import Group, Study
 from kdbench.analysis.gains import Accuracies
 from kdbench.analysis.stats import UNKNOWN, Interval, holm, paired_t, stratified, stratified_p
+from kdbench.results.study import Group, Study
 
 
 @dataclass(frozen=True)

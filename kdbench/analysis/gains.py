@@ -11,7 +11,6 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
-from kdbench.analysis.frames import Group, Study
 from kdbench.analysis.stats import (
     UNKNOWN,
     Interval,
@@ -23,7 +22,8 @@ from kdbench.analysis.stats import (
     stratified,
     stratified_p,
 )
-from kdbench.results.records import Role
+from kdbench.results.schema import Role
+from kdbench.results.study import Group, Study
 
 State = Literal["complete", "incomplete", "unsupported"]
 

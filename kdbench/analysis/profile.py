@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kdbench.analysis.frames import Group
 from kdbench.analysis.gains import PairGain
+from kdbench.results.study import Group
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from statistics import fmean
 import numpy as np
 from scipy.special import chdtrc, ndtr
 
-from kdbench.analysis.frames import Group, Study
 from kdbench.analysis.gains import Accuracies
 from kdbench.analysis.stats import ALPHA, ranks, root
+from kdbench.results.study import Group, Study
 
 MIN_PAIRS = 10
 """A critical difference on fewer pairs separates hardly anything, and is not drawn."""

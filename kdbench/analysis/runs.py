@@ -14,7 +14,6 @@ import numpy as np
 from scipy.stats import mannwhitneyu
 
 from kdbench.analysis.cost import PairCost, pair_costs
-from kdbench.analysis.frames import Study
 from kdbench.analysis.gains import Accuracies, State
 from kdbench.analysis.stats import (
     ALPHA,
@@ -28,6 +27,7 @@ from kdbench.analysis.stats import (
 )
 from kdbench.errors import KdbenchError
 from kdbench.gate.check import SPEED_MARGIN
+from kdbench.results.study import Study
 
 Test = Literal["paired t", "Welch", "Mann-Whitney", "t over pairs", ""]
 Mark = Literal["better", "worse", "equal", ""]

@@ -45,10 +45,10 @@ def execute_update(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from kdbench.gate.baseline import changes, default_path, doubt, load, make, scattered
-    from kdbench.gate.evidence import read
     from kdbench.gate.joining import join
     from kdbench.gate.tables import changes_as_json, print_baseline, print_changes, scattered_lines
-    from kdbench.results.records import Results
+    from kdbench.results.folder import Results
+    from kdbench.results.study import load as read
 
     new = make(read(Results(args.results)))
     path = args.out or default_path(new.suite)

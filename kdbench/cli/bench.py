@@ -22,7 +22,7 @@ def add_parser(commands: Any) -> None:
 def execute(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from kdbench.results.records import Results
+    from kdbench.results.folder import Results
 
     grid = options.read_grid(args)
     console = Console(stderr=args.json)
@@ -31,13 +31,16 @@ def execute(args: argparse.Namespace) -> int:
     from kdbench.cli.report import write_and_show
     from kdbench.study.plan import make_plan
     from kdbench.study.run import bench
+    from kdbench.study.session import Session
 
     grid.drop_broken(args.methods, console)
     compute = options.resolve_compute(args)
     options.store_checkpoint(args, grid, compute)
-    plan = make_plan(grid.suite, grid.ordered, grid.pairs, [], grid.settings, "test", compute, args.data)
+    plan = make_plan(
+        grid.suite, grid.ordered, grid.pairs, [], compute=compute, data_root=args.data, settings=grid.settings
+    )
     results = Results(args.out or Path("results") / f"{grid.suite.name}-bench")
-    outcome = bench(plan, results, console, args.data)
+    outcome = bench(plan, Session(results, args.data, console))
     files = write_and_show(results, results.folder / "report", None if args.json else console)
     if args.json:
         options.print_json(

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from kdbench.gate.baseline import Baseline
-    from kdbench.gate.evidence import Place
     from kdbench.gate.verdict import Check
     from kdbench.registry import Registry
-    from kdbench.results.records import Results
+    from kdbench.results.folder import Results
+    from kdbench.results.study import PairMethod
 
 EPILOG = """\
 outcomes: IDENTICAL, PASS, CLEARED (suspicious after three seeds, not after six), WORSE, BETTER, SLOWER, FASTER,
@@ -67,9 +67,9 @@ def execute(args: argparse.Namespace) -> int:
 
     from kdbench.gate.baseline import default_path, load
     from kdbench.gate.check import check
-    from kdbench.gate.evidence import read
     from kdbench.registry import Registry
-    from kdbench.results.records import Results
+    from kdbench.results.folder import Results
+    from kdbench.results.study import load as read
 
     if args.run:
         suite = Path(args.suite or "proxy").stem
@@ -93,7 +93,7 @@ def execute(args: argparse.Namespace) -> int:
     return found.exit_code
 
 
-def _places(args: argparse.Namespace, baseline: "Baseline", registry: "Registry") -> "list[Place]":
+def _places(args: argparse.Namespace, baseline: "Baseline", registry: "Registry") -> "list[PairMethod]":
     """The cells of the baseline that are asked for; files among the methods are registered.
 
     Raises:
@@ -103,7 +103,7 @@ def _places(args: argparse.Namespace, baseline: "Baseline", registry: "Registry"
     words = [registry.select(word)[0].name if ":" in word or word.endswith(".py") else word for word in words]
     methods = _known("method", words, list(baseline.roles))
     pairs = _known("pair", [word.strip() for word in args.pairs.split(",")], baseline.pairs)
-    return [place for place in baseline.by_place if place[0] in pairs and place[1] in methods]
+    return [place for place in baseline.by_pair_method if place[0] in pairs and place[1] in methods]
 
 
 def _known(what: str, names: list[str], known: list[str]) -> list[str]:
@@ -117,16 +117,17 @@ def _train(
     args: argparse.Namespace,
     baseline: "Baseline",
     registry: "Registry",
-    places: "list[Place]",
+    places: "list[PairMethod]",
     results: "Results",
     console: "Console",
-) -> "list[Place]":
+) -> "list[PairMethod]":
     """Train what is needed to check `places`; returns those that there was time for."""
     from kdbench.suites.loading import load
 
     suite = load(args.suite or baseline.suite)
 
     from kdbench.gate.run import gather
+    from kdbench.study.session import Session
 
     compute = options.resolve_compute(args)
     needed = {method for _, method in places} | {baseline.control}
@@ -136,7 +137,12 @@ def _train(
             f"method {name} is left out: {registry.errors[name]}", style="yellow", highlight=False, markup=False
         )
     return gather(
-        *(baseline, suite, plugins, places, compute, args.data, results, console, args.workers),
+        baseline,
+        suite,
+        plugins,
+        places,
+        compute,
+        Session(results, args.data, console, args.workers),
         throughput=args.throughput,
         first_seed=args.first_seed,
         minutes=args.minutes,

@@ -25,8 +25,8 @@ def add_parser(commands: Any) -> None:
 def execute(args: argparse.Namespace) -> int:
     from rich.console import Console
 
+    from kdbench.results.folder import Results
     from kdbench.results.leftovers import leftovers
-    from kdbench.results.records import Results
 
     found = leftovers(Results(args.results), args.unplanned)
     size = sum(path.stat().st_size for path, _ in found)

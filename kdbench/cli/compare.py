@@ -26,11 +26,11 @@ def add_parser(commands: Any) -> None:
 def execute(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from kdbench.analysis.frames import load
     from kdbench.analysis.runs import compare_runs
     from kdbench.files import write_bytes
     from kdbench.report.runs import as_json, page, print_comparison
-    from kdbench.results.records import Results
+    from kdbench.results.folder import Results
+    from kdbench.results.study import load
 
     names = str(args.old), str(args.new)
     comparison = compare_runs(load(Results(args.old)), load(Results(args.new)), args.any_protocol)

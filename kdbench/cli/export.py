@@ -43,7 +43,7 @@ def add_parser(commands: Any) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     from kdbench.export.cell import find_cell
-    from kdbench.results.records import Results
+    from kdbench.results.folder import Results
 
     if args.out.exists() and not (args.out.is_dir() and not any(args.out.iterdir())):
         raise KdbenchError(f"{args.out} is there and not empty; choose another folder with --out")

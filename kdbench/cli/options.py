@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from kdbench.compute.device import Compute
-    from kdbench.engines.local import Engine
-    from kdbench.engines.stop import Care, Halt
+    from kdbench.engines.task import Engine
     from kdbench.registry import Plugin, Registry
-    from kdbench.study.share import Share
+    from kdbench.results.folder import Results
+    from kdbench.study.plan import Shard
+    from kdbench.study.session import Session
     from kdbench.suites.schema import PairSpec, Suite
 
 
@@ -55,15 +56,15 @@ def minutes(text: str) -> float:
     return value
 
 
-def share(text: str) -> "Share":
+def shard(text: str) -> "Shard":
     """The type of an option that takes a part of a run: `2/9` is the second of nine."""
-    from kdbench.study.share import Share
+    from kdbench.study.plan import Shard
 
     match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
     number, of = map(int, match.groups()) if match else (0, 0)
     if not 1 <= number <= of:
         raise argparse.ArgumentTypeError(f"{text[:40]!r} is no part of a run; the second of nine parts is 2/9")
-    return Share(number, of)
+    return Shard(number, of)
 
 
 def add_suite(parser: argparse.ArgumentParser) -> None:
@@ -157,7 +158,7 @@ def add_reduction(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_care(parser: argparse.ArgumentParser) -> None:
+def add_limits(parser: argparse.ArgumentParser) -> None:
     """What becomes of a run that takes long."""
     parser.add_argument(
         "--budget", metavar="TIME", help="start nothing new after so long, such as 8h or 90m; what runs is finished"
@@ -178,7 +179,7 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
     add_workers(parser)
     parser.add_argument(
         "--shard",
-        type=share,
+        type=shard,
         default="1/1",
         metavar="I/N",
         help="train only the I-th (from 1) of N parts of the run, as a job array does",
@@ -203,10 +204,10 @@ def make_engine(args: argparse.Namespace, compute: "Compute") -> "Engine":
         KdbenchError: Ray is not installed, or no cluster answers.
     """
     if args.engine == "local":
-        from kdbench.engines.local import run_tasks
+        from kdbench.engines.local import LocalEngine
 
-        return run_tasks
-    if compute.shard.world > 1:
+        return LocalEngine()
+    if compute.replica.world > 1:
         raise KdbenchError("--engine ray trains a cell in one process; leave torchrun out, or --engine")
     try:
         from kdbench.engines.ray import RayEngine
@@ -215,13 +216,16 @@ def make_engine(args: argparse.Namespace, compute: "Compute") -> "Engine":
     return RayEngine(args.ray_address, on_gpu=compute.device.type == "cuda")
 
 
-def read_care(args: argparse.Namespace) -> "tuple[Care, Halt]":
-    """What `add_care` asks for."""
-    from kdbench.engines.stop import Care, Halt
+def make_session(args: argparse.Namespace, results: "Results", console: "Console", compute: "Compute") -> "Session":
+    """The surroundings of a run, as `add_engine` and `add_limits` ask for them."""
+    from kdbench.engines.stop import StopRequest
+    from kdbench.study.session import Limits, Session
 
     limit = parse_time("--time-limit", args.time_limit) if args.time_limit else None
     budget = parse_time("--budget", args.budget) if args.budget else None
-    return Care(parse_time("--checkpoint-every", args.checkpoint_every), limit), Halt(budget)
+    limits = Limits(parse_time("--checkpoint-every", args.checkpoint_every), limit)
+    engine = make_engine(args, compute)
+    return Session(results, args.data, console, args.workers, engine, StopRequest(budget), limits)
 
 
 def parse_time(option: str, text: str) -> float:
@@ -304,13 +308,13 @@ def store_checkpoint(args: argparse.Namespace, grid: Grid, compute: "Compute") -
     Raises:
         KdbenchError: its weights do not fit, or do not know the task.
     """
-    from kdbench.engines.local import away
+    from kdbench.engines.local import in_subprocess
     from kdbench.study.plan import command_line
     from kdbench.study.teachers import import_once
 
     if args.teacher_checkpoint is not None:
         given = grid.suite, grid.pairs[0].teacher, args.teacher_checkpoint, compute, args.data, command_line()
-        away(compute, import_once, *given)
+        in_subprocess(compute, import_once, *given)
 
 
 def reduce(suite: "Suite", args: argparse.Namespace) -> "Suite":

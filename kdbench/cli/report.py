@@ -31,7 +31,7 @@ def add_parser(commands: Any) -> None:
 def execute(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from kdbench.results.records import Results
+    from kdbench.results.folder import Results
 
     out = args.out or args.results / "report"
     console = None if args.json else Console()
@@ -45,10 +45,10 @@ def write_and_show(
     results: Any, out: Path, console: Any, formats: Any = None, style: Literal["screen", "paper"] = "screen"
 ) -> list[Path]:
     """Write the report and, given a console, print its tables."""
-    from kdbench.analysis.frames import load
     from kdbench.report.build import build_report
     from kdbench.report.content import collect
     from kdbench.report.terminal import print_report
+    from kdbench.results.study import load
 
     # Plan, records and figures stay to the end; the collector would walk through them again and again.
     gc.disable()

@@ -1,7 +1,6 @@
 """`kdbench run`: the grid, the throughput phase, the report."""
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,7 @@ def add_parser(commands: Any) -> None:
         help="also train the control for as long as each method takes (by the throughput measured), to compare with",
     )
     options.add_engine(parser)
-    options.add_care(parser)
+    options.add_limits(parser)
     parser.add_argument("--no-throughput", dest="throughput", action="store_false", help="accuracy only")
     parser.add_argument("--no-report", dest="report", action="store_false", help="records only")
     options.add_reduction(parser)
@@ -49,7 +48,7 @@ def add_parser(commands: Any) -> None:
 def execute(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from kdbench.results.records import Results
+    from kdbench.results.folder import Results
     from kdbench.results.tuned import read_tuned
 
     if args.equal_time and not args.throughput:
@@ -59,7 +58,6 @@ def execute(args: argparse.Namespace) -> int:
     grid = options.read_grid(args)
     suite = options.reduce(grid.suite, args)
     seeds = options.parse_seeds(args.seeds, suite.seeds)
-    care, halt = options.read_care(args)
     console = Console(stderr=args.json)
     grid.add_references()
 
@@ -70,18 +68,29 @@ def execute(args: argparse.Namespace) -> int:
     grid.drop_broken(args.methods, console)
     compute = options.resolve_compute(args)
     options.store_checkpoint(args, grid, compute)
-    console.quiet = compute.shard.rank > 0
+    console.quiet = compute.replica.rank > 0
     plugins = grid.ordered
     tuned = read_tuned(args.tuned, suite.protocol, [plugin.name for plugin in plugins]) if args.tuned else None
-    plan = make_plan(suite, plugins, grid.pairs, seeds, grid.settings, args.split, compute, args.data, args.best, tuned)
-    plan = replace(plan, share=args.shard)
+    plan = make_plan(
+        suite,
+        plugins,
+        grid.pairs,
+        seeds,
+        compute=compute,
+        data_root=args.data,
+        settings=grid.settings,
+        split=args.split,
+        best=args.best,
+        tuned=tuned,
+        shard=args.shard,
+    )
     folder = args.out or Path("results") / (options.folder_name(suite) + ("" if args.split == "test" else "-val"))
     results = Results(folder)
-    engine = options.make_engine(args, compute)
-    outcome = run(plan, results, console, args.data, args.workers, args.throughput, care, halt, engine)
+    session = options.make_session(args, results, console, compute)
+    outcome = run(plan, session, args.throughput)
     if args.equal_time:
-        outcome += train_control(plan, results, console, args.data, args.workers, care, halt, engine)
-    if compute.shard.rank > 0:
+        outcome += train_control(plan, session)
+    if compute.replica.rank > 0:
         return EXIT_OK if outcome.complete else EXIT_INCOMPLETE
     files = _report(results, console, quiet=args.json) if args.report else []
     if args.json:

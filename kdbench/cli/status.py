@@ -15,7 +15,8 @@ def add_parser(commands: Any) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    from kdbench.results.records import FINISHED, Results
+    from kdbench.results.folder import Results
+    from kdbench.results.schema import FINISHED
     from kdbench.results.status import standing
 
     found = standing(Results(args.results))

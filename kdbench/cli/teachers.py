@@ -90,7 +90,8 @@ def _train(args: argparse.Namespace) -> int:
     from kdbench.compute.device import default_workers
     from kdbench.data import opening
     from kdbench.engines.display import Display
-    from kdbench.engines.local import run_here, run_tasks
+    from kdbench.engines.inprocess import InProcessEngine
+    from kdbench.engines.local import LocalEngine
     from kdbench.registry import Registry
     from kdbench.study.plan import command_line
     from kdbench.study.teachers import TeacherTask
@@ -112,7 +113,7 @@ def _train(args: argparse.Namespace) -> int:
         TeacherTask(suite, name, control, args.seed, compute, args.data, path, command, args.source)
         for name, path in paths.items()
     ]
-    console = Console(stderr=args.json, quiet=compute.shard.rank > 0)
+    console = Console(stderr=args.json, quiet=compute.replica.rank > 0)
     for task in tasks:
         opening.load(task.data, args.data)
         if task.fine_tuned:
@@ -121,13 +122,11 @@ def _train(args: argparse.Namespace) -> int:
             pretrained_model(suite, task.name, classes, args.source)
     display = Display(console, "teachers", len(tasks))
     with display.shown():
-        if compute.shard.world > 1:
-            run_here(tasks, display)
-        else:
-            run_tasks(tasks, min(args.workers or default_workers(compute), len(tasks)), display)
+        engine = InProcessEngine() if compute.replica.world > 1 else LocalEngine()
+        engine.run(tasks, workers=min(args.workers or default_workers(compute), len(tasks)), display=display)
     if display.failures:
         return EXIT_INCOMPLETE
-    if compute.shard.rank == 0:
+    if compute.replica.rank == 0:
         _show(args, suite, paths)
     return EXIT_OK
 

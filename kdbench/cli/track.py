@@ -37,7 +37,7 @@ def add_parser(commands: Any) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    from kdbench.results.records import Results
+    from kdbench.results.folder import Results
     from kdbench.tracking.update import opened, update
 
     if args.project is not None and args.to != "wandb":

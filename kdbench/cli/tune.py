@@ -38,7 +38,7 @@ def execute(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from kdbench.files import write_json
-    from kdbench.results.records import Results
+    from kdbench.results.folder import Results
 
     grid = options.read_grid(args)
     grid.add_references()
@@ -48,19 +48,29 @@ def execute(args: argparse.Namespace) -> int:
 
     from kdbench.study.plan import make_plan
     from kdbench.study.run import run
+    from kdbench.study.session import Session
     from kdbench.study.tune import choose, with_trials
 
     grid.drop_broken(args.methods, console)
     compute = options.resolve_compute(args)
     options.store_checkpoint(args, grid, compute)
-    console.quiet = compute.shard.rank > 0
-    usual = make_plan(suite, grid.ordered, grid.pairs, seeds, grid.settings, "val", compute, args.data)
+    console.quiet = compute.replica.rank > 0
+    usual = make_plan(
+        suite,
+        grid.ordered,
+        grid.pairs,
+        seeds,
+        compute=compute,
+        data_root=args.data,
+        settings=grid.settings,
+        split="val",
+    )
     plan = with_trials(usual, grid.settings, args.trials)
     folder = args.out or Path("results") / f"{options.folder_name(suite)}-tune"
     results = Results(folder)
-    outcome = run(plan, results, console, args.data, args.workers, throughput=False)
+    outcome = run(plan, Session(results, args.data, console, args.workers), throughput=False)
     code = EXIT_OK if outcome.complete else EXIT_INCOMPLETE
-    if compute.shard.rank > 0:
+    if compute.replica.rank > 0:
         return code
     tuned = choose(plan, results, args.trials)
     write_json(folder / FILE, tuned)

@@ -38,9 +38,9 @@ def execute(args: argparse.Namespace) -> int:
     methods = settle(grid.suite, grid.plugins, grid.settings)
     verdicts: list[Verdict] = []
     for verdict in verify(grid.suite, grid.pairs, methods, compute, args.data):
-        if verdict.rehearsal and (not verdicts or verdicts[-1].pair != verdict.pair):
+        if verdict.without_data and (not verdicts or verdicts[-1].pair != verdict.pair):
             console.print(
-                f"[yellow]{escape(verdict.pair)}: noise and fresh weights[/yellow], as {escape(verdict.rehearsal)}",
+                f"[yellow]{escape(verdict.pair)}: noise and fresh weights[/yellow], as {escape(verdict.without_data)}",
                 highlight=False,
             )
         verdicts.append(verdict)

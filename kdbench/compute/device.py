@@ -14,8 +14,7 @@ import torch
 from torch import nn
 
 import kdbench
-from kdbench.compute.distributed import join
-from kdbench.data.stream import ALONE, Shard
+from kdbench.compute.distributed import ALONE, Replica, join
 from kdbench.errors import KdbenchError
 from kdbench.files import content_key
 
@@ -35,7 +34,7 @@ class Compute:
         compile: students and teacher go through `torch.compile`.
         micro_batch: largest number of images in one pass; a larger batch is accumulated. None is the whole batch.
         loaders: processes that read and augment images where a data set streams.
-        shard: which of several processes that train a cell together this one is.
+        replica: which of several processes that train a cell together this one is.
     """
 
     device: torch.device
@@ -44,7 +43,7 @@ class Compute:
     compile: Compile = "off"
     micro_batch: int | None = None
     loaders: int = 0
-    shard: Shard = ALONE
+    replica: Replica = ALONE
 
     def autocast(self) -> AbstractContextManager[Any]:
         """bf16 autocast where the precision asks for it; a context that is switched off would cost a small step 3 %."""
@@ -76,8 +75,8 @@ class Compute:
         found: dict[str, Any] = {"precision": self.precision}
         if self.micro_batch is not None:
             found["micro_batch"] = self.micro_batch
-        if self.shard.world > 1:
-            found["processes"] = self.shard.world
+        if self.replica.world > 1:
+            found["processes"] = self.replica.world
         return found
 
     def synchronise(self) -> None:
@@ -115,11 +114,11 @@ def resolve(
     if compile == "graphs" and device == "cpu":
         raise KdbenchError("--compile graphs needs a CUDA device; use --compile on")
     place = torch.device(device, int(os.environ.get("LOCAL_RANK", "0"))) if device == "cuda" else torch.device(device)
-    shard = join(place)
+    replica = join(place)
     if loaders is None:
-        loaders = max(1, cores() // shard.world - 1) if device == "cuda" else 0
+        loaders = max(1, cores() // replica.world - 1) if device == "cuda" else 0
     return Compute(
-        place, "bf16" if precision == "bf16" else "fp32", 1, compile, micro_batch, min(loaders, MOST_LOADERS), shard
+        place, "bf16" if precision == "bf16" else "fp32", 1, compile, micro_batch, min(loaders, MOST_LOADERS), replica
     )
 
 

@@ -1,4 +1,4 @@
-"""Several processes that train one cell together (torchrun): each sees its shard of every batch.
+"""Several processes that train one cell together (torchrun): each sees a part of every batch.
 
 Gradients are averaged after the backward pass, in one message for each contender: students are small, what overlapping
 the message with the backward pass would save is small too, and any method works without being wrapped.
@@ -6,17 +6,42 @@ the message with the backward pass would save is small too, and any method works
 
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
 
-from kdbench.data.stream import ALONE, Shard
 from kdbench.errors import KdbenchError
 
 TIMEOUT = timedelta(minutes=30)
 """How long a process waits for the others; the first compiles and evaluates in between."""
+
+
+@dataclass(frozen=True)
+class Replica:
+    """One of several processes that train a cell together: each trains on a part of every batch."""
+
+    rank: int = 0
+    world: int = 1
+
+    def of(self, batch: Tensor) -> Tensor:
+        """The part of a batch that this replica trains on.
+
+        It takes images in pairs from both ends: mixup and cutmix mix a batch with its own reverse, so that an image's
+        partner is in the same part, and the replicas together see what one process would.
+        """
+        if self.world == 1:
+            return batch
+        half = len(batch) // 2
+        first = batch[:half][self.rank :: self.world]
+        last = batch.flip(0)[:half][self.rank :: self.world].flip(0)
+        return torch.cat([first, last])
+
+
+ALONE = Replica()
+"""The only process, which trains on whole batches."""
 
 
 def launched() -> bool:
@@ -24,7 +49,7 @@ def launched() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
-def join(device: torch.device) -> Shard:
+def join(device: torch.device) -> Replica:
     """Meet the other processes that torchrun started; alone, there is nothing to do.
 
     Raises:
@@ -39,7 +64,7 @@ def join(device: torch.device) -> Shard:
             distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
         except (RuntimeError, ValueError) as error:
             raise KdbenchError(f"the processes of this run cannot meet: {str(error).splitlines()[0]}") from error
-    return Shard(distributed.get_rank(), distributed.get_world_size())
+    return Replica(distributed.get_rank(), distributed.get_world_size())
 
 
 def leave() -> None:

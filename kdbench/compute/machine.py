@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 
 from kdbench.compute.device import Compute
-from kdbench.results.records import MachineState
+from kdbench.results.schema import MachineState
 
 OTHERS = 0.1
 """Share of all cores that other processes may take while the machine counts as ours."""

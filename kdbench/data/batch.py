@@ -1,9 +1,14 @@
-"""What a method sees of a batch."""
+"""A batch as it was drawn, and what a method sees of it."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from torch import Tensor
 from torch.nn import functional as F
+
+from kdbench.data.normalise import normalise
+from kdbench.models.features import Normalisation
 
 
 @dataclass(frozen=True)
@@ -36,3 +41,51 @@ class Batch:
         if self.targets is not None:
             return F.cross_entropy(logits, self.targets)
         return F.cross_entropy(logits, self.labels, label_smoothing=self.smoothing)
+
+
+class Normalised(Protocol):
+    """A model that says how its input is normalised."""
+
+    @property
+    def normalisation(self) -> Normalisation: ...
+
+
+class Draw:
+    """A batch as it was drawn from the training stream, shared by all that learn from it.
+
+    Attributes:
+        images: (B, C, H, W), float in [0, 255], not normalised.
+        second: another view of the same images, where a method asks for one.
+        batch: what a method sees of the batch.
+    """
+
+    def __init__(self, images: Tensor, batch: Batch, second: Tensor | None = None) -> None:
+        self.images = images
+        self.second = second
+        self.batch = batch
+        self._views: dict[tuple[Normalisation, bool], Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def view(self, model: Normalised, second: bool = False) -> Tensor:
+        """The images as `model` takes them; they are normalised once for each distinct mean and standard deviation."""
+        key = model.normalisation, second
+        if key not in self._views:
+            images = self.second if second else self.images
+            assert images is not None, "a second view is drawn where a method asks for one"
+            self._views[key] = normalise(images, model.normalisation)
+        return self._views[key]
+
+    def part(self, which: slice) -> "Draw":
+        """Some of the images, with what belongs to them."""
+        second = None if self.second is None else self.second[which]
+        return Draw(self.images[which], self.batch.part(which), second)
+
+    def parts(self, most: int | None) -> Iterator["Draw"]:
+        """The whole in parts of at most `most` images, in order; itself where that is all of them, or None."""
+        if most is None or most >= len(self):
+            yield self
+            return
+        for start in range(0, len(self), most):
+            yield self.part(slice(start, start + most))

@@ -9,18 +9,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from kdbench.compute.distributed import Replica
 from kdbench.data.augment.boxes import resized_crop_boxes
 from kdbench.data.augment.members import Order
 from kdbench.data.augment.randaugment import Policy
 from kdbench.data.augment.resample import resample, resize_weights
 from kdbench.data.augment.steps import Jitter, RandAugment, Step
 from kdbench.data.sources import ImageSet
-from kdbench.data.stream import EvaluationSet, Shard, TrainingStream
+from kdbench.data.stream import EvaluationSet, TrainingStream
 from kdbench.errors import KdbenchError
 from kdbench.suites.schema import Data, Recipe
 
 
-class ResidentImages:
+class DeviceImages:
     """A split on the device, of images of one size.
 
     Attributes:
@@ -148,16 +149,22 @@ class _Resized:
             yield resample(images, self._rows, self._columns), labels
 
 
-class ResidentStream(TrainingStream):
+class DeviceStream(TrainingStream):
     """Training batches from images that live on the device."""
 
     def __init__(
-        self, source: ResidentImages, recipe: Recipe, num_classes: int, seed: int, pair: str, shard: Shard | None = None
+        self,
+        source: DeviceImages,
+        recipe: Recipe,
+        num_classes: int,
+        seed: int,
+        pair: str,
+        replica: Replica | None = None,
     ) -> None:
         """Raises:
         KdbenchError: a RandAugment policy that is not supported, or padded images without room for the recipe's shift.
         """
-        super().__init__(source.labels, recipe, num_classes, seed, pair, shard)
+        super().__init__(source.labels, recipe, num_classes, seed, pair, replica)
         augment = recipe.augment
         self._source = source
         self._policy = Policy.parse(augment.randaugment) if augment.randaugment else None
@@ -165,8 +172,8 @@ class ResidentStream(TrainingStream):
         if self._gathers and augment.shift > source.shift:
             raise KdbenchError(f"images padded for a shift of {source.shift} px cannot be shifted by {augment.shift}")
 
-    def with_recipe(self, recipe: Recipe) -> "ResidentStream":
-        return ResidentStream(self._source, recipe, self.num_classes, self.seed, self.pair, self.shard)
+    def with_recipe(self, recipe: Recipe) -> "DeviceStream":
+        return DeviceStream(self._source, recipe, self.num_classes, self.seed, self.pair, self.replica)
 
     def images(self, epoch: int, batches: Sequence[Tensor]) -> Iterator[Tensor]:
         index = torch.cat(list(batches))

@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import Compose
 
+from kdbench.compute.distributed import ALONE, Replica
 from kdbench.data.augment.members import Order
 from kdbench.data.sources import FileSet, ImageSet
-from kdbench.data.stream import ALONE, Shard, TrainingStream
+from kdbench.data.stream import TrainingStream
 from kdbench.data.transforms import evaluation_transform, training_transform
 from kdbench.errors import KdbenchError
 from kdbench.suites.schema import Data, Recipe
@@ -24,11 +25,11 @@ PIECE = 32
 """Images that a worker decodes at a time: less than a batch, so that all workers share the first batch of an epoch."""
 
 
-class StreamedStream(TrainingStream):
+class HostStream(TrainingStream):
     """Training batches whose images are read, decoded and augmented on the host.
 
     Each image's augmentation is seeded by (seed, pair, epoch, position), so that batches depend neither on the number
-    of workers nor on the shard.
+    of workers nor on the replica.
     """
 
     def __init__(
@@ -41,21 +42,21 @@ class StreamedStream(TrainingStream):
         pair: str,
         device: torch.device,
         workers: int,
-        shard: Shard = ALONE,
+        replica: Replica = ALONE,
     ) -> None:
         """Args:
         workers: processes that read; 0 reads in this one.
         """
-        super().__init__(torch.from_numpy(split.labels).to(device), recipe, num_classes, seed, pair, shard)
+        super().__init__(torch.from_numpy(split.labels).to(device), recipe, num_classes, seed, pair, replica)
         self._split = split
         self._data = data
         self._transform = training_transform(data, recipe.augment)
         self._workers = workers
 
-    def with_recipe(self, recipe: Recipe) -> "StreamedStream":
+    def with_recipe(self, recipe: Recipe) -> "HostStream":
         device, workers = self.labels.device, self._workers
-        return StreamedStream(
-            self._split, self._data, recipe, self.num_classes, self.seed, self.pair, device, workers, self.shard
+        return HostStream(
+            self._split, self._data, recipe, self.num_classes, self.seed, self.pair, device, workers, self.replica
         )
 
     def images(self, epoch: int, batches: Sequence[Tensor]) -> Iterator[Tensor]:
@@ -67,7 +68,7 @@ class StreamedStream(TrainingStream):
             yield erasing(images, step) if erasing else images
 
 
-class StreamedEvaluation:
+class HostEvaluation:
     """A split whose images are read and decoded on the host, as timm evaluates: resized, centre crop."""
 
     def __init__(

@@ -5,8 +5,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
-"""Mean and standard deviation by channel, in units of the [0, 1] pixel range."""
+from kdbench.models.features import Normalisation
 
 
 def normalise(images: Tensor, normalisation: Normalisation) -> Tensor:

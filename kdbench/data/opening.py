@@ -8,8 +8,8 @@ import torch
 
 from kdbench.compute.device import Compute
 from kdbench.data import sources
-from kdbench.data.device_stream import ResidentImages, ResidentStream
-from kdbench.data.host_stream import StreamedEvaluation, StreamedStream
+from kdbench.data.device_stream import DeviceImages, DeviceStream
+from kdbench.data.host_stream import HostEvaluation, HostStream
 from kdbench.data.sources import DataSet, FileSet, ImageSet
 from kdbench.data.stream import Counted, TrainingStream
 from kdbench.errors import KdbenchError
@@ -55,29 +55,32 @@ def open_training(
     Raises:
         KdbenchError: the batch cannot be shared by the processes of a distributed run.
     """
-    if compute.shard.world > 1 and recipe.batch_size % (2 * compute.shard.world):
+    if compute.replica.world > 1 and recipe.batch_size % (2 * compute.replica.world):
         raise KdbenchError(
-            f"a batch of {recipe.batch_size} images cannot be shared in equal pairs by {compute.shard.world} processes"
+            f"a batch of {recipe.batch_size} images cannot be shared in equal pairs by "
+            f"{compute.replica.world} processes"
         )
-    images, classes = split(data, root, "train", held_out), len(load(data, root).classes)
-    if isinstance(images, FileSet):
-        return StreamedStream(images, data, recipe, classes, seed, pair, compute.device, compute.loaders, compute.shard)
+    classes = len(load(data, root).classes)
     # Room for the shift is padded; images that are resized are shifted by their crop.
     room = recipe.augment.shift if data.fit == "pad" else 0
-    resident = _resident(data, root, "train", held_out, room, compute.device)
-    return ResidentStream(resident, recipe, classes, seed, pair, compute.shard)
+    images = _opened(data, root, "train", held_out, room, compute.device)
+    if isinstance(images, FileSet):
+        return HostStream(images, data, recipe, classes, seed, pair, compute.device, compute.loaders, compute.replica)
+    return DeviceStream(images, recipe, classes, seed, pair, compute.replica)
 
 
 def open_evaluation(data: Data, root: Path, part: Part, held_out: float, eval_crop: float, compute: Compute) -> Counted:
     """A part of the data to be evaluated on."""
-    images = split(data, root, part, held_out)
+    images = _opened(data, root, part, held_out, 0, compute.device)
     if isinstance(images, FileSet):
-        return Counted(part, StreamedEvaluation(images, data, eval_crop, compute.device, compute.loaders))
-    return Counted(part, _resident(data, root, part, held_out, 0, compute.device).evaluation(eval_crop))
+        return Counted(part, HostEvaluation(images, data, eval_crop, compute.device, compute.loaders))
+    return Counted(part, images.evaluation(eval_crop))
 
 
 @lru_cache(maxsize=8)
-def _resident(data: Data, root: Path, part: Part, held_out: float, shift: int, device: torch.device) -> ResidentImages:
+def _opened(
+    data: Data, root: Path, part: Part, held_out: float, room: int, device: torch.device
+) -> DeviceImages | FileSet:
+    """A part of the data set: arrays are put on the device, with `room` pixels around them, and files stay files."""
     images = split(data, root, part, held_out)
-    assert isinstance(images, ImageSet)
-    return ResidentImages(images, data, shift, device)
+    return images if isinstance(images, FileSet) else DeviceImages(images, data, room, device)

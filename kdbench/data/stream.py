@@ -2,13 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from kdbench.compute.distributed import ALONE, Replica
 from kdbench.data.augment.erasing import Noise
 from kdbench.data.augment.members import Order
 from kdbench.data.augment.steps import Erasing
@@ -20,31 +20,6 @@ from kdbench.suites.schema import Data, Recipe
 SECOND_VIEW = "rand-m3-n2"
 """RandAugment on top of a recipe without it, for second views: two operations at a third of the full strength, as
 Multi-Level Logit Distillation has them (CVPR 2023; magnitude 10 of 30 in its code, 3 of 10 in timm's notation)."""
-
-
-@dataclass(frozen=True)
-class Shard:
-    """The part of every batch that one of several processes trains on."""
-
-    rank: int = 0
-    world: int = 1
-
-    def of(self, batch: Tensor) -> Tensor:
-        """This shard's share of a batch.
-
-        It takes images in pairs from both ends: mixup and cutmix mix a batch with its own reverse, so that an image's
-        partner lies in the same shard and the shards together see what one process would.
-        """
-        if self.world == 1:
-            return batch
-        half = len(batch) // 2
-        first = batch[:half][self.rank :: self.world]
-        last = batch.flip(0)[:half][self.rank :: self.world].flip(0)
-        return torch.cat([first, last])
-
-
-ALONE = Shard()
-"""The only process: the whole batch."""
 
 
 class EvaluationSet(Protocol):
@@ -86,7 +61,7 @@ class TrainingStream(ABC):
     """
 
     def __init__(
-        self, labels: Tensor, recipe: Recipe, num_classes: int, seed: int, pair: str, shard: Shard | None = None
+        self, labels: Tensor, recipe: Recipe, num_classes: int, seed: int, pair: str, replica: Replica | None = None
     ) -> None:
         """Args:
         labels: (N,) int64 of the training images, on the device that trains.
@@ -96,7 +71,7 @@ class TrainingStream(ABC):
         self.num_classes = num_classes
         self.seed = seed
         self.pair = pair
-        self.shard = shard or ALONE
+        self.replica = replica or ALONE
         self.view = 1
 
     def __len__(self) -> int:
@@ -157,7 +132,7 @@ class TrainingStream(ABC):
         """Positions in the training set, (B,) each, on the host."""
         size = self.recipe.batch_size
         order = torch.randperm(len(self), generator=self.generator("order", epoch))
-        return [self.shard.of(order[step * size : (step + 1) * size]) for step in range(self.steps_per_epoch)]
+        return [self.replica.of(order[step * size : (step + 1) * size]) for step in range(self.steps_per_epoch)]
 
     def seed_of(self, axis: Axis, epoch: int, *place: int) -> int:
         """The seed of an axis, another one for each view."""
@@ -169,7 +144,7 @@ class TrainingStream(ABC):
         """The recipe's random erasing of an epoch, on the device; None where it has none."""
         if not self.recipe.augment.erasing:
             return None
-        seed = self.seed_of("noise", epoch, self.shard.rank)
+        seed = self.seed_of("noise", epoch, self.replica.rank)
         mean, std = torch.tensor([data.mean, data.std], device=order.device)
         noise = Noise(mean, std, torch.Generator(order.device).manual_seed(seed))
         return Erasing(self.recipe.augment.erasing, noise, data.image_size, self.rng("erasing", epoch), order)

@@ -1,7 +1,7 @@
-"""The line between a worker and its parent: progress one way, the wish to stop the other, and whose turn it is.
+"""The channel between a worker and its parent: progress goes one way, the request to stop goes the other.
 
-The last two go through memory that both see and that outlives the worker: a worker that hangs or is killed can say
-nothing more, and what it was at is known all the same.
+Which member a worker computes for, and the request to stop, lie in memory that both processes see and that outlives the
+worker: a worker that hangs or was killed can say nothing more, and still the parent knows whose code it was running.
 """
 
 import ctypes
@@ -10,39 +10,39 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from kdbench.engines.display import Emit
+from kdbench.engines.progress import Emit
 
-NOBODY = -1
+NO_MEMBER = -1
 
 
 class Stopped(Exception):
-    """Raised in a worker that was asked to stop, once what it did is safe."""
+    """Raised in a worker that was asked to stop, once its work is saved."""
 
 
-class Board(ctypes.Structure):
+class SharedState(ctypes.Structure):
     """What parent and worker both see.
 
     Attributes:
-        holder: which member of the task has its turn, `NOBODY` for none.
+        member: number of the member whose code runs, `NO_MEMBER` for none.
         since: since when (`time.monotonic`, which is the same in all processes).
         stop: the worker is asked to stop.
     """
 
-    _fields_ = (("holder", ctypes.c_int), ("since", ctypes.c_double), ("stop", ctypes.c_bool))
+    _fields_ = (("member", ctypes.c_int), ("since", ctypes.c_double), ("stop", ctypes.c_bool))
 
-    holder: int
+    member: int
     since: float
     stop: bool
 
 
-def new_board(make: Callable[..., Board] = Board) -> Board:
-    """A board on which nobody has its turn yet."""
-    return make(NOBODY, time.monotonic(), False)
+def new_state(make: Callable[..., SharedState] = SharedState) -> SharedState:
+    """A state in which no member's code runs yet."""
+    return make(NO_MEMBER, time.monotonic(), False)
 
 
 @dataclass(frozen=True)
-class Line:
-    """A worker's end.
+class Channel:
+    """A worker's end of the channel.
 
     Attributes:
         emit: tells the parent how far the task is.
@@ -51,16 +51,16 @@ class Line:
 
     emit: Emit
     note: Callable[[str], None]
-    board: Board = field(default_factory=new_board)
+    state: SharedState = field(default_factory=new_state)
 
     @property
     def stop(self) -> bool:
-        """Whether the task is to stop as soon as that loses nothing."""
-        return self.board.stop
+        """Whether the task is to stop as soon as nothing is lost by it."""
+        return self.state.stop
 
     @contextmanager
-    def turn(self, holder: int) -> Iterator[None]:
-        """Somebody's turn; who ends it by an error that is not caught keeps it, to be found by the parent."""
-        self.board.since, self.board.holder = time.monotonic(), holder
+    def on_behalf_of(self, member: int) -> Iterator[None]:
+        """The code inside runs for one member. After an error that is not caught the parent finds that member named."""
+        self.state.since, self.state.member = time.monotonic(), member
         yield
-        self.board.since, self.board.holder = time.monotonic(), NOBODY
+        self.state.since, self.state.member = time.monotonic(), NO_MEMBER

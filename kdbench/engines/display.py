@@ -1,9 +1,9 @@
-"""What a running task tells of itself, and showing it: a live display on a terminal, plain lines elsewhere."""
+"""Shows how far the tasks of a phase are: a live display on a terminal, plain lines elsewhere."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import Protocol
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -12,36 +12,23 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from kdbench.engines.task import Task
-from kdbench.results.records import Status
+from kdbench.engines.progress import MemberState, Progress
 
 PLAIN_SECONDS = 15.0
 
 
-@dataclass
-class ContenderState:
-    """How a contender stands: last loss, last evaluated top-1 in percent, status once it is closed."""
+class Labelled(Protocol):
+    """What the display needs to know of a task: what it is called, and its share of the work."""
 
-    name: str
-    loss: float | None = None
-    top1: float | None = None
-    status: Status | None = None
+    @property
+    def label(self) -> str: ...
 
-
-@dataclass(frozen=True)
-class Progress:
-    """A task's own report: its label, the share done in [0, 1], its contenders."""
-
-    label: str
-    share: float
-    contenders: tuple[ContenderState, ...] = ()
-
-
-Emit = Callable[[Progress], None]
+    @property
+    def weight(self) -> int: ...
 
 
 class Display:
-    """Shows the tasks of a phase: finished, running with a line per contender, and the time left."""
+    """Shows the tasks of a phase: finished, running with a line a member, and the time left."""
 
     def __init__(self, console: Console, title: str, total_weight: int) -> None:
         self.console = console
@@ -62,8 +49,8 @@ class Display:
         with Live(get_renderable=self._render, console=self.console, refresh_per_second=4, transient=True):
             yield self
 
-    def update(self, task: Task, progress: Progress) -> None:
-        """A task has told how far it is."""
+    def update(self, task: Labelled, progress: Progress) -> None:
+        """A task has reported how far it is."""
         self._running[task.label] = (task.weight, progress)
         if not self.console.is_terminal and time.monotonic() - self._printed >= PLAIN_SECONDS:
             self._printed = time.monotonic()
@@ -72,7 +59,7 @@ class Display:
                 f"{self._title} {self._share:.0%}, {self._left()} left; {running}", highlight=False, markup=False
             )
 
-    def finished(self, task: Task, error: str | None) -> None:
+    def finished(self, task: Labelled, error: str | None) -> None:
         """A task has ended; `error` says why when it ended badly."""
         self._running.pop(task.label, None)
         self._done += task.weight
@@ -114,16 +101,16 @@ class Display:
         lines = Table.grid(padding=(0, 2))
         room = max(4, self.console.height - 4)
         for label, (_, progress) in sorted(self._running.items()):
-            rows = [("", state) for state in progress.contenders] or [("", None)]
+            rows = [("", state) for state in progress.members] or [("", None)]
             for number, (_, state) in enumerate(rows):
                 if lines.row_count >= room:
                     break
                 left = f"{label} {progress.share:4.0%}" if number == 0 else ""
-                lines.add_row(Text(left), *_contender_cells(state))
+                lines.add_row(Text(left), *_member_cells(state))
         return Group(head, lines)
 
 
-def _contender_cells(state: ContenderState | None) -> tuple[str, str, str]:
+def _member_cells(state: MemberState | None) -> tuple[str, str, str]:
     if state is None:
         return "", "", ""
     if state.status not in (None, "done"):

@@ -1,35 +1,35 @@
-"""Where a driver and the nodes of a cluster leave word for each other; a process that holds one imports little."""
+"""The mailbox between the driver of a Ray cluster and its nodes; a process that holds one imports little."""
 
 from typing import Any
 
-from kdbench.engines.display import Progress
+from kdbench.engines.progress import Progress
 
 
-class Desk:
-    """An actor beside the driver: news of the tasks wait here for the driver, and its wish to stop for them."""
+class Mailbox:
+    """An actor beside the driver: it keeps the news of the tasks for the driver, and its request to stop for them."""
 
     def __init__(self) -> None:
         self._news: list[tuple[str, Any]] = []
-        self._stop = self._over = False
+        self._stop = self._closing = False
 
     def begins(self, label: str) -> bool:
-        """A task begins on a node; whether it may."""
-        if not self._over:
+        """A task begins on a node; returns whether it may."""
+        if not self._closing:
             self._news.append((label, None))
-        return not self._over
+        return not self._closing
 
     def tell(self, label: str, what: Progress | str) -> bool:
-        """A task has got on, or something has gone wrong; whether it is to stop."""
+        """A task has made progress, or something has gone wrong; returns whether it is to stop."""
         self._news.append((label, what))
         return self._stop
 
-    def collect(self, stop: bool, over: bool) -> list[tuple[str, Any]]:
+    def collect(self, stop: bool, closing: bool) -> list[tuple[str, Any]]:
         """The news since the last time.
 
         Args:
             stop: whether what runs is to stop.
-            over: whether nothing new is to begin.
+            closing: whether nothing new is to begin.
         """
-        self._stop, self._over = stop, over
+        self._stop, self._closing = stop, closing
         news, self._news = self._news, []
         return news

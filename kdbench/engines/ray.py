@@ -25,11 +25,12 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from kdbench.engines.display import Display, Progress
-from kdbench.engines.local import LOOK_SECONDS, run_tasks
-from kdbench.engines.mailbox import Desk
-from kdbench.engines.stop import Halt
-from kdbench.engines.task import RunTask, Task
+from kdbench.engines.display import Display, Labelled
+from kdbench.engines.local import LOOK_SECONDS, LocalEngine
+from kdbench.engines.mailbox import Mailbox
+from kdbench.engines.progress import Progress
+from kdbench.engines.stop import StopRequest
+from kdbench.engines.task import RunTask
 from kdbench.errors import KdbenchError, describe, one_line
 from kdbench.files import PART, write_bytes
 
@@ -42,7 +43,7 @@ KEPT = ("checkpoints", "environments", "throughput", "cells")
 
 
 class RayEngine:
-    """Runs tasks on a Ray cluster; it is called as `run_tasks` is."""
+    """Runs tasks on a Ray cluster."""
 
     def __init__(self, address: str | None, on_gpu: bool) -> None:
         """Connect. This has to come before anybody listens to SIGTERM, as Ray does so, too.
@@ -65,49 +66,47 @@ class RayEngine:
         if not self._largest_node().get(self._device):
             raise KdbenchError(f"no node of the Ray cluster has a {self._device}; see `ray status`")
 
-    def __call__(
+    def run(
         self,
         tasks: Sequence[RunTask],
+        *,
         workers: int,
         display: Display,
-        halt: Halt | None = None,
+        stop: StopRequest | None = None,
         limit: float | None = None,
     ) -> list[str]:
-        """Run every task; what cannot be run is recorded as lost.
+        """See `kdbench.engines.task.Engine.run`; what cannot be run is recorded as lost.
 
         Args:
             workers: tasks that share a GPU; on CPUs each task takes one.
-
-        Returns:
-            What tasks left to other processes that are at it, by key.
         """
-        halt, left = halt or Halt(), []
+        stop, left = stop or StopRequest(), []
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        desk: Any = ray.remote(Desk).options(num_cpus=0, scheduling_strategy=here).remote()
+        mailbox: Any = ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=here).remote()
         execute: Any = ray.remote(_execute)
         with _token(tasks[0].results) as token:
             running = {
                 execute.options(
                     **self._resources(task, workers), max_retries=RETRIES, scheduling_strategy="SPREAD"
-                ).remote(task, limit, desk, Path.cwd(), token): task
+                ).remote(task, limit, mailbox, Path.cwd(), token): task
                 for task in tasks
             }
             news = _News(tasks, display)
             try:
                 while running:
                     done, _ = ray.wait(list(running), timeout=LOOK_SECONDS)
-                    news.show(_answer(desk.collect.remote(halt.requested, halt.launches_no_more)))
+                    news.show(_answer(mailbox.collect.remote(stop.requested, stop.closing)))
                     for reference in done:
                         left += _end(running.pop(reference), reference, display)
             finally:
                 for reference in running:
                     ray.cancel(reference, force=True)
-                ray.kill(desk)
+                ray.kill(mailbox)
         return left
 
     def _resources(self, task: RunTask, workers: int) -> dict[str, float]:
-        """What Ray reserves: a core or a share of a GPU; for what must be alone, all of one of the largest nodes."""
-        if task.alone:
+        """What Ray reserves: a core or a share of a GPU; for an exclusive task, all of one of the largest nodes."""
+        if task.exclusive:
             node = self._largest_node()
             return {"num_cpus": node.get("CPU", 0), "num_gpus": node["GPU"] if self._device == "GPU" else 0}
         return {"num_cpus": 1, "num_gpus": 1 / workers if self._device == "GPU" else 0}
@@ -134,10 +133,10 @@ class _Ended:
     """How a task ended on its node.
 
     Attributes:
-        left: keys of what other processes are at.
+        left: keys of the cells that other processes are at work on.
         error: why it failed, None where it did not.
         files: what it has written, by path in the results folder, where the driver cannot see that.
-        lost: why it ended without a word of its own.
+        lost: why it ended without a report of its own.
     """
 
     left: list[str] = field(default_factory=list)
@@ -147,19 +146,19 @@ class _Ended:
 
 
 class _Relay(Display):
-    """The display of the local engine on a node: what it is told goes to the driver, whose wish to stop comes back."""
+    """The display of the local engine on a node: what it shows goes to the driver, whose request to stop comes back."""
 
-    def __init__(self, desk: Any, label: str, halt: Halt) -> None:
-        self._desk, self._label, self._halt = desk, label, halt
+    def __init__(self, mailbox: Any, label: str, stop: StopRequest) -> None:
+        self._mailbox, self._label, self._stop = mailbox, label, stop
         self.error: str | None = None
 
-    def update(self, task: Task, progress: Progress) -> None:
-        self._halt.requested = _answer(self._desk.tell.remote(self._label, progress))
+    def update(self, task: Labelled, progress: Progress) -> None:
+        self._stop.requested = _answer(self._mailbox.tell.remote(self._label, progress))
 
     def note(self, text: str) -> None:
-        self._halt.requested = _answer(self._desk.tell.remote(self._label, text))
+        self._stop.requested = _answer(self._mailbox.tell.remote(self._label, text))
 
-    def finished(self, task: Task, error: str | None) -> None:
+    def finished(self, task: Labelled, error: str | None) -> None:
         self.error = error
 
     def dropped(self, weight: int) -> None:
@@ -186,22 +185,23 @@ class _News:
                 self._begun.add(label)
 
 
-def _execute(task: RunTask, limit: float | None, desk: Any, home: Path, token: Path) -> _Ended:
+def _execute(task: RunTask, limit: float | None, mailbox: Any, home: Path, token: Path) -> _Ended:
     """A Ray task: run the local engine on a node.
 
     Args:
         home: the driver's working directory, which relative paths start from.
         token: a file that the driver has put into the results folder.
     """
-    if not _answer(desk.begins.remote(task.label)):
+    if not _answer(mailbox.begins.remote(task.label)):
         return _Ended()
-    halt = Halt()
-    relay = _Relay(desk, task.label, halt)
+    stop = StopRequest()
+    relay = _Relay(mailbox, task.label, stop)
+    engine = LocalEngine()
     with chdir(home) if home.is_dir() else nullcontext():
         if token.is_file():
-            return _Ended(run_tasks([task], 1, relay, halt, limit), relay.error)
+            return _Ended(engine.run([task], workers=1, display=relay, stop=stop, limit=limit), relay.error)
         with tempfile.TemporaryDirectory(prefix="kdbench-") as folder:
-            left = run_tasks([task.moved(Path(folder))], 1, relay, halt, limit)
+            left = engine.run([task.moved(Path(folder))], workers=1, display=relay, stop=stop, limit=limit)
             return _Ended(left, relay.error, _written(Path(folder)))
 
 

@@ -1,32 +1,18 @@
-"""Interruptions: how a run prepares for them, and when it stops before everything is done."""
+"""When a run stops before everything is done: on Ctrl-C, on SIGTERM, or when its time is spent."""
 
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 
-@dataclass(frozen=True)
-class Care:
-    """How carefully trainings are kept.
+class StopRequest:
+    """The request to stop: by Ctrl-C or SIGTERM, or because the budget of time is spent.
 
     Attributes:
-        checkpoint_seconds: between two checkpoints; at the end of an epoch half of it is enough.
-        limit: seconds that one student may take, None for any number.
-    """
-
-    checkpoint_seconds: float = 300.0
-    limit: float | None = None
-
-
-class Halt:
-    """The wish to stop: on Ctrl-C (or SIGTERM), or when a budget of time is spent.
-
-    Attributes:
-        requested: what runs is to stop, too, as soon as that loses nothing.
+        requested: what runs is to stop, too, as soon as nothing is lost by it.
     """
 
     def __init__(self, budget: float | None = None) -> None:
@@ -38,16 +24,17 @@ class Halt:
 
     @property
     def spent(self) -> bool:
-        """Whether the budget is."""
+        """Whether the budget of time is spent."""
         return self._end is not None and time.monotonic() >= self._end
 
     @property
-    def launches_no_more(self) -> bool:
+    def closing(self) -> bool:
+        """Whether nothing new is to be started."""
         return self.requested or self.spent
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Take the first Ctrl-C or SIGTERM for a request, the second for a KeyboardInterrupt.
+        """Take the first Ctrl-C or SIGTERM as a request, the second one as a KeyboardInterrupt.
 
         Raises:
             KeyboardInterrupt: at the second one, or at the end after the first.

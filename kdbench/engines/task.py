@@ -1,47 +1,48 @@
-"""What an engine runs."""
+"""What an engine runs, and what an engine is."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-from kdbench.results.records import Status
-
-if TYPE_CHECKING:
-    from kdbench.engines.channel import Line
+from kdbench.engines.channel import Channel
+from kdbench.engines.display import Display
+from kdbench.engines.stop import StopRequest
+from kdbench.results.schema import Status
 
 
 class Task(Protocol):
-    """Work for a process of its own; it must be picklable and write its own records."""
+    """Work for a process of its own. It can be pickled, and it writes its own records."""
 
     @property
     def label(self) -> str:
-        """What it is called; no two tasks of a phase have the same."""
+        """What the task is called; no two tasks of a phase have the same label."""
         ...
 
     @property
     def weight(self) -> int:
-        """Share of the work, for the time left."""
+        """Its share of the work, for the time left."""
         ...
 
     @property
     def members(self) -> tuple[str, ...]:
-        """Whose turn it can be (`Line.turn`), by number."""
+        """The parts that can fail alone; `Channel.on_behalf_of` takes their numbers."""
         ...
 
-    def execute(self, line: "Line") -> tuple[str, ...]:
-        """Do it; keys of what is left to other processes that are at it."""
+    def execute(self, channel: Channel) -> tuple[str, ...]:
+        """Do the work; returns the keys of the cells that it left to other processes, which are at work on them."""
         ...
 
     def lost(self, status: Status, error: str) -> None:
-        """Record that it cannot be done."""
+        """Record that the task cannot be done."""
         ...
 
     def without(self, member: int, status: Status, error: str) -> "Task | None":
-        """Record how a member ended, and what is left to do without it."""
+        """Record how a member ended; returns the task that is left without it, None where nothing is left."""
         ...
 
 
 class RunTask(Task, Protocol):
-    """A task of a run, whose records go to a results folder."""
+    """A task whose records go to a results folder."""
 
     @property
     def results(self) -> Path:
@@ -49,10 +50,35 @@ class RunTask(Task, Protocol):
         ...
 
     @property
-    def alone(self) -> bool:
-        """Whether it must have the machine to itself."""
+    def exclusive(self) -> bool:
+        """Whether the task must have the machine to itself."""
         ...
 
     def moved(self, results: Path) -> "RunTask":
-        """The same for another results folder."""
+        """The same task for another results folder."""
+        ...
+
+
+class Engine(Protocol):
+    """Runs the tasks of a run."""
+
+    def run(
+        self,
+        tasks: Sequence[RunTask],
+        *,
+        workers: int,
+        display: Display,
+        stop: StopRequest,
+        limit: float | None = None,
+    ) -> list[str]:
+        """Run every task; what goes wrong in a task is recorded by the task itself.
+
+        Args:
+            workers: how many tasks run side by side.
+            stop: when to stop before all is done.
+            limit: seconds that one step of a member may take.
+
+        Returns:
+            The keys of the cells that tasks left to other processes, which are at work on them.
+        """
         ...

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdbench.errors import KdbenchError, unknown_name
-from kdbench.results.records import CellRecord, Manifest, Results, read_record
+from kdbench.results.folder import CellId, Results, read_record
+from kdbench.results.schema import CellRecord, Manifest
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,9 @@ def _planned(text: str, results: Results) -> Path:
     ):
         if word not in (names := list(known)):
             raise unknown_name(f"{what} of {results.folder}", word, names)
-    place = pair, method, seed
-    key = next((c["key"] for c in manifest["cells"] if (c["pair"], c["method"], c["seed"]) == place), "")
-    path = results.cell_path(*place, key)
+    planned = (CellId(**cell) for cell in manifest["cells"])
+    cell = next((cell for cell in planned if cell[:3] == (pair, method, seed)), CellId(pair, method, seed, ""))
+    path = results.record_path(cell)
     if not path.is_file():
         raise KdbenchError(f"{text} is planned and not there in {results.folder}; the run's command goes on with it")
     return path

@@ -11,7 +11,7 @@ from kdbench.errors import KdbenchError
 from kdbench.export.cell import FinishedCell
 from kdbench.models.create import create_model
 from kdbench.models.spec import ModelSpec
-from kdbench.results.records import CellRecord
+from kdbench.results.schema import CellRecord
 from kdbench.weights.files import load_weights, read_metadata
 
 TOLERANCE = 1e-5

@@ -20,8 +20,8 @@ from kdbench.analysis.stats import stratified_p
 from kdbench.errors import KdbenchError
 from kdbench.files import canonical_json, read_json, write_bytes
 from kdbench.gate.decision import pooled_p
-from kdbench.gate.evidence import MACHINE, Evidence, Place, last_losses, machine
-from kdbench.results.records import TIMING_PROTOCOL, CellRecord, Environment, Role
+from kdbench.results.schema import TIMING_PROTOCOL, CellRecord, Environment, Role
+from kdbench.results.study import PairMethod, Study
 from kdbench.values import (
     Amount,
     Count,
@@ -49,6 +49,10 @@ DIGITS = 6
 """Significant digits of a loss; training is chaotic, so traces that agree so far in every epoch are the same."""
 
 
+MACHINE = ("device", "torch", "timm", "threads", "compile", "precision")
+"""What of an environment must agree for results to be the same to the last bit."""
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -73,7 +77,7 @@ class BaselineCell(_Strict):
     ratios: list[Rate]
 
     @property
-    def place(self) -> Place:
+    def pair_method(self) -> PairMethod:
         return self.pair, self.method
 
 
@@ -109,7 +113,7 @@ class Baseline(_Strict):
     def _consistent(self) -> Self:
         if list(self.roles.values()).count("control") != 1:
             raise ValueError("not one of the methods is the control")
-        if len(self.by_place) < len(self.cells) or len(set(self.seeds)) < len(self.seeds):
+        if len(self.by_pair_method) < len(self.cells) or len(set(self.seeds)) < len(self.seeds):
             raise ValueError("a cell or a seed is there twice")
         for environment in self.environments.values():
             if problem := misfit(Environment, environment):
@@ -118,7 +122,7 @@ class Baseline(_Strict):
             where = f"{cell.method} on {cell.pair}"
             if cell.method not in self.roles or cell.pair not in self.teachers:
                 raise ValueError(f"{where}: the method has no role, or the pair no teacher")
-            if cell.method not in self.hyperparameters or (cell.pair, self.control) not in self.by_place:
+            if cell.method not in self.hyperparameters or (cell.pair, self.control) not in self.by_pair_method:
                 raise ValueError(f"{where}: the hyperparameters or the control are missing")
             by_seed = {"seeds": self.seeds, "top1": cell.top1, **cell.losses}
             if problem := unequal(by_seed) or next(filter(None, map(unequal, cell.traces)), None):
@@ -128,8 +132,8 @@ class Baseline(_Strict):
         return self
 
     @cached_property
-    def by_place(self) -> dict[Place, BaselineCell]:
-        return {cell.place: cell for cell in self.cells}
+    def by_pair_method(self) -> dict[PairMethod, BaselineCell]:
+        return {cell.pair_method: cell for cell in self.cells}
 
     @property
     def control(self) -> str:
@@ -142,12 +146,12 @@ class Baseline(_Strict):
     @property
     def machine(self) -> dict[str, Any]:
         """What of the environment its numbers depend on to the last bit."""
-        return machine(next(iter(self.environments.values())))
+        return machine_of(next(iter(self.environments.values())))
 
-    def gains(self, place: Place) -> list[float]:
+    def gains(self, place: PairMethod) -> list[float]:
         """Top-1 over the control by seed."""
-        control = self.by_place[place[0], self.control].top1
-        return [own - other for own, other in zip(self.by_place[place].top1, control, strict=True)]
+        control = self.by_pair_method[place[0], self.control].top1
+        return [own - other for own, other in zip(self.by_pair_method[place].top1, control, strict=True)]
 
     def write(self, path: Path) -> None:
         """Write the file, a cell a line, so that a change shows which cells it touches.
@@ -158,6 +162,21 @@ class Baseline(_Strict):
         head = canonical_json(self.model_dump(exclude={"cells"}, by_alias=True))
         lines = ",\n".join(canonical_json(cell.model_dump()) for cell in self.cells)
         write_bytes(path, f'{head[:-1]},"cells":[\n{lines}\n]}}\n'.encode())
+
+
+def machine_of(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of an environment's description that decides whether results are the same to the last bit."""
+    return {name: environment.get(name) for name in MACHINE}
+
+
+def machine(study: Study, record: CellRecord) -> dict[str, Any]:
+    """What of the environment of a record its numbers depend on."""
+    return machine_of(study.environments.get(record["environment"], {}))
+
+
+def last_losses(record: CellRecord) -> dict[str, float]:
+    """Every loss term in the last epoch of a finished record."""
+    return {term: values[-1] for term, values in record.get("curves", {}).get("loss", {}).items()}
 
 
 def default_path(suite: str) -> Path:
@@ -182,27 +201,27 @@ def load(path: Path) -> Baseline:
         ) from error
 
 
-def make(evidence: Evidence) -> Baseline:
+def make(study: Study) -> Baseline:
     """The baseline of a results folder; provisional where there is `doubt` about it.
 
     Raises:
         KdbenchError: cells are missing or failed, or records are of several machines or settings.
     """
-    manifest = evidence.manifest
+    manifest = study.manifest
     seeds = sorted(manifest["seeds"])
     places = [
         (pair, method)
         for pair in manifest["pairs"]
         for method in manifest["methods"]
-        if not evidence.unsupported((pair, method))
+        if not study.unsupported((pair, method))
     ]
-    _refuse_gaps(evidence, places, seeds)
-    records = [record for place in places for record in evidence.done(place).values()]
-    if evidence.control is None:
+    _refuse_gaps(study, places, seeds)
+    records = [record for place in places for record in study.done(place).values()]
+    if study.control is None:
         raise KdbenchError("a baseline needs the control; run `kdbench run` with --methods all")
-    environments = {record["environment"]: evidence.environments.get(record["environment"], {}) for record in records}
-    _refuse_mixture(evidence, records)
-    seconds = _seconds(evidence, places)
+    environments = {record["environment"]: study.environments.get(record["environment"], {}) for record in records}
+    _refuse_mixture(study, records)
+    seconds = _seconds(study, places)
     try:
         return Baseline(
             schema=SCHEMA,
@@ -217,7 +236,7 @@ def make(evidence: Evidence) -> Baseline:
             hyperparameters={record["method"]: record["hyperparameters"] for record in records},
             teachers={record["pair"]: record["teacher"]["sha256"] for record in records},
             environments=environments,
-            cells=[_cell(evidence, place, seconds.get(place)) for place in places],
+            cells=[_cell(study, place, seconds.get(place)) for place in places],
         )
     except ValidationError as error:
         raise KdbenchError(f"these results make no baseline: {first_problem(error)}") from error
@@ -267,8 +286,8 @@ def scattered(baseline: Baseline) -> list[Scattered]:
     return found
 
 
-def _cell(evidence: Evidence, place: Place, seconds: float | None) -> BaselineCell:
-    done = list(evidence.done(place).values())
+def _cell(study: Study, place: PairMethod, seconds: float | None) -> BaselineCell:
+    done = list(study.done(place).values())
     terms = list(last_losses(done[0]))
     if any(last_losses(record).keys() != set(terms) for record in done):
         raise KdbenchError(f"{place[1]} on {place[0]} has other loss terms from seed to seed; run into another folder")
@@ -279,7 +298,7 @@ def _cell(evidence: Evidence, place: Place, seconds: float | None) -> BaselineCe
         top1=[record.get("top1", math.nan) for record in done],
         losses={term: [rounded(last_losses(record)[term]) for record in done] for term in terms},
         traces=[trace(record) for record in done[:TRACED_SEEDS]],
-        ratios=[rounded(ratio, 5) for ratio in ratios(evidence, place)],
+        ratios=[rounded(ratio, 5) for ratio in ratios(study, place)],
     )
 
 
@@ -289,9 +308,9 @@ def trace(record: CellRecord) -> dict[str, list[float]]:
     return {term: [rounded(value) for value in values] for term, values in losses.items()}
 
 
-def ratios(evidence: Evidence, place: Place) -> list[float]:
+def ratios(study: Study, place: PairMethod) -> list[float]:
     """Images/s over those of the control in the same round; empty where they were not measured."""
-    record = evidence.timings.get(place)
+    record = study.measurements.get(place)
     if record is None or record["status"] != "done":
         return []
     own, control = record.get("blocks", []), record.get("control_blocks", [])
@@ -303,10 +322,10 @@ def rounded(value: float, digits: int = DIGITS) -> float:
     return float(f"{value:.{digits}g}")
 
 
-def _refuse_gaps(evidence: Evidence, places: Sequence[Place], seeds: Sequence[int]) -> None:
-    short = [place for place in places if list(evidence.done(place)) != seeds]
+def _refuse_gaps(study: Study, places: Sequence[PairMethod], seeds: Sequence[int]) -> None:
+    short = [place for place in places if list(study.done(place)) != seeds]
     if short:
-        (pair, method), count = short[0], len(evidence.done(short[0]))
+        (pair, method), count = short[0], len(study.done(short[0]))
         raise KdbenchError(
             f"{len(short)} of {len(places)} cells are not done for every seed ({method} on {pair}: {count} of "
             f"{len(seeds)}); run the same command again"
@@ -315,11 +334,11 @@ def _refuse_gaps(evidence: Evidence, places: Sequence[Place], seeds: Sequence[in
         raise KdbenchError("no cell of these results is done; run the same command again")
 
 
-def _refuse_mixture(evidence: Evidence, records: Sequence[CellRecord]) -> None:
+def _refuse_mixture(study: Study, records: Sequence[CellRecord]) -> None:
     kinds = {
         "split": [record["split"] for record in records],
-        "protocol": [evidence.manifest["protocol"], *(record["protocol"] for record in records)],
-        f"machine ({', '.join(MACHINE)})": [canonical_json(evidence.machine(record)) for record in records],
+        "protocol": [study.manifest["protocol"], *(record["protocol"] for record in records)],
+        f"machine ({', '.join(MACHINE)})": [canonical_json(machine(study, record)) for record in records],
     }
     for what, values in kinds.items():
         if len(set(values)) > 1:
@@ -328,16 +347,16 @@ def _refuse_mixture(evidence: Evidence, records: Sequence[CellRecord]) -> None:
             )
 
 
-def _seconds(evidence: Evidence, places: Sequence[Place]) -> dict[Place, float]:
+def _seconds(study: Study, places: Sequence[PairMethod]) -> dict[PairMethod, float]:
     """Seconds to train a seed: the median share of its lockstep groups, by the cost of a step where it was measured."""
-    cost = {place: 1 / median(found) if (found := ratios(evidence, place)) else 1.0 for place in places}
-    groups: dict[tuple[str, int, float], list[Place]] = {}
+    cost = {place: 1 / median(found) if (found := ratios(study, place)) else 1.0 for place in places}
+    groups: dict[tuple[str, int, float], list[PairMethod]] = {}
     for place in places:
-        for seed, record in evidence.done(place).items():
+        for seed, record in study.done(place).items():
             # Those trained together have the same time to the last digit.
             if "group" in record.get("seconds", {}):
                 groups.setdefault((place[0], seed, record.get("seconds", {})["group"]), []).append(place)
-    shares: dict[Place, list[float]] = {}
+    shares: dict[PairMethod, list[float]] = {}
     for (_, _, seconds), members in groups.items():
         for place in members:
             shares.setdefault(place, []).append(seconds * cost[place] / sum(cost[other] for other in members))
@@ -363,8 +382,8 @@ class Change:
 def changes(old: Baseline, new: Baseline) -> list[Change]:
     """Every cell of either, in the order of the new one."""
     rows = []
-    for place in dict.fromkeys([*new.by_place, *old.by_place]):
-        before, after = (one.by_place[place].top1 if place in one.by_place else [] for one in (old, new))
+    for place in dict.fromkeys([*new.by_pair_method, *old.by_pair_method]):
+        before, after = (one.by_pair_method[place].top1 if place in one.by_pair_method else [] for one in (old, new))
         p = math.nan
         if before and after and old.seeds == new.seeds:
             p = stratified_p([[b - a for a, b in zip(before, after, strict=True)]])

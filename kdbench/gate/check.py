@@ -20,11 +20,11 @@ from scipy.stats import mannwhitneyu
 
 from kdbench.analysis.stats import median_interval
 from kdbench.errors import one_line
-from kdbench.gate.baseline import Baseline, BaselineCell, ratios, trace
+from kdbench.gate.baseline import Baseline, BaselineCell, last_losses, machine, ratios, trace
 from kdbench.gate.decision import ACCURACY, FIRST, LOSS, MORE, Shift, detectable, pooled_p, two_stage
-from kdbench.gate.evidence import Evidence, Place, last_losses
 from kdbench.gate.verdict import Check, Outcome, Verdict
-from kdbench.results.records import CellRecord
+from kdbench.results.schema import CellRecord
+from kdbench.results.study import PairMethod, Study
 
 COLLAPSED = 0.5
 """Share of the baseline's mean top-1 that every seed must reach: far above chance, far below any noise."""
@@ -33,9 +33,9 @@ SPEED_MARGIN = 0.05
 
 
 def check(
-    evidence: Evidence,
+    study: Study,
     baseline: Baseline,
-    places: Collection[Place] | None = None,
+    places: Collection[PairMethod] | None = None,
     known_methods: Collection[str] = (),
     fail_on_speed: bool = False,
 ) -> Check:
@@ -45,35 +45,37 @@ def check(
         places: the (pair, method)s that are asked for; by default all of the baseline and all that were planned.
         known_methods: methods that were not planned but would have been, had the baseline known them.
     """
-    wanted = list(baseline.by_place if places is None else (place for place in baseline.by_place if place in places))
-    verdicts = {place: _verdict(evidence, baseline, place) for place in wanted}
-    for place in evidence.planned:
-        expected = place in baseline.by_place or evidence.unsupported(place)
+    wanted = list(
+        baseline.by_pair_method if places is None else (place for place in baseline.by_pair_method if place in places)
+    )
+    verdicts = {place: _verdict(study, baseline, place) for place in wanted}
+    for place in study.planned:
+        expected = place in baseline.by_pair_method or study.unsupported(place)
         if not expected and (places is None or place in places):
             verdicts[place] = _unknown(baseline, place)
     for method in known_methods:
         if method not in baseline.roles and all(method != other for _, other in verdicts):
             verdicts["", method] = _unknown(baseline, ("", method))
     blamed = tuple(_blamed(verdict, verdicts.get((verdict.pair, baseline.control))) for verdict in verdicts.values())
-    return Check(baseline, evidence.manifest["command"], blamed, fail_on_speed)
+    return Check(baseline, study.manifest["command"], blamed, fail_on_speed)
 
 
-def _unknown(baseline: Baseline, place: Place) -> Verdict:
+def _unknown(baseline: Baseline, place: PairMethod) -> Verdict:
     if place[1] in baseline.roles:
         reason = "the baseline knows the method, but not on this pair; update the baseline, or leave the pair out"
         return Verdict(*place, Outcome.MISSING_BASELINE, reason)
     return Verdict(*place, Outcome.NEW_METHOD, "not in the baseline; it passes, and the next update takes it in")
 
 
-def _verdict(evidence: Evidence, baseline: Baseline, place: Place) -> Verdict:
-    cell = baseline.by_place[place]
+def _verdict(study: Study, baseline: Baseline, place: PairMethod) -> Verdict:
+    cell = baseline.by_pair_method[place]
     verdict = Verdict(*place, Outcome.PASS, finds=_finds(cell))
-    if place not in evidence.planned:
+    if place not in study.planned:
         reason = "not planned: was the method renamed or removed, or the pair left out?"
         return replace(verdict, outcome=Outcome.MISSING_CELL, reason=reason)
-    verdict = _with_speed(verdict, evidence, baseline, cell)
-    records = evidence.cells[place]
-    stale = next((reason for record in records.values() if (reason := _stale(evidence, baseline, record))), "")
+    verdict = _with_speed(verdict, study, baseline, cell)
+    records = study.by_seed(place)
+    stale = next((reason for record in records.values() if (reason := _stale(study, baseline, record))), "")
     if stale:
         return replace(verdict, outcome=Outcome.STALE_PROTOCOL, reason=stale)
     for seed, record in sorted(records.items()):
@@ -81,19 +83,19 @@ def _verdict(evidence: Evidence, baseline: Baseline, place: Place) -> Verdict:
             error = (record["error"] or "").partition("\n")[0]
             reason = f"seed {seed} {record['status']}: {one_line(error)}"
             return replace(verdict, outcome=Outcome.FAILED_CELL, reason=reason)
-    absent = [str(seed) for seed in evidence.planned[place] if seed not in records]
+    absent = [str(seed) for seed in study.planned[place] if seed not in records]
     if absent:
         reason = f"seed {', '.join(absent)} planned, but without a record; run the same command again"
         return replace(verdict, outcome=Outcome.MISSING_CELL, reason=reason)
     broken = next((reason for record in records.values() if (reason := _out_of_bounds(cell, record))), "")
     if broken:
         return replace(verdict, outcome=Outcome.WORSE, reason=f"level 2: {broken}")
-    return _level_1(verdict, evidence, baseline, cell)
+    return _level_1(verdict, study, baseline, cell)
 
 
-def _stale(evidence: Evidence, baseline: Baseline, record: CellRecord) -> str:
+def _stale(study: Study, baseline: Baseline, record: CellRecord) -> str:
     """Why a record is not of the kind that the baseline holds; empty where it is."""
-    precision = evidence.machine(record)["precision"] if record["status"] == "done" else None
+    precision = machine(study, record)["precision"] if record["status"] == "done" else None
     pairs = [
         ("protocol", baseline.protocol, record["protocol"]),
         ("split", baseline.split, record["split"]),
@@ -124,9 +126,9 @@ def _out_of_bounds(cell: BaselineCell, record: CellRecord) -> str:
     return ""
 
 
-def identity(evidence: Evidence, baseline: Baseline, place: Place) -> bool | None:
+def identity(study: Study, baseline: Baseline, place: PairMethod) -> bool | None:
     """Level 0: whether the records of the baseline's own seeds are the baseline's; None without a traced one."""
-    cell, done = baseline.by_place[place], evidence.done(place)
+    cell, done = baseline.by_pair_method[place], study.done(place)
     traced = [(number, seed) for number, seed in enumerate(baseline.seeds[: len(cell.traces)]) if seed in done]
     if not traced:
         return None
@@ -134,12 +136,12 @@ def identity(evidence: Evidence, baseline: Baseline, place: Place) -> bool | Non
     return same_top1 and all(trace(done[seed]) == cell.traces[number] for number, seed in traced)
 
 
-def _level_1(verdict: Verdict, evidence: Evidence, baseline: Baseline, cell: BaselineCell) -> Verdict:
-    identical = identity(evidence, baseline, cell.place)
+def _level_1(verdict: Verdict, study: Study, baseline: Baseline, cell: BaselineCell) -> Verdict:
+    identical = identity(study, baseline, cell.pair_method)
     if identical:
         return replace(verdict, outcome=Outcome.IDENTICAL)
     note = "" if identical is None else "numerics changed"
-    fresh = {seed: record for seed, record in evidence.done(cell.place).items() if seed not in baseline.seeds}
+    fresh = {seed: record for seed, record in study.done(cell.pair_method).items() if seed not in baseline.seeds}
     if len(fresh) < FIRST:
         reason = f"{FIRST - len(fresh)} more seeds that the baseline has not are needed"
         return replace(
@@ -150,7 +152,7 @@ def _level_1(verdict: Verdict, evidence: Evidence, baseline: Baseline, cell: Bas
         )
     records = list(fresh.values())
     accuracy = two_stage(cell.top1, [record.get("top1", math.nan) for record in records], ACCURACY)
-    verdict = replace(verdict, accuracy=accuracy, gain=_gain(evidence, baseline, cell, list(fresh)[: accuracy.n_new]))
+    verdict = replace(verdict, accuracy=accuracy, gain=_gain(study, baseline, cell, list(fresh)[: accuracy.n_new]))
     terms = set(cell.losses)
     if other := next((found for record in records if (found := set(last_losses(record))) != terms), None):
         reason = f"the loss terms are {_names(other)}, in the baseline {_names(terms)}"
@@ -196,13 +198,13 @@ def _level_1_outcome(accuracy: Shift, loss: Shift, term: str, n: int, note: str)
     }
 
 
-def _gain(evidence: Evidence, baseline: Baseline, cell: BaselineCell, seeds: Sequence[int]) -> Shift | None:
+def _gain(study: Study, baseline: Baseline, cell: BaselineCell, seeds: Sequence[int]) -> Shift | None:
     """The gain over the control on `seeds`, where the control is done for all of them."""
     control = (cell.pair, baseline.control)
-    own, others = evidence.done(cell.place), evidence.done(control)
+    own, others = study.done(cell.pair_method), study.done(control)
     if cell.method == baseline.control or any(seed not in others for seed in seeds):
         return None
-    old = baseline.gains(cell.place)
+    old = baseline.gains(cell.pair_method)
     new = [own[seed].get("top1", math.nan) - others[seed].get("top1", math.nan) for seed in seeds]
     tested = two_stage(old, new, ACCURACY)
     return replace(tested, new=sum(new) / len(new), n_new=len(new), p=pooled_p(old, new))
@@ -212,7 +214,7 @@ def _blamed(verdict: Verdict, control: Verdict | None) -> Verdict:
     """Say whether the trainer or the method moved: by the control where it is identical, else by gain or loss."""
     if verdict.outcome not in (Outcome.WORSE, Outcome.BETTER) or verdict.blame:
         return verdict
-    if control is not None and control.place == verdict.place:
+    if control is not None and control.pair_method == verdict.pair_method:
         return replace(verdict, blame="trainer")
     if control is not None and control.outcome is Outcome.IDENTICAL:
         return replace(verdict, blame="method")
@@ -229,19 +231,19 @@ def _blamed(verdict: Verdict, control: Verdict | None) -> Verdict:
     return replace(verdict, blame="trainer" if control.loss.p < LOSS.suspect else "method")
 
 
-def _with_speed(verdict: Verdict, evidence: Evidence, baseline: Baseline, cell: BaselineCell) -> Verdict:
+def _with_speed(verdict: Verdict, study: Study, baseline: Baseline, cell: BaselineCell) -> Verdict:
     """The throughput of a cell as a ratio to the control's; the control is the measure and has none.
 
     Ratios of single blocks have outliers on a loaded machine, so they are compared by ranks (Mann-Whitney).
     """
     if not cell.ratios or baseline.control == cell.method:
         return verdict
-    record = evidence.timings.get(cell.place)
+    record = study.measurements.get(cell.pair_method)
     if record is None:
         return replace(verdict, speed=Outcome.MISSING_CELL)
     if record["timing_protocol"] != baseline.timing_protocol:
         return replace(verdict, speed=Outcome.STALE_PROTOCOL)
-    found = ratios(evidence, cell.place)
+    found = ratios(study, cell.pair_method)
     if not found:
         return replace(verdict, speed=Outcome.FAILED_CELL)
     old, new = median_interval(cell.ratios), median_interval(found)

@@ -6,7 +6,7 @@ from itertools import takewhile
 
 from kdbench.errors import KdbenchError
 from kdbench.gate.baseline import TRACED_SEEDS, Baseline, BaselineCell, doubt
-from kdbench.gate.evidence import Place
+from kdbench.results.study import PairMethod
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def join(old: Baseline, new: Baseline) -> Baseline:
     """
     _refuse_mixture(old, new)
     seeds = sorted({*old.seeds, *new.seeds})
-    places = dict.fromkeys([*old.by_place, *new.by_place])
+    places = dict.fromkeys([*old.by_pair_method, *new.by_pair_method])
     environments = old.environments | new.environments
     return Baseline.model_validate(
         {
@@ -45,7 +45,9 @@ def join(old: Baseline, new: Baseline) -> Baseline:
             "hyperparameters": old.hyperparameters | new.hyperparameters,
             "teachers": old.teachers | new.teachers,
             "environments": environments,
-            "cells": [_cell(place, seeds, [one for one in (old, new) if place in one.by_place]) for place in places],
+            "cells": [
+                _cell(place, seeds, [one for one in (old, new) if place in one.by_pair_method]) for place in places
+            ],
         }
     )
 
@@ -64,11 +66,11 @@ def _refuse_mixture(old: Baseline, new: Baseline) -> None:
             )
 
 
-def _cell(place: Place, seeds: Sequence[int], parts: Sequence[Baseline]) -> BaselineCell:
+def _cell(place: PairMethod, seeds: Sequence[int], parts: Sequence[Baseline]) -> BaselineCell:
     where = f"{place[1]} on {place[0]}"
     found: dict[int, _Seed] = {}
     for part in parts:
-        for seed, one in _by_seed(part, part.by_place[place]).items():
+        for seed, one in _by_seed(part, part.by_pair_method[place]).items():
             known = found.setdefault(seed, one)
             if (known.top1, known.losses) != (one.top1, one.losses):
                 raise KdbenchError(
@@ -83,7 +85,7 @@ def _cell(place: Place, seeds: Sequence[int], parts: Sequence[Baseline]) -> Base
     if any(one.losses.keys() != every[0].losses.keys() for one in every):
         raise KdbenchError(f"{where} has other loss terms in these results; make the baseline anew without --add")
     # The time of a seed is told best by the part whose throughput was measured.
-    timed = max((part.by_place[place] for part in parts), key=lambda cell: bool(cell.ratios))
+    timed = max((part.by_pair_method[place] for part in parts), key=lambda cell: bool(cell.ratios))
     return timed.model_copy(
         update={
             "top1": [one.top1 for one in every],

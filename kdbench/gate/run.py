@@ -2,24 +2,22 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from pathlib import Path
-
-from rich.console import Console
 
 from kdbench.compute.device import Compute, default_workers, environment
-from kdbench.engines.local import away
+from kdbench.engines.local import in_subprocess
 from kdbench.errors import KdbenchError
 from kdbench.files import write_json
-from kdbench.gate.baseline import Baseline
+from kdbench.gate.baseline import Baseline, machine_of
 from kdbench.gate.check import check
 from kdbench.gate.decision import FIRST, MORE
-from kdbench.gate.evidence import Place, machine, read
 from kdbench.gate.subset import IDENTITY, Allowance
 from kdbench.gate.verdict import Outcome
 from kdbench.registry import Plugin
-from kdbench.results.records import Manifest, Results
+from kdbench.results.schema import Manifest
+from kdbench.results.study import PairMethod, load
 from kdbench.study.plan import make_plan
 from kdbench.study.run import run
+from kdbench.study.session import Session
 from kdbench.suites.schema import Suite
 
 
@@ -27,16 +25,14 @@ def gather(
     baseline: Baseline,
     suite: Suite,
     plugins: Sequence[Plugin],
-    places: Collection[Place],
+    places: Collection[PairMethod],
     compute: Compute,
-    data_root: Path,
-    results: Results,
-    console: Console,
-    workers: int | None = None,
+    session: Session,
+    *,
     throughput: bool = True,
     first_seed: int | None = None,
     minutes: float | None = None,
-) -> list[Place]:
+) -> list[PairMethod]:
     """Train until `places` have a final outcome; finished cells are kept, so the same command goes on.
 
     Level 0 is left out where machine or versions are not the baseline's: nothing could be identical.
@@ -54,46 +50,19 @@ def gather(
     Raises:
         KdbenchError: the suite is of another protocol, the fresh seeds are not fresh, or the minutes are too few.
     """
-    if suite.protocol != baseline.protocol:
-        raise KdbenchError(
-            f"STALE_PROTOCOL: the baseline is of {baseline.protocol}, suite {suite.name} of {suite.protocol}; "
-            "update the baseline"
-        )
-    start = max(baseline.seeds) + 1 if first_seed is None else first_seed
-    fresh = list(range(start, start + FIRST + MORE))
-    if set(fresh) & set(baseline.seeds):
-        raise KdbenchError(f"seeds {fresh[0]} to {fresh[-1]} are partly the baseline's; give another --first-seed")
-    specs = {pair.name: pair for pair in suite.pairs}
-    by_name = {plugin.name: plugin for plugin in plugins}
-    own, here = baseline.machine, machine(away(compute, environment, compute)[1])
-    allowance = Allowance(baseline, minutes, workers or default_workers(compute), throughput)
+    fresh = _fresh_seeds(baseline, suite, first_seed)
+    console = session.console
+    own, here = baseline.machine, machine_of(in_subprocess(compute, environment, compute)[1])
+    allowance = Allowance(baseline, minutes, session.workers or default_workers(compute), throughput)
     chosen = allowance.comparable(places) if own == here else allowance.judgeable(places)
     if minutes is not None:
         what = "compared in half of" if own == here else "judged in"
         console.print(f"{len(chosen)} of {len(places)} cells can be {what} {minutes:g} minutes", highlight=False)
-    there = [(pair, method) for pair, method in chosen if pair in specs and method in by_name]
-    manifests: list[Manifest] = []
-
-    def train(some: Collection[Place], seeds: Sequence[int]) -> None:
-        some = {*some, *((pair, baseline.control) for pair, _ in some)}
-        pairs = [spec for name, spec in specs.items() if any(name == pair for pair, _ in some)]
-        methods = [plugin for name, plugin in by_name.items() if any(name == method for _, method in some)]
-        if not pairs:
-            return
-        plan = make_plan(suite, methods, pairs, seeds, {}, baseline.split, compute, data_root)
-        measures = throughput and not manifests
-        run(replace(plan, places=frozenset(some)), results, console, data_root, workers, measures)
-        manifests.append(results.manifest())
-        write_json(results.manifest_path, together(manifests))
-
-    def undecided(some: Collection[Place]) -> list[Place]:
-        verdicts = check(read(results), baseline, set(some)).verdicts if manifests else ()
-        return [one.place for one in verdicts if one.outcome is Outcome.MISSING_CELL and one.wants]
-
-    unjudged: set[Place] = set()
+    passes = _Passes(baseline, suite, plugins, compute, session, throughput)
+    unjudged: set[PairMethod] = set()
     if own == here:
-        train(there, baseline.seeds[:IDENTITY])
-        differing = undecided(there)
+        passes.train(chosen, baseline.seeds[:IDENTITY])
+        differing = passes.undecided(chosen)
         due = allowance.left(chosen, differing)
         unjudged = set(differing) - set(due)
         if unjudged:
@@ -104,7 +73,7 @@ def gather(
                 highlight=False,
                 markup=False,
             )
-        train(due, fresh[:FIRST])
+        passes.train(due, fresh[:FIRST])
     else:
         differences = ", ".join(f"{name} {here[name]}, there {own[name]}" for name in own if own[name] != here[name])
         console.print(
@@ -112,9 +81,75 @@ def gather(
             highlight=False,
             markup=False,
         )
-        train(there, fresh[:FIRST])
-    train(undecided(set(there) - unjudged), fresh[FIRST:])
+        passes.train(chosen, fresh[:FIRST])
+    passes.train(passes.undecided(set(chosen) - unjudged), fresh[FIRST:])
     return [place for place in chosen if place not in unjudged]
+
+
+def _fresh_seeds(baseline: Baseline, suite: Suite, first: int | None) -> list[int]:
+    """The seeds of level 1, none of which the baseline has."""
+    if suite.protocol != baseline.protocol:
+        raise KdbenchError(
+            f"STALE_PROTOCOL: the baseline is of {baseline.protocol}, suite {suite.name} of {suite.protocol}; "
+            "update the baseline"
+        )
+    start = max(baseline.seeds) + 1 if first is None else first
+    fresh = list(range(start, start + FIRST + MORE))
+    if set(fresh) & set(baseline.seeds):
+        raise KdbenchError(f"seeds {fresh[0]} to {fresh[-1]} are partly the baseline's; give another --first-seed")
+    return fresh
+
+
+class _Passes:
+    """The runs of a check, one after the other into one results folder, whose manifest plans all of them."""
+
+    def __init__(
+        self,
+        baseline: Baseline,
+        suite: Suite,
+        plugins: Sequence[Plugin],
+        compute: Compute,
+        session: Session,
+        throughput: bool,
+    ) -> None:
+        self._baseline = baseline
+        self._suite = suite
+        self._compute = compute
+        self._session = session
+        self._throughput = throughput
+        self._pairs = {pair.name: pair for pair in suite.pairs}
+        self._plugins = {plugin.name: plugin for plugin in plugins}
+        self._manifests: list[Manifest] = []
+
+    def train(self, places: Collection[PairMethod], seeds: Sequence[int]) -> None:
+        """Train some of the cells that suite and plug-ins have, and the control beside them."""
+        there = {(pair, method) for pair, method in places if pair in self._pairs and method in self._plugins}
+        there |= {(pair, self._baseline.control) for pair, _ in there}
+        pairs = [spec for name, spec in self._pairs.items() if any(name == pair for pair, _ in there)]
+        methods = [plugin for name, plugin in self._plugins.items() if any(name == method for _, method in there)]
+        if not pairs:
+            return
+        results = self._session.results
+        plan = make_plan(
+            self._suite,
+            methods,
+            pairs,
+            seeds,
+            compute=self._compute,
+            data_root=self._session.data_root,
+            split=self._baseline.split,
+        )
+        # Throughput is measured in the first pass.
+        run(replace(plan, only=frozenset(there)), self._session, self._throughput and not self._manifests)
+        self._manifests.append(results.manifest())
+        write_json(results.manifest_path, together(self._manifests))
+
+    def undecided(self, places: Collection[PairMethod]) -> list[PairMethod]:
+        """Those of the cells that have no final outcome yet."""
+        if not self._manifests:
+            return []
+        verdicts = check(load(self._session.results), self._baseline, set(places)).verdicts
+        return [one.pair_method for one in verdicts if one.outcome is Outcome.MISSING_CELL and one.wants]
 
 
 def together(manifests: Sequence[Manifest]) -> Manifest:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from kdbench.errors import KdbenchError
 from kdbench.gate.baseline import Baseline
 from kdbench.gate.decision import FIRST, MORE
-from kdbench.gate.evidence import Place
+from kdbench.results.study import PairMethod
 from kdbench.study.run import TOGETHER
 
 IDENTITY = 1
@@ -34,7 +34,7 @@ class Allowance:
     workers: int
     throughput: bool
 
-    def comparable(self, places: Collection[Place]) -> list[Place]:
+    def comparable(self, places: Collection[PairMethod]) -> list[PairMethod]:
         """The cells that level 0 can compare in half of the time and level 1, if need be, judge in the other half.
 
         Raises:
@@ -46,7 +46,7 @@ class Allowance:
         each = [place for place in places if self._fitting(half, [place], (FIRST, MORE))]
         return self._some(self._fitting(half, each, (IDENTITY,), self.throughput))
 
-    def judgeable(self, places: Collection[Place]) -> list[Place]:
+    def judgeable(self, places: Collection[PairMethod]) -> list[PairMethod]:
         """The cells that level 1 can judge where there is no level 0.
 
         Raises:
@@ -56,14 +56,14 @@ class Allowance:
             return list(places)
         return self._some(self._fitting(60 * self.minutes, places, (FIRST, MORE), self.throughput))
 
-    def left(self, compared: Collection[Place], differing: Collection[Place]) -> list[Place]:
+    def left(self, compared: Collection[PairMethod], differing: Collection[PairMethod]) -> list[PairMethod]:
         """Those of the `differing` cells that level 1 can judge in what comparing has left of the time."""
         if self.minutes is None:
             return list(differing)
         spent = self._seconds(compared, (IDENTITY,), self.throughput)
         return self._fitting(60 * self.minutes - spent, differing, (FIRST, MORE))
 
-    def _some(self, chosen: list[Place]) -> list[Place]:
+    def _some(self, chosen: list[PairMethod]) -> list[PairMethod]:
         if all(method == self.baseline.control for _, method in chosen):
             raise KdbenchError(
                 f"{self.minutes:g} minutes are too few to check any method with {self.workers} workers; give more"
@@ -71,15 +71,15 @@ class Allowance:
         return chosen
 
     def _fitting(
-        self, seconds: float, places: Collection[Place], passes: Sequence[int], throughput: bool = False
-    ) -> list[Place]:
+        self, seconds: float, places: Collection[PairMethod], passes: Sequence[int], throughput: bool = False
+    ) -> list[PairMethod]:
         """Those of `places` that can be trained in time, with the controls that they need.
 
         Pairs are taken in the order of their noise, the quietest first: there the smallest drop is found. Of a pair the
         control comes first, then the other methods in the baseline's order as long as there is time.
         """
-        baseline, chosen = self.baseline, list[Place]()
-        if any(baseline.by_place[place].seconds is None for place in places):
+        baseline, chosen = self.baseline, list[PairMethod]()
+        if any(baseline.by_pair_method[place].seconds is None for place in places):
             raise KdbenchError("the baseline does not tell how long its cells take; leave --minutes out")
         pairs = [pair for pair in baseline.pairs if any(pair == other for other, _ in places)]
         methods = sorted(baseline.roles, key=lambda method: method != baseline.control)
@@ -90,7 +90,7 @@ class Allowance:
                     chosen = more
         return chosen
 
-    def _seconds(self, places: Collection[Place], passes: Sequence[int], throughput: bool = False) -> float:
+    def _seconds(self, places: Collection[PairMethod], passes: Sequence[int], throughput: bool = False) -> float:
         """Time to train `places` and the controls of their pairs, on the baseline's machine.
 
         Args:
@@ -99,7 +99,7 @@ class Allowance:
         baseline, tasks = self.baseline, list[float]()
         needed = {*places, *((pair, baseline.control) for pair, _ in places)}
         for pair in baseline.pairs:
-            cells = [cell.seconds or 0.0 for cell in baseline.cells if cell.pair == pair and cell.place in needed]
+            cells = [cell.seconds or 0.0 for cell in baseline.cells if cell.pair == pair and cell.pair_method in needed]
             tasks += [sum(cells[start : start + TOGETHER]) for start in range(0, len(cells), TOGETHER)]
         trained = sum(_makespan(sorted(tasks) * seeds, self.workers) + START_UP for seeds in passes)
         return trained + MEASURE * len(needed) * throughput

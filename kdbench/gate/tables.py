@@ -183,7 +183,7 @@ def print_baseline(baseline: Baseline, console: Console) -> None:
     for name in ("pair", "method", "top-1", "gain", "speed", "s/seed"):
         table.add_column(name, justify="left" if name in ("pair", "method") else "right")
     for cell in baseline.cells:
-        gain = NONE if cell.method == baseline.control else _mean_std(baseline.gains(cell.place), signed)
+        gain = NONE if cell.method == baseline.control else _mean_std(baseline.gains(cell.pair_method), signed)
         speed = ratio(sorted(cell.ratios)[len(cell.ratios) // 2]) if cell.ratios else NONE
         seconds = NONE if cell.seconds is None else f"{cell.seconds:.1f}"
         row = (cell.pair, cell.method, _mean_std(cell.top1, fixed), gain, speed, seconds)

@@ -9,7 +9,7 @@ from kdbench.analysis.stats import UNKNOWN, Interval
 from kdbench.errors import EXIT_INCOMPLETE, EXIT_OK, EXIT_REGRESSION, EXIT_USAGE
 from kdbench.gate.baseline import Baseline
 from kdbench.gate.decision import Shift
-from kdbench.gate.evidence import Place
+from kdbench.results.study import PairMethod
 
 
 class Outcome(StrEnum):
@@ -81,7 +81,7 @@ class Verdict:
     finds: float = math.nan
 
     @property
-    def place(self) -> Place:
+    def pair_method(self) -> PairMethod:
         return self.pair, self.method
 
 

@@ -9,6 +9,10 @@ Layout = Literal["map", "tokens"]
 """`map`: the network computes on (B, C, H, W); `tokens`: on a sequence of H * W tokens of width C."""
 
 
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation by channel, in units of the [0, 1] pixel range."""
+
+
 @dataclass(frozen=True)
 class Needs:
     """What a method asks of a model besides its logits, so that the loop computes that and no more."""

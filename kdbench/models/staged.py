@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdbench.data.normalise import Normalisation
 from kdbench.errors import KdbenchError, UnsupportedPair
-from kdbench.models.features import Feature, Layout, Needs, Outputs, StageInfo
+from kdbench.models.features import Feature, Layout, Needs, Normalisation, Outputs, StageInfo
 from kdbench.models.resume.packing import find_packing
 from kdbench.models.resume.tails import Entry, Segment, Tail
 from kdbench.models.stages import stage_taps

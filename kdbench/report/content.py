@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from kdbench.analysis.comparison import Comparison, compare
 from kdbench.analysis.cost import GroupCost, PairCost, group_costs, pair_costs
 from kdbench.analysis.equal_time import EqualTime, GroupEqualTime, group_equal_times, pair_equal_times
-from kdbench.analysis.frames import Group, Study
 from kdbench.analysis.gains import GroupGain, PairGain, Sensitivity, group_gains, pair_gains, sensitivities
 from kdbench.analysis.profile import Profile, profiles
 from kdbench.analysis.ranking import Ranking, rankings
+from kdbench.results.study import Group, Study
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,11 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
-from kdbench.analysis.frames import MISSING
 from kdbench.analysis.ranking import MIN_PAIRS
 from kdbench.errors import one_line
 from kdbench.report.content import Content
 from kdbench.report.text import devices, plural
+from kdbench.results.study import MISSING
 
 ORDER = (MISSING, "failed", "oom", "diverged", "timeout", "interrupted", "unsupported")
 

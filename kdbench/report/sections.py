@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from kdbench.analysis.frames import Group
 from kdbench.analysis.stats import POWER
 from kdbench.report import text
 from kdbench.report.content import Content
@@ -21,6 +20,7 @@ from kdbench.report.tables import (
     published_table,
     speed_matrix,
 )
+from kdbench.results.study import Group
 
 
 @dataclass(frozen=True)

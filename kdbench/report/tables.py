@@ -6,11 +6,11 @@ from typing import Any
 import pandas as pd
 
 from kdbench.analysis.comparison import Match
-from kdbench.analysis.frames import Group
 from kdbench.analysis.stats import Interval
 from kdbench.report import text
 from kdbench.report.content import Content
 from kdbench.report.escape import cell
+from kdbench.results.study import Group
 
 
 def headline(content: Content, group: Group, full: bool) -> pd.DataFrame:

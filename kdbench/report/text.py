@@ -8,9 +8,9 @@ import pandas as pd
 from kdbench.analysis.comparison import ALLOWANCE, Comparison, Match
 from kdbench.analysis.cost import PairCost
 from kdbench.analysis.equal_time import EqualTime, GroupEqualTime
-from kdbench.analysis.frames import MISSING, Study
 from kdbench.analysis.gains import GroupGain, PairGain
 from kdbench.analysis.stats import ALPHA, Interval
+from kdbench.results.study import MISSING, Study
 
 NONE = "-"
 """Where there is nothing to say: a method against itself, a figure the device does not tell."""

@@ -1,12 +1,13 @@
-"""What a results folder holds that nothing needs any more; imports neither torch nor timm."""
+"""Finds the files of a results folder that nothing needs any more."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 from kdbench.errors import KdbenchError
 from kdbench.files import PART
+from kdbench.results.folder import CellId, Results, cell_id
 from kdbench.results.locks import is_claimed
-from kdbench.results.records import FINISHED, Results
+from kdbench.results.schema import FINISHED
 
 
 def leftovers(results: Results, unplanned: bool = False) -> list[tuple[Path, str]]:
@@ -19,7 +20,7 @@ def leftovers(results: Results, unplanned: bool = False) -> list[tuple[Path, str
     Raises:
         KdbenchError: the folder holds no run, or a run is at work in it.
     """
-    planned = {(cell["pair"], cell["method"], cell["seed"], cell["key"]) for cell in results.manifest()["cells"]}
+    planned = {CellId(**cell) for cell in results.manifest()["cells"]}
     busy = sum(map(is_claimed, (results.folder / "unfinished").rglob("*.lock")))
     if busy:
         raise KdbenchError(
@@ -28,25 +29,25 @@ def leftovers(results: Results, unplanned: bool = False) -> list[tuple[Path, str
     return sorted(_found(results, planned, unplanned))
 
 
-def _found(results: Results, planned: set[tuple[str, str, int, str]], unplanned: bool) -> Iterator[tuple[Path, str]]:
+def _found(results: Results, planned: set[CellId], unplanned: bool) -> Iterator[tuple[Path, str]]:
     for path in results.folder.rglob(f".*{PART}"):
         yield path, "was being written when the process was killed"
     for path in (results.folder / "unfinished").rglob("*.lock"):
         yield path, "nobody holds this lock"
     kept: set[Path] = set()
     finished: set[str] = set()
-    for cell in results.cells():
-        place = cell["pair"], cell["method"], cell["seed"], cell["key"]
-        if cell["status"] in FINISHED:
-            finished.add(results.lock_path(*place).stem)
-        if unplanned and place not in planned:
-            yield results.cell_path(*place), "the last run did not plan this cell"
-        elif cell["status"] == "done":
-            kept.add(results.checkpoint_path(*place))
+    for record in results.cells():
+        cell = cell_id(record)
+        if record["status"] in FINISHED:
+            finished.add(cell.stem)
+        if unplanned and cell not in planned:
+            yield results.record_path(cell), "the last run did not plan this cell"
+        elif record["status"] == "done":
+            kept.add(results.student_path(cell))
     for path in (results.folder / "checkpoints").rglob("*.safetensors"):
         if path not in kept:
             yield path, "a student without a record"
-    wanted = {results.lock_path(*place).stem for place in planned}
+    wanted = {cell.stem for cell in planned}
     for path in (results.folder / "unfinished").rglob("*.pt"):
         stem = path.name.partition("@")[0]
         if stem in finished:

@@ -1,4 +1,4 @@
-"""Claims: runs in one results folder share its cells, because each cell has a lock that the process at work holds.
+"""Locks of cells: runs in one results folder share its cells, because the process that trains a cell holds its lock.
 
 The system gives a lock back when its holder dies, however it dies, so there are no stale ones. On a file system without
 locks everybody gets what it asks for.

@@ -1,12 +1,12 @@
-"""How far a run is, from its folder alone; imports neither torch nor timm."""
+"""How far a run is, as its results folder shows."""
 
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 
-from kdbench.results.checkpoints import taken
+from kdbench.results.folder import CellId, Results
 from kdbench.results.locks import is_claimed
-from kdbench.results.records import FINISHED, Results
+from kdbench.results.schema import FINISHED
 
 RUNNING = "running"
 BEGUN = "begun"
@@ -54,20 +54,19 @@ def standing(results: Results) -> Standing:
     records = {cell["key"]: cell for cell in results.cells()}
     began = results.manifest_path.stat().st_mtime
     found, fresh = Standing(manifest["command"]), 0
-    for cell in manifest["cells"]:
-        place = cell["pair"], cell["method"], cell["seed"], cell["key"]
-        record = records.get(cell["key"])
+    for cell in (CellId(**planned) for planned in manifest["cells"]):
+        record = records.get(cell.key)
         if record is not None and record["status"] in FINISHED:
             status = record["status"]
-        elif is_claimed(results.lock_path(*place)):
+        elif is_claimed(results.lock_path(cell)):
             status = RUNNING
         elif record is not None:
             status = record["status"]
             found.errors[(record["error"] or status).partition("\n")[0]] += 1
         else:
-            status = BEGUN if taken(results, place) else TO_DO
-        found.by_pair.setdefault(cell["pair"], Counter())[status] += 1
-        fresh += record is not None and results.cell_path(*place).stat().st_mtime > began
+            status = BEGUN if results.checkpoints(cell) else TO_DO
+        found.by_pair.setdefault(cell.pair, Counter())[status] += 1
+        fresh += record is not None and results.record_path(cell).stat().st_mtime > began
     planned = {measurement["key"] for measurement in manifest["throughput"]}
     found.to_measure = len(planned)
     found.measured = sum(record["key"] in planned for record in results.throughput())

@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 
 from kdbench.errors import KdbenchError
 from kdbench.files import read_json
-from kdbench.results.records import SCHEMA, TunedNote
+from kdbench.results.schema import SCHEMA, TunedNote
 from kdbench.values import Count, Line, Name, Percent, Title, misfit
 
 

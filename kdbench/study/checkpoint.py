@@ -11,29 +11,28 @@ import torch
 
 from kdbench.errors import KdbenchError
 from kdbench.files import write_bytes
-from kdbench.results.checkpoints import START, Place, Spot, discard, path_of, taken
-from kdbench.results.consistency import unequal_curves
-from kdbench.results.records import Curves, Results
+from kdbench.results.folder import START, CellId, Position, Results
+from kdbench.results.schema import Curves, unequal_curves
 from kdbench.study.plan import Cell
 from kdbench.values import misfit
 from kdbench.weights.files import unpickled
 
 
-def together(results: Results, cells: Sequence[Cell]) -> list[tuple[Spot, tuple[Cell, ...]]]:
-    """Cells that go on from one spot together, the furthest first; those without a checkpoint begin.
+def together(results: Results, cells: Sequence[Cell]) -> list[tuple[Position, tuple[Cell, ...]]]:
+    """The cells that go on from one position together, the furthest first; those without a checkpoint start anew.
 
-    Where all that have checkpoints share a spot it is that, as a group that was interrupted while it wrote leaves some
-    cells a spot ahead.
+    A group that was interrupted while it wrote checkpoints has some cells ahead of the others. Where all cells that
+    have checkpoints share a position, they go on from that one.
     """
-    spots = [set(taken(results, cell.place)) for cell in cells]
-    shared = set.intersection(*filter(None, spots)) if any(spots) else set()
-    by_spot: dict[Spot, list[Cell]] = {}
-    for cell, own in zip(cells, spots, strict=True):
-        by_spot.setdefault(max(own & shared or own, default=START), []).append(cell)
-    return [(spot, tuple(by_spot[spot])) for spot in sorted(by_spot, reverse=True)]
+    positions = [set(results.checkpoints(cell.id)) for cell in cells]
+    shared = set.intersection(*filter(None, positions)) if any(positions) else set()
+    by_position: dict[Position, list[Cell]] = {}
+    for cell, own in zip(cells, positions, strict=True):
+        by_position.setdefault(max(own & shared or own, default=START), []).append(cell)
+    return [(position, tuple(by_position[position])) for position in sorted(by_position, reverse=True)]
 
 
-def save(results: Results, states: Sequence[tuple[Cell, Any]], spot: Spot) -> None:
+def save(results: Results, states: Sequence[tuple[Cell, Any]], position: Position) -> None:
     """Write a checkpoint of each cell, then remove the older ones.
 
     Raises:
@@ -42,18 +41,18 @@ def save(results: Results, states: Sequence[tuple[Cell, Any]], spot: Spot) -> No
     for cell, state in states:
         # In memory first: torch.save hides what is wrong with a disk.
         torch.save(state, content := BytesIO())
-        write_bytes(path_of(results, cell.place, spot), content.getvalue())
+        write_bytes(results.checkpoint_path(cell.id, position), content.getvalue())
     for cell, _ in states:
-        discard(results, cell.place, but=spot)
+        results.remove_checkpoints(cell.id, keep=position)
 
 
-def load(results: Results, cell: Cell, spot: Spot) -> dict[str, Any]:
+def load(results: Results, cell: Cell, position: Position) -> dict[str, Any]:
     """The state that was saved, on the host; no code in the file is run.
 
     Raises:
         KdbenchError: the file is broken.
     """
-    path = path_of(results, cell.place, spot)
+    path = results.checkpoint_path(cell.id, position)
     try:
         return unpickled(path)
     except Exception as error:
@@ -62,16 +61,16 @@ def load(results: Results, cell: Cell, spot: Spot) -> dict[str, Any]:
         ) from error
 
 
-def unfinished_curves(results: Results, place: Place) -> Curves | None:
+def unfinished_curves(results: Results, cell: CellId) -> Curves | None:
     """The curves up to the last checkpoint of a cell; None where there is none that can be read.
 
     Weights stay on the disk. The training may replace the file at any moment.
     """
-    spots = taken(results, place)
-    if not spots:
+    checkpoints = results.checkpoints(cell)
+    if not checkpoints:
         return None
     try:
-        state = torch.load(spots[max(spots)], map_location="cpu", mmap=True, weights_only=True)
+        state = torch.load(checkpoints[max(checkpoints)], map_location="cpu", mmap=True, weights_only=True)
         contender, (eval_epochs, eval_top1) = state["contender"], state["curve"]
         curves = Curves(
             epoch=list(range(1, len(contender["lr"]) + 1)),

@@ -5,32 +5,20 @@ it), which answers whether its gain could be had by training on. The time is tha
 alone on the machine, so this comes after it.
 """
 
-from pathlib import Path
-
-from rich.console import Console
+from dataclasses import replace
 
 from kdbench.analysis.cost import pair_costs
-from kdbench.analysis.frames import load
-from kdbench.engines.local import Engine, run_tasks
-from kdbench.engines.stop import Care, Halt
 from kdbench.errors import KdbenchError
 from kdbench.files import write_json
-from kdbench.results.records import Results
+from kdbench.results.folder import Results
+from kdbench.results.study import load
 from kdbench.study.plan import Plan, make_plan
 from kdbench.study.run import Outcome, run
+from kdbench.study.session import Session
 from kdbench.suites.schema import PairSpec
 
 
-def train_control(
-    plan: Plan,
-    results: Results,
-    console: Console,
-    data_root: Path,
-    workers: int | None = None,
-    care: Care | None = None,
-    halt: Halt | None = None,
-    engine: Engine = run_tasks,
-) -> Outcome:
+def train_control(plan: Plan, session: Session) -> Outcome:
     """Train the control of a run for the epochs that its methods are worth; the manifest then tells them.
 
     The records of each number of epochs are a results folder of its own (`Results.at_epochs`): finished cells are kept.
@@ -38,6 +26,7 @@ def train_control(
     Raises:
         KdbenchError: throughput was not measured, or a results folder cannot be written.
     """
+    results = session.results
     epochs = _worth(plan, results)
     write_json(results.manifest_path, {**results.manifest(), "equal_time": epochs})
     control = next(method for method in plan.methods if method.role == "control")
@@ -46,11 +35,17 @@ def train_control(
         pairs = [pair for pair in plan.pairs if number in set(epochs[pair.name].values()) - {_own(plan, pair)}]
         if pairs:
             longer = make_plan(
-                *(plan.suite.reduced(number), [control.plugin], pairs, plan.seeds),
-                *({control.name: control.hyperparameters}, plan.split, plan.compute, data_root, plan.best),
+                plan.suite.reduced(number),
+                [control.plugin],
+                pairs,
+                plan.seeds,
+                compute=plan.compute,
+                data_root=session.data_root,
+                settings={control.name: control.hyperparameters},
+                split=plan.split,
+                best=plan.best,
             )
-            folder = results.at_epochs(number)
-            outcome += run(longer, folder, console, data_root, workers, False, care, halt, engine)
+            outcome += run(longer, replace(session, results=results.at_epochs(number)), throughput=False)
     return outcome
 
 

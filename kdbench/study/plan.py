@@ -14,22 +14,41 @@ from kdbench.errors import KdbenchError
 from kdbench.files import canonical_json, content_key
 from kdbench.hyperparameters import validate
 from kdbench.registry import Plugin
-from kdbench.results.records import (
+from kdbench.results.folder import CellId, Results
+from kdbench.results.schema import (
     FINISHED,
     SCHEMA,
     Manifest,
     PlannedCell,
     PlannedMeasurement,
     PublishedNames,
-    Results,
     Role,
     Split,
     TunedNote,
 )
 from kdbench.results.tuned import Tuned
-from kdbench.study.share import Share
 from kdbench.suites.schema import PairSpec, Suite
 from kdbench.training.teacher import stored_teacher, teacher_metadata
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The `number`-th (from 1) of `of` parts of a run, each trained by a command of its own; by default all of it."""
+
+    number: int = 1
+    of: int = 1
+
+    @property
+    def whole(self) -> bool:
+        """There are no other parts."""
+        return self.of == 1
+
+    def holds(self, index: int) -> bool:
+        """Whether the group at `index` (from 0) is in it."""
+        return index % self.of == self.number - 1
+
+    def __str__(self) -> str:
+        return f"shard {self.number}/{self.of}"
 
 
 @dataclass(frozen=True)
@@ -74,9 +93,9 @@ class Cell:
     seed: int
 
     @property
-    def place(self) -> tuple[str, str, int, str]:
-        """What `Results` finds its files by."""
-        return self.pair.name, self.method.name, self.seed, self.key
+    def id(self) -> CellId:
+        """What its files are found by."""
+        return CellId(self.pair.name, self.method.name, self.seed, self.key)
 
 
 @dataclass(frozen=True)
@@ -87,8 +106,8 @@ class Plan:
         identities: what the keys say of each pair: data, teacher weights, models, recipe.
         best: the test split is read for the whole learning curve, for the best epoch that the literature reports.
         tuned: the file of tuned hyperparameters, None for none.
-        places: the (pair, method)s that it is about; None for all.
-        share: the part of its cells that this command trains.
+        only: the (pair, method)s that it is about; None for all.
+        shard: the part of its cells that this command trains.
     """
 
     suite: Suite
@@ -100,12 +119,12 @@ class Plan:
     identities: dict[str, dict[str, Any]]
     best: bool = False
     tuned: TunedNote | None = None
-    places: frozenset[tuple[str, str]] | None = None
-    share: Share = field(default_factory=Share)
+    only: frozenset[tuple[str, str]] | None = None
+    shard: Shard = field(default_factory=Shard)
 
     def includes(self, pair: PairSpec, method: MethodPlan) -> bool:
         """Whether the plan is about this method on this pair."""
-        return self.places is None or (pair.name, method.name) in self.places
+        return self.only is None or (pair.name, method.name) in self.only
 
     def cells(self) -> Iterator[Cell]:
         """Every cell, seeds outermost, so that an unfinished study has whole seeds."""
@@ -124,10 +143,10 @@ class Plan:
             yield Cell(content_key(identity), pair, method, seed)
 
     def own_cells(self) -> Iterator[Cell]:
-        """The cells of the share, which has whole (seed, pair)s, as those are trained together."""
+        """The cells of the shard. A shard has whole (seed, pair) groups, because those are trained together."""
         groups = groupby(self.cells(), key=lambda cell: (cell.seed, cell.pair))
-        for place, (_, cells) in enumerate(groups):
-            if self.share.holds(place):
+        for index, (_, cells) in enumerate(groups):
+            if self.shard.holds(index):
                 yield from cells
 
     def manifest(self, throughput: Sequence[PlannedMeasurement]) -> Manifest:
@@ -199,19 +218,24 @@ def make_plan(
     plugins: Sequence[Plugin],
     pairs: Sequence[PairSpec],
     seeds: Sequence[int],
-    settings: dict[str, dict[str, Any]],
-    split: Split,
+    *,
     compute: Compute,
     data_root: Path,
+    settings: dict[str, dict[str, Any]] | None = None,
+    split: Split = "test",
     best: bool = False,
     tuned: Tuned | None = None,
+    shard: Shard | None = None,
 ) -> Plan:
-    """Settle hyperparameters and what the keys depend on.
+    """Settle hyperparameters and what the keys depend on; the arguments are the attributes of `Plan`.
+
+    Args:
+        settings: hyperparameters set by hand, by method.
 
     Raises:
         KdbenchError: an unknown method or hyperparameter in `settings`, a broken plug-in, a missing teacher or data.
     """
-    methods = settle(suite, plugins, settings, tuned)
+    methods = settle(suite, plugins, settings or {}, tuned)
     data = opening.load(suite.data, data_root)
     identities = {}
     for pair in pairs:
@@ -229,8 +253,18 @@ def make_plan(
             "protocol": suite.protocol,
             "pair": pair.name,
         }
-    note = tuned.note if tuned else None
-    return Plan(suite, split, compute, tuple(methods), tuple(pairs), tuple(seeds), identities, best, note)
+    return Plan(
+        suite=suite,
+        split=split,
+        compute=compute,
+        methods=tuple(methods),
+        pairs=tuple(pairs),
+        seeds=tuple(seeds),
+        identities=identities,
+        best=best,
+        tuned=tuned.note if tuned else None,
+        shard=shard or Shard(),
+    )
 
 
 def finished_keys(results: Results) -> set[str]:

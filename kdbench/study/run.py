@@ -4,26 +4,26 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
-from rich.console import Console
 from rich.markup import escape
 
 from kdbench.compute.device import default_workers
 from kdbench.compute.distributed import wait_for_all
 from kdbench.engines.display import Display, duration
-from kdbench.engines.local import Engine, run_here, run_tasks
-from kdbench.engines.stop import Care, Halt
+from kdbench.engines.inprocess import InProcessEngine
 from kdbench.engines.task import RunTask
 from kdbench.errors import KdbenchError
 from kdbench.files import write_json
+from kdbench.results.folder import Results
 from kdbench.results.locks import claimed, is_claimed
-from kdbench.results.records import FINISHED, CellRecord, Results, ThroughputRecord
-from kdbench.study.group import Group
+from kdbench.results.schema import FINISHED, CellRecord, ThroughputRecord
+from kdbench.study.accuracy import AccuracyTask
 from kdbench.study.plan import Cell, Plan, finished_keys
-from kdbench.study.throughput import planned_measurements, timing_tasks
+from kdbench.study.session import Session
+from kdbench.study.throughput import planned_measurements, throughput_tasks
 
 TOGETHER = 16
 """Most students that share a teacher's pass: more would save little and fill the memory."""
@@ -53,115 +53,112 @@ class Outcome:
         return Outcome(dict(statuses + Counter(other.statuses)), dict(errors + Counter(other.errors)))
 
 
-def run(
-    plan: Plan,
-    results: Results,
-    console: Console,
-    data_root: Path,
-    workers: int | None = None,
-    throughput: bool = True,
-    care: Care | None = None,
-    halt: Halt | None = None,
-    engine: Engine = run_tasks,
-) -> Outcome:
+def run(plan: Plan, session: Session, throughput: bool = True) -> Outcome:
     """Run what is missing of a plan, beside whoever else runs it in the same folder.
 
     Args:
-        workers: processes side by side in the accuracy phase; by default one for each core, or one on a GPU.
-        throughput: measure throughput too, where it has not been.
-        care: how trainings are kept.
-        halt: when to stop before all is done.
-        engine: what runs the tasks: processes of this machine, or a cluster.
+        throughput: measure throughput too, where it has not been measured.
 
     Raises:
         KdbenchError: the results folder cannot be written.
         KeyboardInterrupt: the user stopped it; what ran is checkpointed.
     """
-    compute, care, halt = plan.compute, care or Care(), halt or Halt()
-    if throughput and (compute.shard.world > 1 or not plan.share.whole):
+    compute, results, console, stop = plan.compute, session.results, session.console, session.stop
+    if throughput and (compute.replica.world > 1 or not plan.shard.whole):
         console.print("throughput is left out; a run in one process and without --shard measures it", highlight=False)
         throughput = False
     measurements = planned_measurements(plan, compute) if throughput else []
     finished = finished_keys(results)
     # All processes of a distributed run have read what is finished before the first of them writes.
     wait_for_all()
-    if compute.shard.rank == 0:
+    if compute.replica.rank == 0:
         write_json(results.manifest_path, plan.manifest(measurements))
-    own = list(plan.own_cells())
-    due = [cell for cell in own if cell.key not in finished]
-    grid = "=" if plan.places is None and plan.share.whole else "of"
-    console.print(
-        f"{_heading(plan)}: {len(own)} cells {grid} {len(plan.pairs)} pairs x {len(plan.methods)} "
-        f"methods x {len(plan.seeds)} seeds on {compute.device} ({compute.precision}); {len(own) - len(due)} finished, "
-        f"{len(due)} to run -> {escape(str(results.folder))}",
-        highlight=False,
-    )
-    if compute.micro_batch is not None:
-        console.print(
-            f"[yellow]batches are accumulated in parts of {compute.micro_batch} images:[/yellow] losses that compare "
-            "images of a batch, and batch norm, see the part; not comparable with whole batches",
-            highlight=False,
-        )
-    workers = 0 if compute.shard.world > 1 else workers or default_workers(compute)
+    due = [cell for cell in plan.own_cells() if cell.key not in finished]
+    _announce(plan, session, due)
+    distributed = compute.replica.world > 1
+    if distributed:
+        session = replace(session, engine=InProcessEngine())
     # torchrun itself ends its processes.
-    with halt.listening() if workers else nullcontext():
-        _accuracy(plan, due, results, console, data_root, workers, care, halt, engine)
+    with nullcontext() if distributed else stop.listening():
+        _train(plan, due, session)
         wait_for_all()
         if measurements:
             # Alone on the machine: one worker, after everything else has ended.
-            with _turn_at_measuring(results, console, halt):
-                tasks = timing_tasks(plan, measurements, compute, data_root, results)
-                _phase("throughput", tasks, 1, console, halt, care.limit, engine)
-    if halt.spent:
+            with _measuring_alone(session):
+                tasks = throughput_tasks(plan, measurements, compute, session.data_root, results)
+                _phase("throughput", tasks, 1, session)
+    if stop.spent:
         console.print("the budget is spent: nothing new was started; the same command goes on", highlight=False)
     return outcome(plan, results)
 
 
-def _accuracy(
-    plan: Plan,
-    due: Sequence[Cell],
-    results: Results,
-    console: Console,
-    data_root: Path,
-    workers: int,
-    care: Care,
-    halt: Halt,
-    engine: Engine,
-) -> None:
-    """Train the cells that are due; those that another run is at are waited for, and trained here if it gives up."""
-    while due and not halt.launches_no_more:
-        groups = [
-            Group(plan.suite, pair, seed, part, plan.split, plan.compute, data_root, results.folder, plan.best, n, care)
+def _announce(plan: Plan, session: Session, due: Sequence[Cell]) -> None:
+    """Say what will be trained, and what is unusual about it."""
+    own, compute = sum(1 for _ in plan.own_cells()), plan.compute
+    grid = "=" if plan.only is None and plan.shard.whole else "of"
+    session.console.print(
+        f"{_heading(plan)}: {own} cells {grid} {len(plan.pairs)} pairs x {len(plan.methods)} "
+        f"methods x {len(plan.seeds)} seeds on {compute.device} ({compute.precision}); {own - len(due)} finished, "
+        f"{len(due)} to run -> {escape(str(session.results.folder))}",
+        highlight=False,
+    )
+    if compute.micro_batch is not None:
+        session.console.print(
+            f"[yellow]batches are accumulated in parts of {compute.micro_batch} images:[/yellow] losses that compare "
+            "images of a batch, and batch norm, see the part; not comparable with whole batches",
+            highlight=False,
+        )
+
+
+def _train(plan: Plan, due: Sequence[Cell], session: Session) -> None:
+    """Train the cells that are due; those that another run works on are waited for, and trained here if it gives up."""
+    results = session.results
+    while due and not session.stop.closing:
+        tasks = [
+            AccuracyTask(
+                suite=plan.suite,
+                pair=pair,
+                seed=seed,
+                cells=part,
+                split=plan.split,
+                compute=plan.compute,
+                data_root=session.data_root,
+                results=results.folder,
+                best=plan.best,
+                part=number,
+                limits=session.limits,
+            )
             for (seed, pair), cells in groupby(due, key=lambda cell: (cell.seed, cell.pair))
-            for n, part in enumerate(_parts(tuple(cells)))
+            for number, part in enumerate(_parts(tuple(cells)))
         ]
-        records = {cell.key: _stamp(results.cell_path(*cell.place)) for cell in due}
-        left = set(_phase("accuracy", groups, min(workers, len(groups)), console, halt, care.limit, engine))
-        others: list[Cell] = [cell for cell in due if cell.key in left]
-        _wait_for_others([results.lock_path(*cell.place) for cell in others], console, halt)
+        stamps = {cell.key: _stamp(results.record_path(cell.id)) for cell in due}
+        workers = session.workers or default_workers(plan.compute)
+        left = set(_phase("accuracy", tasks, min(workers, len(tasks)), session))
+        others = [cell for cell in due if cell.key in left]
+        _wait_for_others([results.lock_path(cell.id) for cell in others], session)
         # What has a new record has been tried, however it ended.
-        due = [cell for cell in others if _stamp(results.cell_path(*cell.place)) == records[cell.key]]
+        due = [cell for cell in others if _stamp(results.record_path(cell.id)) == stamps[cell.key]]
 
 
-def _wait_for_others(locks: Sequence[Path], console: Console, halt: Halt) -> None:
-    """Until no other run trains any of the cells."""
+def _wait_for_others(locks: Sequence[Path], session: Session) -> None:
+    """Wait until no other run trains any of the cells."""
     if any(map(is_claimed, locks)):
-        console.print("waiting for what another run in this folder is at", highlight=False)
-    while any(map(is_claimed, locks)) and not halt.launches_no_more:
+        session.console.print("waiting for the cells that another run in this folder trains", highlight=False)
+    while any(map(is_claimed, locks)) and not session.stop.closing:
         time.sleep(POLL_SECONDS)
 
 
 @contextmanager
-def _turn_at_measuring(results: Results, console: Console, halt: Halt) -> Iterator[None]:
+def _measuring_alone(session: Session) -> Iterator[None]:
     """One run in a folder measures at a time; the next one finds what it has measured."""
     told = False
     while True:
-        with claimed([results.measuring_lock]) as held:
-            if held or halt.launches_no_more:
+        with claimed([session.results.measuring_lock]) as held:
+            if held or session.stop.closing:
                 yield
                 return
         if not told:
-            console.print("waiting for another run in this folder to measure throughput", highlight=False)
+            session.console.print("waiting for another run in this folder to measure throughput", highlight=False)
             told = True
         time.sleep(POLL_SECONDS)
 
@@ -174,13 +171,14 @@ def _stamp(path: Path) -> int | None:
         return None
 
 
-def bench(plan: Plan, results: Results, console: Console, data_root: Path) -> Outcome:
-    """Measure throughput where it has not been, of a plan without seeds.
+def bench(plan: Plan, session: Session) -> Outcome:
+    """Measure throughput where it has not been measured, of a plan without seeds.
 
     Raises:
         KdbenchError: several processes, or a results folder that cannot be written or that holds a run's plan.
     """
-    if plan.compute.shard.world > 1:
+    results = session.results
+    if plan.compute.replica.world > 1:
         raise KdbenchError("throughput is measured in one process; start `kdbench bench` without torchrun")
     if results.manifest_path.is_file() and results.manifest()["cells"]:
         raise KdbenchError(
@@ -188,21 +186,20 @@ def bench(plan: Plan, results: Results, console: Console, data_root: Path) -> Ou
         )
     measurements = planned_measurements(plan, plan.compute)
     write_json(results.manifest_path, plan.manifest(measurements))
-    tasks = timing_tasks(plan, measurements, plan.compute, data_root, results)
-    console.print(
+    tasks = throughput_tasks(plan, measurements, plan.compute, session.data_root, results)
+    session.console.print(
         f"{_heading(plan)}: throughput of {len(plan.methods)} methods on {len(plan.pairs)} pairs, "
         f"{plan.compute.device} ({plan.compute.precision}); {len(plan.pairs) - len(tasks)} pairs finished, "
         f"{len(tasks)} to measure -> {escape(str(results.folder))}",
         highlight=False,
     )
-    halt = Halt()
-    with halt.listening():
-        _phase("throughput", tasks, 1, console, halt)
+    with session.stop.listening():
+        _phase("throughput", tasks, 1, session)
     return _outcome([one["key"] for one in measurements], results.throughput())
 
 
 def outcome(plan: Plan, results: Results) -> Outcome:
-    """The planned cells of the share by status; a cell without a record is `missing`."""
+    """The planned cells of the shard by status; a cell without a record is `missing`."""
     return _outcome([cell.key for cell in plan.own_cells()], results.cells())
 
 
@@ -219,7 +216,7 @@ def _outcome(planned: Sequence[str], found: Iterable[CellRecord] | Iterable[Thro
 
 
 def _heading(plan: Plan) -> str:
-    part = "" if plan.share.whole else f", {plan.share}"
+    part = "" if plan.shard.whole else f", {plan.shard}"
     return f"suite [bold]{escape(plan.suite.name)}[/bold]{part}"
 
 
@@ -227,20 +224,14 @@ def _parts(cells: tuple[Cell, ...]) -> list[tuple[Cell, ...]]:
     return [cells[start : start + TOGETHER] for start in range(0, len(cells), TOGETHER)]
 
 
-def _phase(
-    title: str,
-    tasks: Sequence[RunTask],
-    workers: int,
-    console: Console,
-    halt: Halt,
-    limit: float | None = None,
-    engine: Engine = run_tasks,
-) -> list[str]:
-    """Run tasks by the engine, or, with no workers, in this process; keys of what other runs are at."""
+def _phase(title: str, tasks: Sequence[RunTask], workers: int, session: Session) -> list[str]:
+    """Run tasks by the session's engine; returns the keys of the cells that other runs work on."""
     if not tasks:
         return []
-    display = Display(console, title, sum(task.weight for task in tasks))
+    display = Display(session.console, title, sum(task.weight for task in tasks))
     with display.shown():
-        left = engine(tasks, workers, display, halt, limit) if workers else run_here(tasks, display)
-    console.print(f"{title}: {len(tasks)} groups in {duration(display.elapsed)}", highlight=False)
+        left = session.engine.run(
+            tasks, workers=workers, display=display, stop=session.stop, limit=session.limits.student_seconds
+        )
+    session.console.print(f"{title}: {len(tasks)} groups in {duration(display.elapsed)}", highlight=False)
     return left

@@ -14,20 +14,21 @@ from scipy import stats
 from kdbench.compute.device import Compute, environment
 from kdbench.compute.distributed import wait_for_all
 from kdbench.data import opening
-from kdbench.data.normalise import Normalisation
 from kdbench.data.stream import EvaluationSet
-from kdbench.engines.channel import Line, Stopped
-from kdbench.engines.display import ContenderState, Progress
+from kdbench.engines.channel import Channel, Stopped
+from kdbench.engines.progress import MemberState, Progress
 from kdbench.errors import KdbenchError
 from kdbench.method import Method, Pair, Task
 from kdbench.models.create import create_arguments
+from kdbench.models.features import Normalisation
 from kdbench.models.staged import StagedModel
 from kdbench.registry import Plugin
-from kdbench.results.records import Status
+from kdbench.results.folder import Position
+from kdbench.results.schema import Status
 from kdbench.suites.schema import Data, Suite, teacher_file
 from kdbench.training.contender import Contender, build_contender
 from kdbench.training.evaluate import evaluate
-from kdbench.training.lockstep import Position, train
+from kdbench.training.lockstep import train
 from kdbench.training.teacher import (
     file_sha256,
     load_teacher,
@@ -90,7 +91,7 @@ class TeacherTask:
     def members(self) -> tuple[str, ...]:
         return (self.name,)
 
-    def execute(self, line: Line) -> tuple[str, ...]:
+    def execute(self, channel: Channel) -> tuple[str, ...]:
         """Train on all images of the teacher data, evaluate on the test split of the suite, save.
 
         Raises:
@@ -119,20 +120,20 @@ class TeacherTask:
         contender = build_contender(
             self.name, make, as_own_teacher, recipe, stream.steps_per_epoch, self.seed, stream.pair, self.compute
         )
-        state = ContenderState(self.name)
+        state = MemberState(self.name)
 
-        def on_step(position: Position) -> None:
+        def on_step(position: Position, share: float) -> None:
             if position.step % 50 == 0:
-                line.emit(Progress(self.label, position.share, (state,)))
-            if line.stop:
+                channel.emit(Progress(self.label, share, (state,)))
+            if channel.stop:
                 raise Stopped
 
-        def on_epoch(position: Position) -> None:
+        def on_epoch(position: Position, share: float) -> None:
             if contender.losses:
                 state.loss = sum(values[-1] for values in contender.losses.values())
 
         started = time.perf_counter()
-        train([contender], None, stream, self.compute, on_step, on_epoch)
+        train([contender], None, stream, self.compute, on_step=on_step, on_epoch=on_epoch)
         facts = {
             "trained_on": self.data.source,
             "images": len(stream),
@@ -240,7 +241,7 @@ def save_teacher(
             "remove that file first if it is to be replaced"
         )
     spec, (_, machine) = suite.models[name], environment(compute)
-    if compute.shard.rank > 0:
+    if compute.replica.rank > 0:
         return
     save_weights(
         target,

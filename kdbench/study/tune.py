@@ -6,7 +6,8 @@ from statistics import fmean
 from typing import Any
 
 from kdbench.hyperparameters import draw, validate
-from kdbench.results.records import SCHEMA, Results
+from kdbench.results.folder import Results
+from kdbench.results.schema import SCHEMA
 from kdbench.results.tuned import Trial, TunedFile, TunedMethod
 from kdbench.study.plan import Plan, command_line
 

@@ -19,7 +19,7 @@ class Verdict:
 
     Attributes:
         reason: why it was not checked.
-        rehearsal: why noise and fresh weights took the place of data and trained teacher; None where they did not.
+        without_data: why noise and fresh weights took the place of data and trained teacher; None where they did not.
         parameters: of teacher, student and projectors.
     """
 
@@ -28,7 +28,7 @@ class Verdict:
     status: Literal["passed", "failed", "unsupported"]
     checks: tuple[Check, ...] = ()
     reason: str = ""
-    rehearsal: str | None = None
+    without_data: str | None = None
     parameters: tuple[int, int, int] | None = None
 
     def as_dict(self) -> dict[str, Any]:
@@ -41,24 +41,24 @@ def verify(
 ) -> Iterator[Verdict]:
     """The verdict of every method on every pair; it takes neither data nor trained teachers, but uses them if there."""
     for pair in pairs:
-        rehearsal = None
+        without_data = None
         try:
             arena = Arena.enter(suite, pair, 0, "test", compute, data_root)
         except KdbenchError as missing:
-            rehearsal = str(missing)
-            arena = Arena.rehearse(suite, pair, compute)
+            without_data = str(missing)
+            arena = Arena.without_data(suite, pair, compute)
         for method in methods:
             try:
                 # What a method does to its copy of the teacher, the next one does not see.
-                stage = arena.understudy()
+                stage = arena.with_own_teacher()
                 contender = stage.contender(method.name, method.plugin.method, method.hyperparameters)
                 models = (arena.teacher, contender.student)
                 teacher, student = (sum(p.numel() for p in model.parameters()) for model in models)
                 parameters = (teacher, student, contender.extra_parameters)
                 checks = tuple(stage.check(contender))
                 status = "passed" if passed(list(checks)) else "failed"
-                yield Verdict(method.name, pair.name, status, checks, "", rehearsal, parameters)
+                yield Verdict(method.name, pair.name, status, checks, "", without_data, parameters)
             except UnsupportedPair as reason:
-                yield Verdict(method.name, pair.name, "unsupported", (), str(reason), rehearsal)
+                yield Verdict(method.name, pair.name, "unsupported", (), str(reason), without_data)
             except Exception as error:
-                yield Verdict(method.name, pair.name, "failed", (), describe(error), rehearsal)
+                yield Verdict(method.name, pair.name, "failed", (), describe(error), without_data)

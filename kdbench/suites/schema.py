@@ -8,10 +8,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from kdbench.errors import KdbenchError, unknown_name
 from kdbench.models.spec import ModelSpec
-from kdbench.results.records import slug
 from kdbench.suites.request import split
 from kdbench.values import Amount as NotNegative
-from kdbench.values import Line, Name, Title
+from kdbench.values import Line, Name, Title, slug
 from kdbench.values import Number as Finite
 from kdbench.values import Rate as Positive
 

@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from kdbench.analysis.cost import PairCost, pair_costs
-from kdbench.analysis.frames import Study, load
 from kdbench.analysis.gains import Accuracies
-from kdbench.results.checkpoints import Place, taken
+from kdbench.results.folder import CellId, Results, read_record
 from kdbench.results.locks import is_claimed
-from kdbench.results.records import FINISHED, CellRecord, Curves, PlannedCell, Results, read_record
+from kdbench.results.schema import FINISHED, CellRecord, Curves, PlannedCell
 from kdbench.results.status import BEGUN, RUNNING
+from kdbench.results.study import Study, load
 
 Points = list[tuple[int, float]]
 """A value after so many epochs each."""
@@ -28,7 +28,7 @@ class TrackedCell:
     """A cell that has begun, or ended.
 
     Attributes:
-        key: of the cell, see `kdbench.results.records`.
+        key: of the cell, see `kdbench.results.folder.CellId`.
         status: of its record; `running` or `begun` where there is none to speak of.
         config: what was run, and on what; `hyperparameters` and `environment` are dictionaries.
         curves: by name: `loss` (the sum), `loss/TERM`, `lr`, `top1/SPLIT` in percent.
@@ -95,12 +95,12 @@ def _cells(results: Results, study: Study) -> Iterator[TrackedCell]:
     accuracies = Accuracies(study)
     costs = {(cost.pair, cost.method): cost for cost in pair_costs(study)}
     for planned in study.manifest["cells"]:
-        place = planned["pair"], planned["method"], planned["seed"], planned["key"]
-        path = results.cell_path(*place)
+        cell = CellId(**planned)
+        path = results.record_path(cell)
         record = read_record(path) if path.is_file() else None
-        busy = is_claimed(results.lock_path(*place))
+        busy = is_claimed(results.lock_path(cell))
         if record is None or (busy and record["status"] not in FINISHED):
-            curves = _curves_so_far(results, place)
+            curves = _curves_so_far(results, cell)
             if curves is not None:
                 yield _begun(planned, study, curves, RUNNING if busy else BEGUN)
                 continue
@@ -110,13 +110,13 @@ def _cells(results: Results, study: Study) -> Iterator[TrackedCell]:
             yield _ended(record, environment, study.manifest["command"], final)
 
 
-def _curves_so_far(results: Results, place: Place) -> Curves | None:
-    if not taken(results, place):
+def _curves_so_far(results: Results, cell: CellId) -> Curves | None:
+    if not results.checkpoints(cell):
         return None
     # Reads with torch, which a run without checkpoints does not need.
     from kdbench.study.checkpoint import unfinished_curves
 
-    return unfinished_curves(results, place)
+    return unfinished_curves(results, cell)
 
 
 def _begun(planned: PlannedCell, study: Study, curves: Curves, status: str) -> TrackedCell:

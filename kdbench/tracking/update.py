@@ -11,8 +11,8 @@ from typing_extensions import TypedDict
 
 from kdbench.errors import KdbenchError
 from kdbench.files import read_json, write_json
+from kdbench.results.folder import Results
 from kdbench.results.locks import claimed
-from kdbench.results.records import Results
 from kdbench.tracking.cells import TrackedCell, tracked
 from kdbench.values import misfit
 

@@ -16,11 +16,11 @@ from kdbench.data.normalise import normalise
 from kdbench.data.stream import Counted, TrainingStream
 from kdbench.method import Method, Pair, Task
 from kdbench.models.staged import StagedModel
-from kdbench.results.records import Split, TeacherRecord
+from kdbench.results.schema import Split, TeacherRecord
 from kdbench.suites.schema import PairSpec, Recipe, Suite
 from kdbench.training.contender import Contender, build_contender
 from kdbench.training.guard import build_watched
-from kdbench.training.lockstep import Views, drawn
+from kdbench.training.lockstep import drawn
 from kdbench.training.selfcheck import Check, self_check
 from kdbench.training.teacher import load_teacher, new_model
 
@@ -82,7 +82,7 @@ class Arena:
         )
 
     @classmethod
-    def rehearse(cls, suite: Suite, pair: PairSpec, compute: Compute) -> "Arena":
+    def without_data(cls, suite: Suite, pair: PairSpec, compute: Compute) -> "Arena":
         """An arena for self-checks where there is no data or no trained teacher: noise and fresh weights."""
         compute.apply()
         data, recipe = suite.data, suite.recipe_of(pair.student)
@@ -120,16 +120,15 @@ class Arena:
             self.compute,
         )
 
-    def understudy(self) -> "Arena":
-        """The same with a copy of the teacher, for self-checks: what harms that harms nobody else."""
+    def with_own_teacher(self) -> "Arena":
+        """The same with a copy of the teacher, for a self-check: what damages the copy damages no other method."""
         return replace(self, teacher=copy.deepcopy(self.teacher))
 
     def check(self, contender: Contender) -> list[Check]:
         """Self-check `contender`, and use it up, on the first images of the training stream."""
-        raw, batch, second = next(drawn([contender], self.stream, 0))
-        few = slice(min(CHECK_BATCH, len(raw)))
-        views = Views(raw[few], None if second is None else second[few])
-        return self_check(contender, self.teacher, views, batch.part(few), self.compute)
+        draw = next(drawn([contender], self.stream, 0))
+        few = draw.part(slice(min(CHECK_BATCH, len(draw))))
+        return self_check(contender, self.teacher, few, self.compute)
 
 
 class Noise(TrainingStream):

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from kdbench.compute.device import Compute
 from kdbench.compute.distributed import average, average_buffers, average_gradients, everyone
-from kdbench.data.batch import Batch
+from kdbench.data.batch import Batch, Draw
 from kdbench.data.seeds import derive_seed
 from kdbench.errors import describe
 from kdbench.method import Method
 from kdbench.models.features import Needs, Outputs
 from kdbench.models.staged import StagedModel
-from kdbench.results.records import Status
+from kdbench.results.schema import Status
 from kdbench.suites.schema import Recipe
 from kdbench.training.optim import build_optimizer, build_scheduler
 
@@ -80,7 +80,7 @@ class Contender:
         lr: learning rate at the end of every epoch.
         seconds: that were spent on it alone.
         limit: how many of them it may take; None for any number.
-        turn: is entered whenever its code runs.
+        running: is entered whenever its code runs.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Contender:
         self.lr: list[float] = []
         self.seconds = 0.0
         self.limit: float | None = None
-        self.turn: Callable[[], AbstractContextManager[object]] = nullcontext
+        self.running: Callable[[], AbstractContextManager[object]] = nullcontext
         self._recipe = recipe
         self._stream = stream
         self._compute = compute
@@ -118,7 +118,7 @@ class Contender:
     @property
     def alone(self) -> bool:
         """No other process trains a part of this contender."""
-        return self._compute.shard.world == 1
+        return self._compute.replica.world == 1
 
     @property
     def extra_parameters(self) -> int:
@@ -129,6 +129,10 @@ class Contender:
     def predictor(self) -> Method | None:
         """The method, where it is what answers at evaluation."""
         return self.method if self.method.inference_needs is not None else None
+
+    def views(self, draw: Draw) -> list[Tensor]:
+        """The images of a batch as the student takes them, and a second view if the method asks for one."""
+        return [draw.view(self.student, second) for second in ((False, True) if self.method.second_view else (False,))]
 
     def learn(
         self, views: Sequence[Tensor], teacher: Outputs | None, batch: Batch, share: float = 1.0, mark: Mark = no_mark
@@ -162,7 +166,7 @@ class Contender:
 
     def update(self, mark: Mark = no_mark) -> None:
         """One optimizer step with the gradients that were added up, then on along the schedule."""
-        if self._compute.shard.world > 1:
+        if self._compute.replica.world > 1:
             average_gradients(self._parameters)
         if self._recipe.clip_grad:
             nn.utils.clip_grad_norm_(self._parameters, self._recipe.clip_grad)
@@ -176,7 +180,7 @@ class Contender:
     def end_epoch(self, epoch: int, steps: int) -> None:
         """Read the losses of an epoch (`epoch` epochs are finished); one that diverged is closed."""
         assert self._sums is not None
-        if self._compute.shard.world > 1:
+        if self._compute.replica.world > 1:
             average([self._sums])
             for model in filter(None, (self.student.model, self._ema, self.predictor)):
                 average_buffers(model)
@@ -216,7 +220,7 @@ class Contender:
         self._scheduler.load_state_dict(state["scheduler"])
         if self._ema is not None:
             self._ema.module.load_state_dict(state["ema"])
-        self._stream.state = [each[self._compute.shard.rank] for each in state["random"]]
+        self._stream.state = [each[self._compute.replica.rank] for each in state["random"]]
         self._sums = None if state["sums"] is None else state["sums"].to(self._compute.device)
         self._terms, self.losses, self.lr = state["terms"], state["losses"], state["lr"]
         self.seconds = state["seconds"]
@@ -256,12 +260,12 @@ def total(terms: Mapping[str, Tensor]) -> Tensor:
 
 @contextmanager
 def isolated(contender: Contender) -> Iterator[None]:
-    """A contender's turn: what goes wrong inside closes it with the fitting status, and nobody else.
+    """The code inside is a contender's own: what goes wrong there closes it with the fitting status, and no other.
 
     Where several processes train a cell together it ends the run: the others would wait for this one for ever.
     """
     started = time.monotonic()
-    with contender.turn():
+    with contender.running():
         if contender.alone:
             with _closing(contender):
                 yield
@@ -277,7 +281,7 @@ def _closing(contender: Contender) -> Iterator[None]:
     try:
         yield
     except torch.AcceleratorError:
-        # The device does nothing more for this process; the one that starts in its place is told whose turn it was.
+        # The device does nothing more for this process; the one that starts in its place is told whose code it was.
         raise
     except (torch.OutOfMemoryError, MemoryError) as error:
         contender.close("oom", str(error).partition("\n")[0])
@@ -311,6 +315,6 @@ def build_contender(
         # As features have it: those of convolutional networks, and those of token networks seen as maps.
         method = make_method(student).to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     # Processes that share a cell drop different units; the first, or only, one draws as a single process does.
-    rank = (compute.shard.rank,) if compute.shard.rank else ()
+    rank = (compute.replica.rank,) if compute.replica.rank else ()
     stream = RandomStream(derive_seed(seed, "dropout", pair, *rank), compute.device)
     return Contender(name, student, method, recipe, steps_per_epoch, stream, compute)

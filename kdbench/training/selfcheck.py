@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from kdbench.compute.device import Compute
-from kdbench.data.batch import Batch
+from kdbench.data.batch import Draw
 from kdbench.errors import describe
 from kdbench.method import Method
 from kdbench.models.staged import StagedModel
 from kdbench.training.contender import Contender, student_outputs, total
 from kdbench.training.guard import RULES, STUDENT, TEACHER, broken_rules, watched
-from kdbench.training.lockstep import Views, shown, teacher_outputs
+from kdbench.training.lockstep import teacher_outputs
 
 STEPS = 3
 """Projectors may start at zero and so starve the layers before them in the first step."""
@@ -27,7 +27,7 @@ class Check:
     detail: str
 
 
-def self_check(contender: Contender, teacher: StagedModel, views: Views, batch: Batch, compute: Compute) -> list[Check]:
+def self_check(contender: Contender, teacher: StagedModel, draw: Draw, compute: Compute) -> list[Check]:
     """Run a few steps on one batch and say what holds. The contender is used up.
 
     The checks: terms are finite scalars and not all zero; the gradient reaches the student and every trainable
@@ -43,12 +43,12 @@ def self_check(contender: Contender, teacher: StagedModel, views: Views, batch: 
     trainable = [p for module in (student, method) for p in module.parameters() if p.requires_grad]
     try:
         for _ in range(STEPS):
-            answer = teacher_outputs(teacher, [contender], views, compute)
+            answer = teacher_outputs(teacher, [contender], draw, compute)
             with compute.autocast():
-                outputs = student_outputs(student.forward, shown(contender, views), method.student_needs)
-            with watched(teacher, student, batch, answer) as found:
+                outputs = student_outputs(student.forward, contender.views(draw), method.student_needs)
+            with watched(teacher, student, draw.batch, answer) as found:
                 with compute.autocast():
-                    terms = method(outputs, answer if method.teacher_needs is not None else None, batch)
+                    terms = method(outputs, answer if method.teacher_needs is not None else None, draw.batch)
                 problem = _terms_problem(terms)
                 if not problem:
                     total(terms).backward()

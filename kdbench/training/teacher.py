@@ -14,12 +14,12 @@ from torch import nn
 from typing_extensions import TypedDict
 
 from kdbench.compute.device import Compute
-from kdbench.data.normalise import Normalisation
 from kdbench.errors import KdbenchError
 from kdbench.models.create import create_arguments, create_model
+from kdbench.models.features import Normalisation
 from kdbench.models.spec import ModelSpec
 from kdbench.models.staged import StagedModel
-from kdbench.results.records import TeacherRecord
+from kdbench.results.schema import TeacherRecord
 from kdbench.suites.anymodel import request_of
 from kdbench.suites.schema import Suite
 from kdbench.values import Line, Number, Percent, Sha256, misfit

@@ -12,12 +12,11 @@ from itertools import pairwise
 from statistics import median
 
 import torch
-from torch import Tensor
 
 from kdbench.compute.device import Compute
 from kdbench.compute.machine import Finding, Watch, verdict
-from kdbench.data.batch import Batch
-from kdbench.results.records import MachineState
+from kdbench.data.batch import Draw
+from kdbench.results.schema import MachineState
 from kdbench.training.arena import Arena
 from kdbench.training.contender import Contender, Mark, no_mark
 from kdbench.training.lockstep import compile_all, drawn, lockstep
@@ -139,12 +138,11 @@ class _Stepper:
     def __init__(self, arena: Arena, contender: Contender) -> None:
         self._arena = arena
         self._contender = contender
-        self._batches = _endless(arena, contender)
+        self._draws = _endless(arena, contender)
         self._steps = 1
 
     def _step(self, mark: Mark = no_mark) -> None:
-        raw, batch, second = next(self._batches)
-        lockstep([self._contender], self._arena.teacher, raw, batch, self._arena.compute, mark, second)
+        lockstep([self._contender], self._arena.teacher, next(self._draws), self._arena.compute, mark)
         if self._contender.status is not None:
             raise RuntimeError(self._contender.error)
 
@@ -225,7 +223,7 @@ def _seconds(before: float | torch.cuda.Event, after: float | torch.cuda.Event) 
     return before.elapsed_time(after) / 1e3
 
 
-def _endless(arena: Arena, contender: Contender) -> Iterator[tuple[Tensor, Batch, Tensor | None]]:
+def _endless(arena: Arena, contender: Contender) -> Iterator[Draw]:
     epoch = 0
     while True:
         yield from drawn([contender], arena.stream, epoch)

@@ -6,7 +6,7 @@ from pydantic import Field
 from torch import Tensor
 
 from kdbench.method import Batch, Kind, LogUniform, Method, Outputs, SearchSpace
-from kdbench.results.records import Role
+from kdbench.results.schema import Role
 from kdbench_methods.parts.losses import kl_divergence, standardise
 
 

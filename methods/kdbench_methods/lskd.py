@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from kdbench.method import LogUniform, SearchSpace
-from kdbench.results.records import Role
+from kdbench.results.schema import Role
 from kdbench_methods.kd import KD
 
 

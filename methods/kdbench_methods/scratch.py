@@ -5,7 +5,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from kdbench.method import Batch, Method, Outputs
-from kdbench.results.records import Role
+from kdbench.results.schema import Role
 
 
 class Scratch(Method):

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from kdbench.analysis.comparison import ALLOWANCE, Comparison, compare
-from kdbench.analysis.frames import load
 from kdbench.analysis.stats import paired_t
 from kdbench.files import read_json, write_json
-from kdbench.results.records import PublishedNames
+from kdbench.results.schema import PublishedNames
+from kdbench.results.study import load
 from tests.support.synthetic import PUBLISHED, Plan, published_plan, write_results
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from kdbench.analysis.cost import group_costs, pair_costs
-from kdbench.analysis.frames import load
 from kdbench.errors import KdbenchError
 from kdbench.files import read_json, write_json
+from kdbench.results.study import load
 from tests.support.synthetic import PAIRS, Plan, write_results
 
 

@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 
 from kdbench.analysis.equal_time import group_equal_times, pair_equal_times
-from kdbench.analysis.frames import load
 from kdbench.analysis.stats import paired_t
 from kdbench.report.build import build_report
 from kdbench.report.content import collect
 from kdbench.report.sections import group_sections
+from kdbench.results.study import load
 from tests.support.synthetic import PAIRS, Plan, write_results
 
 PAIR, OTHER = PAIRS[:2]

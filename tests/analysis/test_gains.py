@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from kdbench.analysis.frames import load
 from kdbench.analysis.gains import GroupGain, PairGain, group_gains, pair_gains
-from kdbench.results.records import Results
+from kdbench.results.folder import Results
+from kdbench.results.study import load
 from tests.support.synthetic import PAIRS, Plan, write_results
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from kdbench.analysis.frames import load
 from kdbench.analysis.gains import pair_gains
 from kdbench.analysis.profile import Profile, profiles
+from kdbench.results.study import load
 from tests.support.synthetic import PAIRS, Plan, write_results
 
 

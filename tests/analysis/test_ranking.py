@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from kdbench.analysis.frames import load
 from kdbench.analysis.ranking import _cliques, critical_difference, friedman_p, rankings
 from kdbench.analysis.stats import ranks
+from kdbench.results.study import load
 from tests.support.synthetic import PAIRS, Plan, write_results
 
 

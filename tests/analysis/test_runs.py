@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_ind, ttest_rel
 
-from kdbench.analysis.frames import Study, load
 from kdbench.analysis.runs import Row, RunComparison, compare_runs
 from kdbench.analysis.stats import holm
 from kdbench.errors import KdbenchError
-from kdbench.results.records import Results
+from kdbench.results.folder import Results
+from kdbench.results.study import Study, load
 from tests.support.world import PAIRS, World
 
 METHODS = ["scratch", "kd", "ofa"]

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from kdbench.data.device_stream import ResidentImages, ResidentStream
+from kdbench.data.device_stream import DeviceImages, DeviceStream
 from kdbench.data.normalise import normalise
 from kdbench.data.sources import ImageSet
 from kdbench.suites.schema import Augment, Data, Recipe
@@ -69,10 +69,10 @@ def _split(count: int) -> ImageSet:
     return ImageSet(pixels, np.zeros(count, dtype=np.int64))
 
 
-def _stream(split: ImageSet, side: int, augment: dict[str, Any], batch: int) -> ResidentStream:
+def _stream(split: ImageSet, side: int, augment: dict[str, Any], batch: int) -> DeviceStream:
     data = Data(source="-", image_size=side, fit="pad" if side == 32 else "resize", mean=MEAN, std=STD)
     recipe = Recipe(epochs=1, batch_size=batch, optimizer="sgd", lr=0.1, augment=Augment(**augment))
-    return ResidentStream(ResidentImages(split, data, recipe.augment.shift, torch.device("cpu")), recipe, 10, 0, "a:b")
+    return DeviceStream(DeviceImages(split, data, recipe.augment.shift, torch.device("cpu")), recipe, 10, 0, "a:b")
 
 
 def _seconds(work: Callable[[], None], clock: Callable[[], float] = time.perf_counter) -> float:

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from kdbench.compute.device import Compute, resolve
-from kdbench.data.device_stream import ResidentImages, ResidentStream
+from kdbench.data.batch import Draw
+from kdbench.data.device_stream import DeviceImages, DeviceStream
 from kdbench.data.sources import ImageSet
 from kdbench.registry import Registry
 from kdbench.suites.loading import load
@@ -56,14 +57,14 @@ def compute(request: pytest.FixtureRequest) -> Compute:
 def _arena(suite: Suite, pair: str, compute: Compute, size: Size) -> Arena:
     """Random images at 32 px on the device, augmented as the suite says; networks with random weights."""
     spec = suite.select_pairs(pair)[0]
-    arena = Arena.rehearse(suite, spec, compute)
+    arena = Arena.without_data(suite, spec, compute)
     random = np.random.default_rng(0)
     images = ImageSet(
         random.integers(0, 256, (size.images, 32, 32, 3), dtype=np.uint8), random.integers(0, 100, size.images)
     )
     recipe = suite.recipe_of(spec.student).model_copy(update={"batch_size": size.batch})
-    resident = ResidentImages(images, suite.data, recipe.augment.shift, compute.device)
-    return replace(arena, stream=ResidentStream(resident, recipe, 100, 0, pair))
+    resident = DeviceImages(images, suite.data, recipe.augment.shift, compute.device)
+    return replace(arena, stream=DeviceStream(resident, recipe, 100, 0, pair))
 
 
 def _contender(arena: Arena, name: str) -> Contender:
@@ -76,7 +77,7 @@ def _seconds(arena: Arena, contenders: Sequence[Contender], steps: int) -> float
     arena.compute.synchronise()
     started = perf_counter()
     for raw, batch in batches:
-        lockstep(contenders, arena.teacher, raw, batch, arena.compute)
+        lockstep(contenders, arena.teacher, Draw(raw, batch), arena.compute)
     arena.compute.synchronise()
     for contender in contenders:
         assert contender.status is None, contender.error

@@ -13,18 +13,18 @@ from torch import Tensor
 
 from kdbench.compute.device import Compute
 from kdbench.data.normalise import normalise
-from kdbench.engines.channel import Line
+from kdbench.engines.channel import Channel
 from kdbench.files import write_json
 from kdbench.gate.baseline import Baseline, make
 from kdbench.gate.check import check
-from kdbench.gate.evidence import read
 from kdbench.gate.verdict import Check, Outcome, Verdict
 from kdbench.models.staged import StagedModel
 from kdbench.registry import Plugin, Registry
-from kdbench.results.records import Results
-from kdbench.study.group import Group
+from kdbench.results.folder import Results
+from kdbench.results.study import load as read
+from kdbench.study.accuracy import AccuracyTask
 from kdbench.study.plan import make_plan
-from kdbench.study.throughput import planned_measurements, timing_tasks
+from kdbench.study.throughput import planned_measurements, throughput_tasks
 from kdbench.suites.loading import load
 from kdbench.suites.schema import Augment, Suite
 from kdbench.training import lockstep
@@ -39,7 +39,7 @@ OTHER = "resnet-t:mixer-s"
 """Where a teacher in training mode is seen: what batch norm makes of a batch is little to a student with batch norm."""
 EPOCHS = 3
 FRESH = range(20, 26)
-LINE = Line(lambda progress: None, lambda note: None)
+CHANNEL = Channel(lambda progress: None, lambda note: None)
 VICTIM = '''
 import time
 from torch import Tensor
@@ -73,14 +73,14 @@ def train(short_suite: Callable[..., Path], tmp_path_factory: pytest.TempPathFac
         folder = tmp_path_factory.mktemp("trained")
         (folder / "victim.py").write_text(victim)
         plugins = [Registry.installed().plugins["scratch"], Plugin("victim", str(folder / "victim.py"), "test")]
-        plan = make_plan(suite, plugins, suite.select_pairs(pair), seeds, {}, "test", compute, NO_DATA)
+        plan = make_plan(suite, plugins, suite.select_pairs(pair), seeds, compute=compute, data_root=NO_DATA)
         results, planned = Results(folder), planned_measurements(plan, compute) if throughput else []
         write_json(results.manifest_path, plan.manifest(planned))
         for seed in seeds:
             cells = tuple(cell for cell in plan.cells() if cell.seed == seed)
-            Group(plan.suite, plan.pairs[0], seed, cells, "test", compute, NO_DATA, folder).execute(LINE)
-        for task in timing_tasks(plan, planned, compute, NO_DATA, results):
-            task.execute(LINE)
+            AccuracyTask(plan.suite, plan.pairs[0], seed, cells, "test", compute, NO_DATA, folder).execute(CHANNEL)
+        for task in throughput_tasks(plan, planned, compute, NO_DATA, results):
+            task.execute(CHANNEL)
         return results
 
     run.suite = suite  # type: ignore[attr-defined]

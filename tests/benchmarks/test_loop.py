@@ -14,6 +14,7 @@ import torch
 from torch.nn import functional as F
 
 from kdbench.compute.device import Compute
+from kdbench.data.batch import Draw
 from kdbench.data.normalise import normalise
 from kdbench.registry import Registry
 from kdbench.suites.schema import PairSpec, Suite
@@ -66,7 +67,7 @@ def _steps(arena: Arena, contenders: list[Contender]) -> Callable[[], None]:
     def work() -> None:
         for _ in range(STEPS):
             raw, batch = next(source)
-            lockstep(contenders, arena.teacher, raw, batch, arena.compute)
+            lockstep(contenders, arena.teacher, Draw(raw, batch), arena.compute)
 
     return work
 

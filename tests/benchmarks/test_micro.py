@@ -9,6 +9,7 @@ from kdbench_methods.parts.contrastive import InfoNCE
 from kdbench_methods.parts.losses import kl_divergence, ofa_loss
 
 from kdbench.compute.device import Compute
+from kdbench.data.batch import Draw
 from kdbench.models.features import Needs
 from kdbench.registry import Registry
 from kdbench.suites.schema import Suite
@@ -54,5 +55,5 @@ def test_step(benchmark: Benchmark, proxy: Suite, cpu: Compute, method: str) -> 
     plugin = Registry.installed().plugins[method]
     contender = arena.contender(method, plugin.method, plugin.hyperparameters().model_dump())
     raw, batch = next(arena.stream.epoch(0))
-    benchmark(lambda: lockstep([contender], arena.teacher, raw, batch, cpu))
+    benchmark(lambda: lockstep([contender], arena.teacher, Draw(raw, batch), cpu))
     assert contender.status is None, contender.error

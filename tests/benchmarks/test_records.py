@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from kdbench.analysis.frames import load
 from kdbench.cli.main import main
-from kdbench.results.records import Results
+from kdbench.results.folder import Results
+from kdbench.results.study import load
 from tests.support.command import COMMAND
 from tests.support.synthetic import PAIRS, Plan, many_methods, write_results
 from tests.support.world import World

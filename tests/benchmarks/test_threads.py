@@ -12,9 +12,9 @@ from rich.console import Console
 
 from kdbench.compute.device import Compute, cores
 from kdbench.engines.display import Display
-from kdbench.engines.local import run_tasks
+from kdbench.engines.local import LocalEngine
 from kdbench.registry import Registry
-from kdbench.study.group import Group
+from kdbench.study.accuracy import AccuracyTask
 from kdbench.study.plan import make_plan
 from kdbench.suites.loading import load
 from tests.conftest import NO_DATA
@@ -33,17 +33,17 @@ def test_two_groups_of_a_thread_beat_one_of_two(
     """Whole groups in worker processes, seeds 0 and 1 of a pair, wall time; who goes first alternates."""
     suite, installed = load(str(short_suite(2))), Registry.installed().plugins
     plugins = [installed[name] for name in METHODS]
-    plan = make_plan(suite, plugins, suite.select_pairs(pair), [0, 1], {}, "test", cpu, NO_DATA)
+    plan = make_plan(suite, plugins, suite.select_pairs(pair), [0, 1], compute=cpu, data_root=NO_DATA)
 
     def seconds(number: int, threads: int) -> float:
         folder, compute = tmp_path / f"{number}-{threads}", replace(cpu, threads=threads)
         groups = [
-            Group(suite, plan.pairs[0], seed, tuple(cells), "test", compute, NO_DATA, folder)
+            AccuracyTask(suite, plan.pairs[0], seed, tuple(cells), "test", compute, NO_DATA, folder)
             for seed, cells in groupby(plan.cells(), key=lambda cell: cell.seed)
         ]
         display = Display(Console(quiet=True), pair, 1)
         started = time.perf_counter()
-        run_tasks(groups, 2 // threads, display)
+        LocalEngine().run(groups, workers=2 // threads, display=display)
         took = time.perf_counter() - started
         assert not display.failures and len(list((folder / "cells").rglob("*.json"))) == len(list(plan.cells()))
         return took

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kdbench.results.records import Results
+from kdbench.results.folder import Results
 from tests.support.command import kdbench
 
 Short = Callable[..., Path]

@@ -14,12 +14,11 @@ from torch import multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
 from kdbench.compute.device import Compute, resolve
-from kdbench.compute.distributed import gather, join, leave
+from kdbench.compute.distributed import Replica, gather, join, leave
 from kdbench.data import opening
-from kdbench.data.stream import Shard
 from kdbench.errors import KdbenchError
 from kdbench.models.features import Needs
-from kdbench.results.records import Results
+from kdbench.results.folder import Results
 from tests.conftest import NO_DATA, staged
 from tests.support.course import METHODS, RECIPE, Course
 
@@ -30,10 +29,10 @@ PROCESSES = 2
 @pytest.mark.parametrize("world", [1, 2, 4])
 def test_shards_are_the_batch_and_keep_mixing_partners_together(world: int) -> None:
     batch = torch.arange(16)
-    shards = [Shard(rank, world).of(batch) for rank in range(world)]
-    assert sorted(torch.cat(shards).tolist()) == list(range(16))
-    for shard in shards:
-        assert torch.equal(shard + shard.flip(0), torch.full_like(shard, 15)), "partners mirror each other"
+    replicas = [Replica(rank, world).of(batch) for rank in range(world)]
+    assert sorted(torch.cat(replicas).tolist()) == list(range(16))
+    for replica in replicas:
+        assert torch.equal(replica + replica.flip(0), torch.full_like(replica, 15)), "partners mirror each other"
 
 
 def _free_port() -> int:
@@ -80,13 +79,13 @@ def test_gather_returns_everybodys_rows_with_gradients(tmp_path: Path) -> None:
 
 def _staged_gradients() -> dict[str, torch.Tensor]:
     """Under torch's own wrapper where there are several processes; a loss on everything a staged pass returns."""
-    shard = join(torch.device("cpu"))
+    replica = join(torch.device("cpu"))
     found = {}
     for name in ("vit_tiny_patch16_224", "test_convnext"):
         model = staged(name, size=32, **({"depth": 4, "embed_dim": 48} if name.startswith("vit") else {}))
         images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(3))
-        forward = DistributedDataParallel(model) if shard.world > 1 else model
-        outputs = forward(images[shard.of(torch.arange(4))], Needs(frozenset(model.stages), pooled=True))
+        forward = DistributedDataParallel(model) if replica.world > 1 else model
+        outputs = forward(images[replica.of(torch.arange(4))], Needs(frozenset(model.stages), pooled=True))
         stages = sum(feature.map.square().mean() for feature in outputs.stages.values())
         (outputs.logits.square().mean() + outputs.pooled.square().mean() + stages).backward()
         found |= {f"{name} {key}": p.grad for key, p in model.named_parameters() if p.grad is not None}
@@ -144,7 +143,7 @@ def test_a_run_under_torchrun(short_suite: Callable[..., Path], tmp_path: Path) 
 
 
 def test_a_batch_that_cannot_be_shared(proxy: Any) -> None:
-    compute = Compute(torch.device("cpu"), "fp32", threads=1, shard=Shard(0, 2))
+    compute = Compute(torch.device("cpu"), "fp32", threads=1, replica=Replica(0, 2))
     recipe = proxy.recipe_of("vit-s")
     with pytest.raises(KdbenchError, match="a batch of 25 images cannot be shared in equal pairs by 2 processes"):
         opening.open_training(proxy.data, NO_DATA, 0.1, recipe, 0, "vit-t:vit-s", compute)

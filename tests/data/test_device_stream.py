@@ -7,10 +7,10 @@ import pytest
 import torch
 from timm.data import create_transform
 
-from kdbench.data.device_stream import ResidentImages, ResidentStream
+from kdbench.compute.distributed import Replica
+from kdbench.data.device_stream import DeviceImages, DeviceStream
 from kdbench.data.normalise import normalise
 from kdbench.data.sources import ImageSet
-from kdbench.data.stream import Shard
 from kdbench.errors import KdbenchError
 from kdbench.suites.schema import Augment, Data, Recipe
 from tests.support.images import as_pil, pictures
@@ -36,10 +36,10 @@ def _recipe(batch_size: int = 8, **augment: Any) -> Recipe:
     return Recipe(epochs=2, batch_size=batch_size, optimizer="sgd", lr=0.1, augment=Augment(**augment))
 
 
-def _resident(split: ImageSet, side: int, shift: int = 0, **data: Any) -> ResidentImages:
+def _resident(split: ImageSet, side: int, shift: int = 0, **data: Any) -> DeviceImages:
     channels = split.images.shape[-1]
     settings = {"mean": (0.4,) * channels, "std": (0.2,) * channels} | data
-    return ResidentImages(split, Data(source="-", image_size=side, **settings), shift, CPU)
+    return DeviceImages(split, Data(source="-", image_size=side, **settings), shift, CPU)
 
 
 def test_centred_images_are_zero_padded() -> None:
@@ -73,7 +73,7 @@ def test_stream_is_a_function_of_seed_pair_and_epoch() -> None:
     resident = _resident(_images(), 8, 2)
 
     def draw(seed: int, pair: str, epoch: int) -> torch.Tensor:
-        stream = ResidentStream(resident, _recipe(shift=2, flip=0.5), 4, seed, pair)
+        stream = DeviceStream(resident, _recipe(shift=2, flip=0.5), 4, seed, pair)
         return torch.cat([images for images, _ in stream.epoch(epoch)])
 
     first = draw(0, "a:b", 0)
@@ -84,7 +84,7 @@ def test_stream_is_a_function_of_seed_pair_and_epoch() -> None:
 
 def test_an_epoch_shows_every_image_once_and_drops_the_rest() -> None:
     resident = _resident(_images(), 8)
-    stream = ResidentStream(resident, _recipe(), 4, 0, "a:b")
+    stream = DeviceStream(resident, _recipe(), 4, 0, "a:b")
     batches = [batch for _, batch in stream.epoch(0)]
     index = torch.cat([batch.index for batch in batches])
     assert len(batches) == stream.steps_per_epoch == 2
@@ -95,13 +95,13 @@ def test_an_epoch_shows_every_image_once_and_drops_the_rest() -> None:
 
 def test_a_second_view_is_another_augmentation_of_the_same_images() -> None:
     resident = _resident(_images(side=8), 8, 2)
-    stream = ResidentStream(resident, _recipe(shift=2, flip=0.5, mixup=0.8), 4, 0, "a:b")
+    stream = DeviceStream(resident, _recipe(shift=2, flip=0.5, mixup=0.8), 4, 0, "a:b")
     first, second = list(stream.epoch(0)), list(stream.second_view(0))
     assert all(torch.equal(a, b) for a, b in zip(second, stream.second_view(0), strict=True))
     assert len(first) == len(second)
     assert not any(torch.equal(a, b) for (a, _), b in zip(first, second, strict=True))
     # Unaugmented but for the RandAugment that is added: half of its operations leave most pixels of an image in place.
-    plain = ResidentStream(resident, _recipe(), 4, 0, "a:b")
+    plain = DeviceStream(resident, _recipe(), 4, 0, "a:b")
     same = [(a == b).float().mean() for (a, _), b in zip(plain.epoch(0), plain.second_view(0), strict=True)]
     assert 0.05 < torch.stack(same).mean() < 0.95, "of the same images, and changed"
     assert torch.equal(next(stream.epoch(0))[0], first[0][0]), "drawing one leaves the other alone"
@@ -110,7 +110,7 @@ def test_a_second_view_is_another_augmentation_of_the_same_images() -> None:
 def test_flip_and_shift_have_the_right_frequencies() -> None:
     split = _images(count=4000, side=2, channels=1)
     split.images[:] = np.array([[0, 1], [2, 3]], dtype=np.uint8)[None, ..., None]
-    stream = ResidentStream(_resident(split, 2), _recipe(flip=0.3), 4, 0, "a:b")
+    stream = DeviceStream(_resident(split, 2), _recipe(flip=0.3), 4, 0, "a:b")
     flipped = torch.cat([images[:, 0, 0, 0] == 1 for images, _ in stream.epoch(0)]).float().mean()
     # Four standard errors of a Bernoulli(.3) over 4,000 draws.
     assert abs(flipped - 0.3) < 4 * (0.3 * 0.7 / 4000) ** 0.5
@@ -146,7 +146,7 @@ def test_without_a_random_crop_the_whole_image_is_resized_shifted_and_flipped() 
     pixels = pictures(7, 12)[1:]
     resident = _resident(ImageSet(pixels, np.arange(6)), 24, fit="resize")
     whole = torch.cat([images for images, _ in resident.evaluation(1.0).batches(6)])
-    stream = ResidentStream(resident, _recipe(6, shift=3, flip=0.5, interpolation="bicubic"), 6, 0, "a:b")
+    stream = DeviceStream(resident, _recipe(6, shift=3, flip=0.5, interpolation="bicubic"), 6, 0, "a:b")
     images, batch = next(stream.epoch(0))
     padded = torch.nn.functional.pad(whole, (3, 3, 3, 3))
     seen = set()
@@ -164,9 +164,9 @@ def test_padding_and_resizing_say_what_they_cannot_do() -> None:
     with pytest.raises(KdbenchError, match=r"eval_crop = 0\.9 needs fit"):
         _resident(_images(), 8).evaluation(0.9)
     with pytest.raises(KdbenchError, match="padded for a shift of 1 px cannot be shifted by 2"):
-        ResidentStream(_resident(_images(), 8, 1), _recipe(shift=2), 4, 0, "a:b")
+        DeviceStream(_resident(_images(), 8, 1), _recipe(shift=2), 4, 0, "a:b")
     with pytest.raises(KdbenchError, match="not supported"):
-        ResidentStream(_resident(_images(), 8), _recipe(randaugment="augmix"), 4, 0, "a:b")
+        DeviceStream(_resident(_images(), 8), _recipe(randaugment="augmix"), 4, 0, "a:b")
 
 
 def test_recipes_share_the_images() -> None:
@@ -175,7 +175,7 @@ def test_recipes_share_the_images() -> None:
 
     def draw(room: int) -> torch.Tensor:
         resident = _resident(_images(), 8, room)
-        streams = [ResidentStream(resident, r, 4, 0, "a:b").epoch(0) for r in (recipe, _recipe(**EVERYTHING))]
+        streams = [DeviceStream(resident, r, 4, 0, "a:b").epoch(0) for r in (recipe, _recipe(**EVERYTHING))]
         return torch.cat([images for (images, _), _ in zip(*streams, strict=True)])
 
     assert torch.equal(draw(1), draw(3))
@@ -192,7 +192,7 @@ def test_every_recipe_is_a_function_of_seed_and_epoch(augment: dict[str, Any], f
     resident = _resident(ImageSet(pictures(20, 12, channels), np.arange(20)), 16, 1, fit=fit)
 
     def draw(seed: int, epoch: int, batch_size: int = 10) -> torch.Tensor:
-        stream = ResidentStream(resident, _recipe(batch_size, **augment), 20, seed, "a:b")
+        stream = DeviceStream(resident, _recipe(batch_size, **augment), 20, seed, "a:b")
         shown = list(stream.epoch(epoch))
         for images, _ in shown:
             assert images.shape == (batch_size, channels, 16, 16) and images.dtype == torch.float32
@@ -217,7 +217,7 @@ def test_every_recipe_is_a_function_of_seed_and_epoch(augment: dict[str, Any], f
 def test_no_step_waits_for_the_device(augment: dict[str, Any]) -> None:
     split = ImageSet(pictures(64, 12), np.arange(64))
     data = Data(source="-", image_size=16, mean=(0.4,) * 3, std=(0.2,) * 3)
-    stream = ResidentStream(ResidentImages(split, data, 1, torch.device("cuda")), _recipe(**augment), 64, 0, "a:b")
+    stream = DeviceStream(DeviceImages(split, data, 1, torch.device("cuda")), _recipe(**augment), 64, 0, "a:b")
     images = stream.images(0, torch.arange(64).split(8))
     next(images)
     torch.cuda.set_sync_debug_mode("error")
@@ -231,11 +231,11 @@ def test_shards_see_the_images_of_one_process() -> None:
     resident = _resident(ImageSet(pictures(24, 12), np.arange(24)), 16, fit="resize")
     recipe = _recipe(12, **EVERYTHING | {"erasing": 0.0})
 
-    def draw(shard: Shard) -> dict[int, torch.Tensor]:
-        batches = ResidentStream(resident, recipe, 24, 0, "a:b", shard).epoch(1)
+    def draw(replica: Replica) -> dict[int, torch.Tensor]:
+        batches = DeviceStream(resident, recipe, 24, 0, "a:b", replica).epoch(1)
         return {int(i): image for images, batch in batches for image, i in zip(images, batch.index, strict=True)}
 
-    whole, first, second = draw(Shard()), draw(Shard(0, 2)), draw(Shard(1, 2))
+    whole, first, second = draw(Replica()), draw(Replica(0, 2)), draw(Replica(1, 2))
     assert len(first) == len(second) == 12
     for position, image in (first | second).items():
         assert torch.equal(image, whole.pop(position))

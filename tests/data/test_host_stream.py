@@ -16,12 +16,12 @@ from PIL import Image
 from timm.data.transforms_factory import create_transform
 from torch import Tensor
 
+from kdbench.compute.distributed import Replica
 from kdbench.data import sources
-from kdbench.data.device_stream import ResidentImages, ResidentStream
-from kdbench.data.host_stream import StreamedEvaluation, StreamedStream
+from kdbench.data.device_stream import DeviceImages, DeviceStream
+from kdbench.data.host_stream import HostEvaluation, HostStream
 from kdbench.data.normalise import normalise
 from kdbench.data.sources import FileSet, ImageSet
-from kdbench.data.stream import Shard
 from kdbench.data.transforms import evaluation_transform, training_transform
 from kdbench.errors import KdbenchError
 from kdbench.suites.schema import Augment, Data, Recipe
@@ -48,12 +48,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> FileSet:
     return train
 
 
-def _stream(files: FileSet | ImageSet, augment: Augment, workers: int = 0, **settings: Any) -> StreamedStream:
-    places = {"seed": 0, "pair": "a:b", "shard": Shard()} | settings
-    return StreamedStream(files, _data(), _recipe(augment), 3, device=CPU, workers=workers, **places)
+def _stream(files: FileSet | ImageSet, augment: Augment, workers: int = 0, **settings: Any) -> HostStream:
+    places = {"seed": 0, "pair": "a:b", "replica": Replica()} | settings
+    return HostStream(files, _data(), _recipe(augment), 3, device=CPU, workers=workers, **places)
 
 
-def _epoch(stream: StreamedStream, epoch: int = 0) -> Tensor:
+def _epoch(stream: HostStream, epoch: int = 0) -> Tensor:
     return torch.cat([images for images, _ in stream.epoch(epoch)])
 
 
@@ -139,7 +139,7 @@ def test_evaluation_pixels_are_timms(interpolation: str, crop: float, size: tupl
     theirs: Any = create_transform(24, interpolation=interpolation, mean=MEAN, std=STD, crop_pct=crop)
     images = np.stack([pixels(seed, *size) for seed in range(3)])
     split = ImageSet(images, np.arange(3))
-    batches = StreamedEvaluation(split, _data(interpolation=interpolation), crop, CPU, 0).batches(2)
+    batches = HostEvaluation(split, _data(interpolation=interpolation), crop, CPU, 0).batches(2)
     ours = torch.cat([normalise(batch, (MEAN, STD)) for batch, _ in batches])
     expected = torch.stack([theirs(Image.fromarray(image)) for image in images])
     torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)  # a level of a pixel is 1.7e-2
@@ -158,7 +158,7 @@ def test_what_cannot_be_transformed_is_one_line() -> None:
         training_transform(_data(), Augment(randaugment="augmix-m3"))
     with pytest.raises(KdbenchError, match=r'eval_crop = 0\.9 needs fit = "resize"'):
         evaluation_transform(_data(fit="pad"), 0.9)
-    stream = StreamedEvaluation(ImageSet(pixels(0)[None], np.zeros(1, np.int64)), _data(fit="pad"), 1.0, CPU, 0)
+    stream = HostEvaluation(ImageSet(pixels(0)[None], np.zeros(1, np.int64)), _data(fit="pad"), 1.0, CPU, 0)
     with pytest.raises(KdbenchError, match="an image of 48x40 px does not fit into 24"):
         next(stream.batches(1))
 
@@ -169,21 +169,21 @@ def test_streamed_and_resident_pads_agree(channels: int) -> None:
     images = generator.integers(0, 256, (50, 17, 20, channels), dtype=np.uint8)
     split = ImageSet(images, generator.integers(0, 3, 50).astype(np.int64))
     data, recipe = _data(fit="pad", mean=MEAN[:channels], std=STD[:channels]), _recipe(Augment(erasing=0.5), batch=16)
-    resident = ResidentImages(split, data, 0, CPU)
+    resident = DeviceImages(split, data, 0, CPU)
     for ours, theirs in zip(
-        StreamedEvaluation(split, data, 1.0, CPU, 0).batches(16), resident.evaluation(1.0).batches(16), strict=True
+        HostEvaluation(split, data, 1.0, CPU, 0).batches(16), resident.evaluation(1.0).batches(16), strict=True
     ):
         assert torch.equal(ours[0], theirs[0]) and torch.equal(ours[1], theirs[1])
     # With random erasing too, whose draws and noise are the same.
-    streamed = StreamedStream(split, data, recipe, 3, 0, "a:b", CPU, 0)
-    for ours, theirs in zip(streamed.epoch(1), ResidentStream(resident, recipe, 3, 0, "a:b").epoch(1), strict=True):
+    streamed = HostStream(split, data, recipe, 3, 0, "a:b", CPU, 0)
+    for ours, theirs in zip(streamed.epoch(1), DeviceStream(resident, recipe, 3, 0, "a:b").epoch(1), strict=True):
         assert torch.equal(ours[0], theirs[0]) and torch.equal(ours[1].index, theirs[1].index)
 
 
 def test_shift_moves_the_padded_image() -> None:
     image = pixels(3, 20, 20)
     split = ImageSet(np.repeat(image[None], 200, axis=0), np.zeros(200, np.int64))
-    stream = StreamedStream(split, _data(fit="pad"), _recipe(Augment(shift=2), 200), 1, 0, "a:b", CPU, 0)
+    stream = HostStream(split, _data(fit="pad"), _recipe(Augment(shift=2), 200), 1, 0, "a:b", CPU, 0)
     (batch,) = stream.images(0, [torch.arange(200)])
     padded = np.pad(image, ((4, 4), (4, 4), (0, 0)))
     windows = {padded[y : y + 24, x : x + 24].tobytes(): (y, x) for y in range(5) for x in range(5)}
@@ -205,11 +205,11 @@ def test_erasing_leaves_the_rest_of_an_image_alone(files: FileSet) -> None:
 def test_shards_see_what_one_process_would(files: FileSet) -> None:
     augment = STRONG.model_copy(update={"erasing": 0.0})
 
-    def by_index(shard: Shard) -> dict[int, Tensor]:
-        epoch = _stream(files, augment, shard=shard).epoch(0)
+    def by_index(replica: Replica) -> dict[int, Tensor]:
+        epoch = _stream(files, augment, replica=replica).epoch(0)
         return {i: image for images, batch in epoch for i, image in zip(batch.index.tolist(), images, strict=True)}
 
-    whole, parts = by_index(Shard()), [by_index(Shard(rank, 2)) for rank in range(2)]
+    whole, parts = by_index(Replica()), [by_index(Replica(rank, 2)) for rank in range(2)]
     assert not parts[0].keys() & parts[1].keys()
     seen = parts[0] | parts[1]
     assert seen.keys() == whole.keys()
@@ -247,7 +247,7 @@ def test_a_broken_image_is_named_in_one_line(tmp_path: Path, workers: int, damag
     else:
         victim.write_bytes(victim.read_bytes()[:900] if damage == "truncated" else b"not an image")
     with pytest.raises(KdbenchError, match=r"cannot decode bee/2\.png: .*`kdbench data check`") as caught:
-        list(StreamedEvaluation(split, _data(), 1.0, CPU, workers).batches(4))
+        list(HostEvaluation(split, _data(), 1.0, CPU, workers).batches(4))
     assert "\n" not in str(caught.value)
     assert _no_workers_left()
 

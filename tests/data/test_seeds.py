@@ -12,7 +12,7 @@ import torch
 
 import kdbench
 from kdbench.compute.device import Compute
-from kdbench.data.device_stream import ResidentImages, ResidentStream
+from kdbench.data.device_stream import DeviceImages, DeviceStream
 from kdbench.data.seeds import AXES, derive_seed
 from kdbench.data.sources import ImageSet
 from kdbench.suites.loading import available, load
@@ -63,14 +63,14 @@ DRAWN: dict[str, dict[str, Any]] = {
 }
 
 
-def _stream(seed: int, **augment: Any) -> ResidentStream:
+def _stream(seed: int, **augment: Any) -> DeviceStream:
     """Twelve times the same image, so that the order of the images alone changes nothing."""
     image = np.random.default_rng(0).integers(0, 256, (1, 12, 12, 3), dtype=np.uint8)
     images = ImageSet(image.repeat(12, 0), np.arange(12) % 3)
     data = Data(source="-", image_size=16, mean=(0.5,) * 3, std=(0.25,) * 3, fit="resize")
     recipe = Recipe(epochs=2, batch_size=4, optimizer="sgd", lr=0.1, augment=Augment(**augment))
-    resident = ResidentImages(images, data, 0, torch.device("cpu"))
-    return ResidentStream(resident, recipe, 3, seed, "a:b")
+    resident = DeviceImages(images, data, 0, torch.device("cpu"))
+    return DeviceStream(resident, recipe, 3, seed, "a:b")
 
 
 def _images(seed: int, axis: str, epoch: int = 0) -> list[bytes]:

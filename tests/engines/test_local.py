@@ -12,10 +12,10 @@ import pytest
 import torch
 from rich.console import Console
 
-from kdbench.engines.channel import Line
+from kdbench.engines.channel import Channel
 from kdbench.engines.display import Display
-from kdbench.engines.local import PRELOADED, run_tasks
-from kdbench.results.records import Status
+from kdbench.engines.local import LocalEngine
+from kdbench.results.schema import Status
 from tests.support.command import kdbench
 
 IMPORTS = """
@@ -45,7 +45,7 @@ def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_what_is_imported_before_the_fork_opens_no_device() -> None:
-    done = python(IMPORTS.format(modules=", ".join(PRELOADED)))
+    done = python(IMPORTS.format(modules="kdbench.study.accuracy, kdbench.study.throughput, kdbench.study.teachers"))
     assert done.returncode == 0, done.stderr
 
 
@@ -70,7 +70,7 @@ class Look:
     weight = 1
     members = ()
 
-    def execute(self, line: Line) -> tuple[str, ...]:
+    def execute(self, channel: Channel) -> tuple[str, ...]:
         (self.folder / self.label).write_text(os.environ["CUDA_VISIBLE_DEVICES"])
         deadline = time.monotonic() + 60
         while len(list(self.folder.iterdir())) < 3 and time.monotonic() < deadline:
@@ -86,7 +86,8 @@ class Look:
 
 def test_workers_are_spread_over_the_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-6")
-    run_tasks([Look(tmp_path, name) for name in "abc"], 3, Display(Console(quiet=True), "looks", 3))
+    tasks = [Look(tmp_path, name) for name in "abc"]
+    LocalEngine().run(tasks, workers=3, display=Display(Console(quiet=True), "looks", 3))
     assert sorted(path.read_text() for path in tmp_path.iterdir()) == ["4", "4", "GPU-6"]
 
 

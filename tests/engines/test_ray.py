@@ -10,12 +10,13 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from kdbench.engines.channel import Line, Stopped
-from kdbench.engines.display import Display, Progress
-from kdbench.engines.stop import Halt
+from kdbench.engines.channel import Channel, Stopped
+from kdbench.engines.display import Display
+from kdbench.engines.progress import Progress
+from kdbench.engines.stop import StopRequest
 from kdbench.errors import KdbenchError
 from kdbench.files import read_json, write_json
-from kdbench.results.records import Status
+from kdbench.results.schema import Status
 from tests.support.command import kdbench
 
 ray = pytest.importorskip("ray")
@@ -29,7 +30,7 @@ class Errand:
 
     label: str
     results: Path
-    alone: bool = False
+    exclusive: bool = False
     seconds: float = 1.0
     company: int = 1
     ends: str = ""
@@ -37,20 +38,20 @@ class Errand:
     weight = 1
     members = ("one",)
 
-    def execute(self, line: Line) -> tuple[str, ...]:
+    def execute(self, channel: Channel) -> tuple[str, ...]:
         """Take so many seconds, and until so many have begun."""
         begun = time.time()
         self._write({"begun": begun})
         while (spent := time.time() - begun) < self.seconds or len(written(self.results)) < self.company:
-            line.emit(Progress(self.label, min(1.0, spent / self.seconds)))
-            if line.stop:
+            channel.emit(Progress(self.label, min(1.0, spent / self.seconds)))
+            if channel.stop:
                 raise Stopped
             assert spent < 900
             time.sleep(0.05)
         if self.ends == "raises":
             raise ArithmeticError("no such errand")
         if self.ends == "dies":
-            with line.turn(0):
+            with channel.on_behalf_of(0):
                 os._exit(7)
         self._write({"begun": begun, "ended": time.time()})
         return (f"{self.label} left",)
@@ -89,14 +90,14 @@ def engine() -> Iterator[RayEngine]:
 class Shown(Display):
     """What the user would see; the first progress may be answered by a wish to stop."""
 
-    def __init__(self, halt: Halt | None = None) -> None:
+    def __init__(self, stop: StopRequest | None = None) -> None:
         super().__init__(Console(quiet=True), "errands", 4)
         self.notes: list[str] = []
-        self.halt = halt
+        self.stop = stop
 
     def update(self, task: object, progress: Progress) -> None:
-        if self.halt is not None:
-            self.halt.requested = True
+        if self.stop is not None:
+            self.stop.requested = True
 
     def note(self, text: str) -> None:
         self.notes.append(text)
@@ -112,9 +113,9 @@ def overlap(one: SimpleNamespace, other: SimpleNamespace) -> bool:
 
 def test_tasks_run_side_by_side_unless_they_must_be_alone(engine: RayEngine, tmp_path: Path) -> None:
     side_by_side = [Errand(name, tmp_path, company=2) for name in "ab"]
-    assert set(engine(side_by_side, 1, Shown())) == {"a left", "b left"}
-    alone = [Errand(name, tmp_path, alone=True) for name in "cd"]
-    engine(alone, 1, Shown())
+    assert set(engine.run(side_by_side, workers=1, display=Shown(), stop=StopRequest())) == {"a left", "b left"}
+    alone = [Errand(name, tmp_path, exclusive=True) for name in "cd"]
+    engine.run(alone, workers=1, display=Shown(), stop=StopRequest())
     at = written(tmp_path)
     assert overlap(at["a"], at["b"])
     assert not overlap(at["c"], at["d"])
@@ -125,7 +126,7 @@ def test_tasks_run_side_by_side_unless_they_must_be_alone(engine: RayEngine, tmp
 def test_what_goes_wrong_is_recorded_and_told(engine: RayEngine, tmp_path: Path) -> None:
     shown = Shown()
     bad = [Errand("b", tmp_path, ends="raises"), Errand("c", tmp_path, ends="dies"), Stranger("d", tmp_path)]
-    engine([Errand("a", tmp_path), *bad], 1, shown)
+    engine.run([Errand("a", tmp_path), *bad], workers=1, display=shown, stop=StopRequest())
     found = written(tmp_path)
     assert found["a"].ended and shown.failures == 2
     assert found["d"].status == "failed" and "no such file on this node" in found["d"].error
@@ -140,9 +141,10 @@ def test_what_goes_wrong_is_recorded_and_told(engine: RayEngine, tmp_path: Path)
 
 
 def test_a_wish_to_stop_reaches_the_nodes(engine: RayEngine, tmp_path: Path) -> None:
-    halt = Halt()
+    stop = StopRequest()
     started = time.monotonic()
-    engine([Errand(str(number), tmp_path, seconds=600) for number in range(4)], 1, Shown(halt), halt)
+    tasks = [Errand(str(number), tmp_path, seconds=600) for number in range(4)]
+    engine.run(tasks, workers=1, display=Shown(stop), stop=stop)
     assert time.monotonic() - started < 120
     assert not any(hasattr(errand, "ended") for errand in written(tmp_path).values())
 
@@ -150,8 +152,9 @@ def test_a_wish_to_stop_reaches_the_nodes(engine: RayEngine, tmp_path: Path) -> 
 @pytest.mark.bench
 def test_when_the_budget_is_spent_nothing_new_begins(engine: RayEngine, tmp_path: Path) -> None:
     """Two of four are at work then, and finish."""
-    halt = Halt(budget=3)
-    engine([Errand(str(number), tmp_path, seconds=6) for number in range(4)], 1, Shown(), halt)
+    stop = StopRequest(budget=3)
+    tasks = [Errand(str(number), tmp_path, seconds=6) for number in range(4)]
+    engine.run(tasks, workers=1, display=Shown(), stop=stop)
     assert len(written(tmp_path)) == 2
 
 

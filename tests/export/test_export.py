@@ -25,7 +25,8 @@ from kdbench.export.onnx_file import write_onnx
 from kdbench.export.student import Student
 from kdbench.files import read_json, write_json
 from kdbench.models.staged import StagedModel
-from kdbench.results.records import CellRecord, Results
+from kdbench.results.folder import Results
+from kdbench.results.schema import CellRecord
 from kdbench.suites.schema import Suite
 from kdbench.training.evaluate import evaluate
 from tests.conftest import NO_DATA

@@ -17,8 +17,7 @@ from hypothesis import strategies as st
 
 from kdbench.errors import KdbenchError
 from kdbench.registry import Registry
-from kdbench.results.checkpoints import path_of
-from kdbench.results.records import Results
+from kdbench.results.folder import Position, Results
 from kdbench.study.checkpoint import load as load_unfinished
 from kdbench.study.plan import Cell, MethodPlan
 from kdbench.suites.loading import available, load
@@ -161,7 +160,7 @@ def _unfinished(folder: Path) -> tuple[Results, Cell, Path]:
     """A cell, and where its checkpoint belongs."""
     plugin = Registry.installed().plugins["scratch"]
     cell = Cell("0" * 64, PairSpec(teacher="a", student="b"), MethodPlan(plugin, "control", {}), 0)
-    path = path_of(Results(folder), cell.place, (1, 0))
+    path = Results(folder).checkpoint_path(cell.id, Position(1, 0))
     path.parent.mkdir(parents=True, exist_ok=True)
     return Results(folder), cell, path
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdbench.results.records import Results
+from kdbench.results.folder import Results
 from tests.support.harness import answer, damaged, drawn, other_file
 from tests.support.synthetic import PAIRS, Plan, write_results
 from tests.support.world import World

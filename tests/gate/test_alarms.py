@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kdbench.analysis.frames import Study
 from kdbench.analysis.gains import group_gains, pair_gains, sensitivities
 from kdbench.analysis.stats import ALPHA, power
+from kdbench.results.study import Study
 
 PAIRS = [f"t{i}:s{i}" for i in range(6)]
 METHODS = ["scratch", "kd", "again", "and-again", "once-more"]

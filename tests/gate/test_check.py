@@ -12,9 +12,9 @@ import pytest
 from kdbench.errors import KdbenchError
 from kdbench.gate.baseline import Baseline, changes, doubt, load, make, scattered
 from kdbench.gate.check import check
-from kdbench.gate.evidence import read
 from kdbench.gate.joining import join
 from kdbench.gate.verdict import Check, Outcome, Verdict
+from kdbench.results.study import load as read
 from tests.support.command import kdbench
 from tests.support.world import METHODS, PAIRS, SIGMA, World
 
@@ -59,7 +59,7 @@ def held(baseline: Baseline, tmp_path: Path):
 
 
 def of(found: Check, place: tuple[str, str] = PLACE) -> Verdict:
-    return next(verdict for verdict in found.verdicts if verdict.place == place)
+    return next(verdict for verdict in found.verdicts if verdict.pair_method == place)
 
 
 def outcomes(found: Check) -> set[Outcome]:
@@ -170,7 +170,7 @@ def test_cells_that_are_not_there(held) -> None:
     lost = held(replace(FRESH, missing=[(*PLACE, 22)]))
     assert of(lost).outcome is Outcome.MISSING_CELL and "seed 22" in of(lost).reason
     gone = held(replace(FRESH, pairs=PAIRS[:1]))
-    assert {verdict.place for verdict in gone.verdicts if verdict.outcome is Outcome.MISSING_CELL} == {
+    assert {verdict.pair_method for verdict in gone.verdicts if verdict.outcome is Outcome.MISSING_CELL} == {
         (PAIRS[1], method) for method in METHODS
     }
     assert lost.exit_code == gone.exit_code == 2
@@ -318,8 +318,8 @@ def test_a_baseline_grows_by_seeds_methods_and_pairs(baseline: Baseline, part: C
     assert early.provisional and late.provisional
     grown = join(join(join(early, late), ofa), other)
     assert grown.model_dump(exclude={"cells"}) == baseline.model_dump(exclude={"cells"})
-    whole = {cell.place: cell.model_dump(exclude={"seconds"}) for cell in baseline.cells}
-    assert {cell.place: cell.model_dump(exclude={"seconds"}) for cell in grown.cells} == whole
+    whole = {cell.pair_method: cell.model_dump(exclude={"seconds"}) for cell in baseline.cells}
+    assert {cell.pair_method: cell.model_dump(exclude={"seconds"}) for cell in grown.cells} == whole
     backwards = join(late, early)
     assert [cell.traces for cell in backwards.cells] == [cell.traces for cell in baseline.cells[:2]]
 
@@ -345,7 +345,7 @@ def test_a_pair_that_a_method_does_not_support_is_no_gap(tmp_path: Path) -> None
         for world in (World(), replace(FRESH, seeds=range(20, 23)))
     )
     baseline = make(read(old.write(tmp_path / "old")))
-    assert place not in baseline.by_place and not baseline.provisional
+    assert place not in baseline.by_pair_method and not baseline.provisional
     found = check(read(new.write(tmp_path / "new")), baseline)
     assert outcomes(found) == {Outcome.PASS} and len(found.verdicts) == len(baseline.cells)
     new.changed.clear()

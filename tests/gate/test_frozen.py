@@ -37,7 +37,7 @@ def test_it_covers_the_proxy(baseline: Baseline) -> None:
 
 def test_what_it_lacks_is_not_supported(baseline: Baseline) -> None:
     suite, compute = load_suite("proxy"), resolve("cpu", "fp32", "off")
-    absent = {(pair.name, name) for pair in suite.pairs for name in baseline.roles} - set(baseline.by_place)
+    absent = {(pair.name, name) for pair in suite.pairs for name in baseline.roles} - set(baseline.by_pair_method)
     pairs = [pair for pair in suite.pairs if any(pair.name == name for name, _ in absent)]
     plugins = [one for one in Registry.installed().select("all") if any(one.name == name for _, name in absent)]
     verdicts = list(verify(suite, pairs, settle(suite, plugins, {}), compute, Path("no-data")))

@@ -13,10 +13,10 @@ from rich.console import Console
 
 from kdbench.gate.baseline import make
 from kdbench.gate.check import check
-from kdbench.gate.evidence import read
 from kdbench.gate.files import annotations, junit, markdown
 from kdbench.gate.tables import as_json, print_check
 from kdbench.gate.verdict import Check
+from kdbench.results.study import load as read
 from tests.support.command import kdbench_without
 from tests.support.world import METHODS, PAIRS, World
 

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from kdbench.files import read_json, write_json
-from kdbench.results.records import Results
+from kdbench.results.folder import Results
 from tests.support.command import kdbench
 
 Short = Callable[..., Path]

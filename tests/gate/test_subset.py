@@ -17,7 +17,7 @@ def baseline() -> Baseline:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_more_time_is_more_cells(baseline: Baseline, workers: int) -> None:
-    every = list(baseline.by_place)
+    every = list(baseline.by_pair_method)
     some = [Allowance(baseline, minutes, workers, True) for minutes in (5, 10, 20, 80, None)]
     compared = [allowance.comparable(every) for allowance in some]
     assert all(set(less) < set(more) for less, more in pairwise(compared[:3]))
@@ -38,20 +38,20 @@ def test_more_time_is_more_cells(baseline: Baseline, workers: int) -> None:
 
 
 def test_what_ci_compares(baseline: Baseline) -> None:
-    compared = Allowance(baseline, 8, 2, True).comparable(list(baseline.by_place))
+    compared = Allowance(baseline, 8, 2, True).comparable(list(baseline.by_pair_method))
     assert {method for _, method in compared} == set(baseline.roles), "every method is looked at"
 
 
 def test_a_cell_that_differs_can_always_be_judged(baseline: Baseline) -> None:
     allowance = Allowance(baseline, 5, 2, True)
-    compared = allowance.comparable(list(baseline.by_place))
+    compared = allowance.comparable(list(baseline.by_pair_method))
     assert compared and all(allowance.left(compared, [place]) == [place] for place in compared)
 
 
 def test_too_little_time(baseline: Baseline) -> None:
     with pytest.raises(KdbenchError, match="too few to check any method"):
-        Allowance(baseline, 1, 2, True).comparable(list(baseline.by_place))
+        Allowance(baseline, 1, 2, True).comparable(list(baseline.by_pair_method))
     content = baseline.model_dump(by_alias=True)
     content["cells"] = [cell | {"seconds": None} for cell in content["cells"]]
     with pytest.raises(KdbenchError, match="does not tell how long"):
-        Allowance(Baseline.model_validate(content), 8, 2, True).judgeable(list(baseline.by_place))
+        Allowance(Baseline.model_validate(content), 8, 2, True).judgeable(list(baseline.by_pair_method))

@@ -188,13 +188,13 @@ def test_nothing_waits_for_the_device() -> None:
 
 def _trained() -> tuple[list[Tensor], dict[str, Tensor]]:
     """The losses of three batches and the state after them; each process sees its share."""
-    shard = join(torch.device("cpu"))
+    replica = join(torch.device("cpu"))
     method = _crd(negatives=K)
     losses = []
     for step in range(3):
         own = torch.randperm(IMAGES, generator=torch.Generator().manual_seed(step))[:8]
         own[7] = own[0]
-        terms = _step(method, shard.of(own), seed=step)
+        terms = _step(method, replica.of(own), seed=step)
         losses.append((terms["crd s"] + terms["crd t"]).detach())
     return losses, method.state_dict()
 

@@ -17,13 +17,14 @@ import torch
 from torch import Tensor
 
 from kdbench.compute.device import Compute
+from kdbench.data.batch import Draw
 from kdbench.errors import UnsupportedPair
 from kdbench.method import Batch, Method, Pair, Task
 from kdbench.models.staged import StagedModel
 from kdbench.registry import Plugin, Registry
 from kdbench.suites.schema import Recipe
 from kdbench.training.contender import Contender, build_contender
-from kdbench.training.lockstep import Views, shown, teacher_outputs
+from kdbench.training.lockstep import teacher_outputs
 from tests.conftest import staged
 
 RECIPE = Recipe(epochs=2, batch_size=8, optimizer="sgd", lr=0.01, weight_decay=5e-4, warmup_epochs=0)
@@ -104,9 +105,9 @@ class Setting:
         index = torch.arange(self.size)
         labels = index % self.classes
         targets = torch.rand(self.size, self.classes, generator=generator).softmax(dim=1) if self.mixed else None
-        views = Views(raw, second)
-        answer = teacher_outputs(_model(self.teacher, self.classes), [contender], views, self.compute)
-        contender.learn(shown(contender, views), answer, Batch(labels, targets, 0.1, index, 0, 0.0))
+        draw = Draw(raw, Batch(labels, targets, 0.1, index, 0, 0.0), second)
+        answer = teacher_outputs(_model(self.teacher, self.classes), [contender], draw, self.compute)
+        contender.learn(contender.views(draw), answer, draw.batch)
 
 
 @lru_cache

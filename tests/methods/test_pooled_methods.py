@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from kdbench.compute.device import Compute
 from kdbench.hyperparameters import schema
 from kdbench.method import Batch, Feature, Method, Needs, Outputs, Pair, StagedModel, Task, UnsupportedPair
-from kdbench.results.records import Results
+from kdbench.results.folder import Results
 from kdbench.suites.loading import load
 from kdbench.suites.schema import Suite
 from kdbench.training.arena import Arena

@@ -14,8 +14,7 @@ from kdbench_methods.sp import sp_loss
 from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from kdbench.compute.distributed import join
-from kdbench.data.stream import Shard
+from kdbench.compute.distributed import Replica, join
 from tests.compute.test_distributed import _in_processes
 
 B = 8
@@ -166,10 +165,10 @@ def test_nothing_waits_for_the_device(loss: Callable[[Tensor, Tensor], Tensor]) 
             student.sum().item()
 
 
-def _shared(loss: Callable[[Tensor, Tensor], Tensor], shard: Shard) -> tuple[Tensor, Tensor, Tensor]:
+def _shared(loss: Callable[[Tensor, Tensor], Tensor], replica: Replica) -> tuple[Tensor, Tensor, Tensor]:
     """The mean of the processes' losses, and the gradient with regard to a weight that all of them have."""
     student, teacher = _features(5, 8)
-    own = shard.of(torch.arange(B))
+    own = replica.of(torch.arange(B))
     weight = torch.eye(5, dtype=torch.float64, requires_grad=True)
     value = loss(student[own] @ weight, teacher[own])
     value.backward()
@@ -178,15 +177,15 @@ def _shared(loss: Callable[[Tensor, Tensor], Tensor], shard: Shard) -> tuple[Ten
 
 
 def _all_shared() -> list[tuple[Tensor, Tensor, Tensor]]:
-    shard = join(torch.device("cpu"))
-    return [_shared(loss, shard) for loss in (_rkd, sp_loss, pkt_loss)]
+    replica = join(torch.device("cpu"))
+    return [_shared(loss, replica) for loss in (_rkd, sp_loss, pkt_loss)]
 
 
 def test_two_processes_compare_the_images_of_both(tmp_path: Path) -> None:
     found = _in_processes(_all_shared, tmp_path)
     for number, loss in enumerate((_rkd, sp_loss, pkt_loss)):
         # The batch in the order of the processes; none of these losses depends on it.
-        value, gradient, _ = _shared(loss, Shard(0, 1))
+        value, gradient, _ = _shared(loss, Replica(0, 1))
         values, gradients, _ = zip(*(part[number] for part in found), strict=True)
         torch.testing.assert_close(torch.stack(values).mean(), value)
         torch.testing.assert_close(torch.stack(gradients).mean(dim=0), gradient)

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from test_html import hostile_page
 
-from kdbench.analysis.frames import load
 from kdbench.report.build import build_report
 from kdbench.report.content import collect
+from kdbench.results.study import load
 from tests.support.synthetic import PAIRS, Plan, many_methods, write_results
 
 playwright = pytest.importorskip("playwright.sync_api")

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kdbench.analysis.frames import load
 from kdbench.report.build import build_report
 from kdbench.report.content import collect
-from kdbench.results.records import Results
+from kdbench.results.folder import Results
+from kdbench.results.study import load
 from tests.support.command import kdbench
 from tests.support.synthetic import PAIRS, Plan, write_results
 

@@ -8,12 +8,12 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from kdbench.analysis.frames import load
 from kdbench.report.build import build_report
 from kdbench.report.content import Content, collect
 from kdbench.report.plots import planned
 from kdbench.report.plots.layout import spaced
 from kdbench.report.plots.style import STYLES, render, styled
+from kdbench.results.study import load
 from tests.support.command import kdbench
 from tests.support.synthetic import PAIRS, Plan, many_methods, published_plan, write_results
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from kdbench.analysis.frames import Study, load
 from kdbench.report.build import build_report
 from kdbench.report.content import collect
+from kdbench.results.study import Study, load
 from tests.support.synthetic import DATE, PAIRS, Plan, published_plan, write_results
 
 HOSTILE = [

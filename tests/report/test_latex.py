@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from kdbench.analysis.frames import load
 from kdbench.report.build import build_report
 from kdbench.report.content import collect
 from kdbench.report.latex import documents, escape
+from kdbench.results.study import load
 from tests.support.synthetic import PAIRS, Plan, published_plan, write_results
 
 AWKWARD = ["scratch", "kd", "my_idea", "50%&more", "{a}#1~^$"]

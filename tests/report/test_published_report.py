@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from rich.console import Console
 
-from kdbench.analysis.frames import load
 from kdbench.report.build import build_report
 from kdbench.report.content import collect
 from kdbench.report.plots.curves import draw_curves
 from kdbench.report.plots.gains import draw_gains
 from kdbench.report.terminal import print_report
+from kdbench.results.study import load
 from tests.support.synthetic import PUBLISHED, Plan, published_plan, write_results
 
 REDUCED = "cifar100/1+epochs=5,limit=1000"
@@ -119,7 +119,7 @@ def test_nothing_is_added_without_labels(tmp_path: Path) -> None:
 
 
 def test_the_committed_report_of_the_proxy_is_what_its_records_give(tmp_path: Path) -> None:
-    from kdbench.results.records import Results
+    from kdbench.results.folder import Results
 
     reference = Path(__file__).parents[2] / "results/reference/proxy"
     build_report(collect(load(Results(reference))), tmp_path)

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from kdbench.analysis.frames import load
 from kdbench.analysis.runs import RunComparison, compare_runs
 from kdbench.report.runs import page, print_comparison
+from kdbench.results.study import load
 from tests.support.command import kdbench, kdbench_without
 from tests.support.synthetic import PAIRS, Plan, many_methods, write_results
 

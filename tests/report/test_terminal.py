@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from kdbench.analysis.frames import Study, load
 from kdbench.report.content import collect
 from kdbench.report.terminal import print_report
+from kdbench.results.study import Study, load
 from tests.support.synthetic import PAIRS, Plan, many_methods, write_results
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kdbench.results.records import Results
+from kdbench.results.folder import Results
 from tests.support.command import COMMAND, kdbench
 
 Short = Callable[..., Path]

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from kdbench.results.records import Results
+from kdbench.results.folder import Results
 from tests.study.test_run import Short, records, run
 
 PAIR = "resnet-t:resnet-s"

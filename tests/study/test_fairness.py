@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from kdbench.results.records import Results
+from kdbench.results.folder import Results
 from tests.study.test_run import GROUP, Short, _plugin, records, run
 
 

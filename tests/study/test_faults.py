@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from kdbench.results.records import CellRecord, Results
+from kdbench.results.folder import Results
+from kdbench.results.schema import CellRecord
 from tests.support.command import kdbench
 
 Short = Callable[..., Path]

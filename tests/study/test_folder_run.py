@@ -10,7 +10,7 @@ import pytest
 import safetensors.torch
 from PIL import Image
 
-from kdbench.results.records import Results
+from kdbench.results.folder import Results
 from tests.support.command import kdbench
 
 SUITE = """
@@ -195,4 +195,4 @@ def test_verify_wants_neither_data_nor_teachers(tmp_path: Path, prepared: tuple[
     assert done.returncode == 0, done.stdout + done.stderr
     verdicts = json.loads(done.stdout)
     assert len(verdicts) == 4 and all(verdict["status"] == "passed" for verdict in verdicts)
-    assert all(str(tmp_path) in verdict["rehearsal"] for verdict in verdicts), "it says why noise was taken"
+    assert all(str(tmp_path) in verdict["without_data"] for verdict in verdicts), "it says why noise was taken"

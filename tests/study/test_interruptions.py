@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from kdbench.results.folder import Results
 from kdbench.results.locks import claimed, is_claimed
-from kdbench.results.records import CellRecord, Results
+from kdbench.results.schema import CellRecord
 from tests.support.command import kdbench
 
 Short = Callable[..., Path]

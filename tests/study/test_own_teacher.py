@@ -8,7 +8,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from kdbench.results.records import Results
+from kdbench.results.folder import Results
 from tests.support.command import kdbench
 from tests.test_anymodel import OWN
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kdbench.results.records import Results
+from kdbench.results.folder import Results
 from tests.study.test_run import GROUP, _plugin
 
 PROJECT = """

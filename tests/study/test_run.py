@@ -16,7 +16,8 @@ from timm.models.mlp_mixer import MlpMixer
 
 from kdbench.compute.device import Compute
 from kdbench.data.normalise import normalise
-from kdbench.results.records import CellRecord, Results
+from kdbench.results.folder import CellId, Results
+from kdbench.results.schema import CellRecord
 from kdbench.suites.loading import load
 from kdbench.suites.schema import Suite
 from kdbench.training.arena import Arena
@@ -105,7 +106,7 @@ def test_only_what_is_missing_runs_and_comes_out_the_same(finished: tuple[Path, 
     shutil.copytree(folder, copy)
     before = records(copy)
     lost = ("vit-t:resnet-s", "ofa", 1)
-    Results(copy).cell_path(*lost, before[lost]["key"]).unlink()
+    Results(copy).record_path(CellId(*lost, before[lost]["key"])).unlink()
     done = run(copy, suite, *FIVE, "--pairs", THREE, "--seeds", "2", "--no-report")
     assert "29 finished, 1 to run" in " ".join(done.stdout.split()), done.stdout + done.stderr
     after = records(copy)

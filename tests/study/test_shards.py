@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from kdbench.results.records import Results
-from kdbench.study.plan import command_line
-from kdbench.study.share import Share
+from kdbench.results.folder import Results
+from kdbench.study.plan import Shard, command_line
 from tests.docs.commands import Written, steps
 from tests.study.test_interruptions import records, stamps, workers_of
 from tests.support.command import kdbench
@@ -28,9 +27,9 @@ def run(folder: Path, suite: Path, *arguments: str) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("of", [1, 2, 3, 10])
-def test_every_place_is_in_one_share(of: int) -> None:
-    for place in range(6):
-        assert sum(Share(number, of).holds(place) for number in range(1, of + 1)) == 1
+def test_every_group_is_in_one_shard(of: int) -> None:
+    for index in range(6):
+        assert sum(Shard(number, of).holds(index) for number in range(1, of + 1)) == 1
 
 
 def test_two_shards_in_one_folder_are_one_run(short_suite: Short, tmp_path: Path) -> None:

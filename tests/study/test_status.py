@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from kdbench.files import write_json
-from kdbench.results.checkpoints import Place, discard, path_of, taken
+from kdbench.results.folder import CellId, Position, Results
 from kdbench.results.locks import claimed
-from kdbench.results.records import Results
 from tests.support.command import kdbench
 
 REFERENCE = Path("results/reference/proxy")
@@ -23,20 +22,19 @@ def results(tmp_path: Path) -> Results:
     return Results(tmp_path / "results")
 
 
-def places(results: Results) -> Iterator[tuple[str, str, int, str]]:
-    for cell in results.manifest()["cells"]:
-        yield cell["pair"], cell["method"], cell["seed"], cell["key"]
+def planned(results: Results) -> Iterator[CellId]:
+    return (CellId(**cell) for cell in results.manifest()["cells"])
 
 
 def test_every_planned_cell_has_a_standing(results: Results) -> None:
-    running, begun, to_do, failed = list(places(results))[:4]
-    for place in (running, begun, to_do):
-        results.cell_path(*place).unlink()
-    path_of(results, begun, (3, 7)).parent.mkdir(parents=True, exist_ok=True)
-    path_of(results, begun, (3, 7)).write_bytes(b"")
-    record = json.loads(results.cell_path(*failed).read_text()) | {"status": "oom", "error": "no memory\nat line 3"}
-    write_json(results.cell_path(*failed), record)
-    with claimed([results.lock_path(*running)]):
+    running, begun, to_do, failed = list(planned(results))[:4]
+    for cell in (running, begun, to_do):
+        results.record_path(cell).unlink()
+    results.checkpoint_path(begun, Position(3, 7)).parent.mkdir(parents=True, exist_ok=True)
+    results.checkpoint_path(begun, Position(3, 7)).write_bytes(b"")
+    record = json.loads(results.record_path(failed).read_text()) | {"status": "oom", "error": "no memory\nat line 3"}
+    write_json(results.record_path(failed), record)
+    with claimed([results.lock_path(running)]):
         done = kdbench("status", results.folder, "--json")
         assert done.returncode == 2
         assert kdbench("clean", results.folder).returncode == 3, "a run is at work"
@@ -59,12 +57,12 @@ def test_a_whole_run_needs_nothing(results: Results) -> None:
 
 
 def test_leftovers_are_listed_and_removed(results: Results) -> None:
-    finished, other = list(places(results))[:2]
-    results.cell_path(*other).unlink()
-    kept = path_of(results, other, (1, 0))
+    finished, other = list(planned(results))[:2]
+    results.record_path(other).unlink()
+    kept = results.checkpoint_path(other, Position(1, 0))
     part = results.folder / "cells" / ".xyz.part"
-    stale = [path_of(results, finished, (2, 1)), results.lock_path(*finished), part]
-    stale.append(results.checkpoint_path(*other))
+    stale = [results.checkpoint_path(finished, Position(2, 1)), results.lock_path(finished), part]
+    stale.append(results.student_path(other))
     for path in (kept, *stale):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"1234")
@@ -75,20 +73,20 @@ def test_leftovers_are_listed_and_removed(results: Results) -> None:
     removed = json.loads(kdbench("clean", results.folder, "--delete", "--json").stdout)
     assert {row["file"] for row in removed["files"]} == set(map(str, stale))
     assert sorted(set(before) - set(results.folder.rglob("*"))) == sorted(stale)
-    assert taken(results, other) == {(1, 0): kept}
+    assert results.checkpoints(other) == {(1, 0): kept}
 
 
 def test_what_a_killed_process_was_writing_of_a_cell_goes_with_its_checkpoints(results: Results) -> None:
-    own, other = list(places(results))[:2]
+    own, other = list(planned(results))[:2]
 
-    def torn(place: Place) -> list[Path]:
-        files = path_of(results, place, (1, 0)), results.cell_path(*place), results.checkpoint_path(*place)
+    def torn(cell: CellId) -> list[Path]:
+        files = results.checkpoint_path(cell, Position(1, 0)), results.record_path(cell), results.student_path(cell)
         return [path.with_name(f".{path.name}.x1y2.part") for path in files]
 
     for path in torn(own) + torn(other):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"1234")
-    discard(results, own)
+    results.remove_checkpoints(own)
     assert not any(path.exists() for path in torn(own))
     assert all(path.exists() for path in torn(other)), "another process may be at it"
 

@@ -19,8 +19,8 @@ LINES = [line for line in DOCS.read_text().splitlines() if line.startswith("| ["
 @pytest.fixture(scope="module")
 def arenas(proxy: Suite) -> tuple[list[Arena], Arena]:
     compute, full = Compute(torch.device("cpu"), "fp32", 1), load(survey_methods.FULL)
-    small = [Arena.rehearse(proxy, pair, compute) for pair in proxy.pairs if proxy.is_hetero(pair)]
-    return small, Arena.rehearse(full, next(pair for pair in full.pairs if full.is_hetero(pair)), compute)
+    small = [Arena.without_data(proxy, pair, compute) for pair in proxy.pairs if proxy.is_hetero(pair)]
+    return small, Arena.without_data(full, next(pair for pair in full.pairs if full.is_hetero(pair)), compute)
 
 
 def test_every_method_has_its_line() -> None:

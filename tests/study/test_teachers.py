@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kdbench.compute.device import Compute
-from kdbench.engines.channel import Line
+from kdbench.engines.channel import Channel
 from kdbench.errors import KdbenchError
 from kdbench.registry import Registry
 from kdbench.study.teachers import Expects, TeacherTask, guessing, import_teacher, verify_teacher
@@ -153,12 +153,12 @@ def task(short_suite: Callable[..., Path], tmp_path: Path, cpu: Compute) -> Teac
     return TeacherTask(suite, NAME, control, 0, cpu, tmp_path, stored(suite, tmp_path), "kdbench teachers train")
 
 
-LINE = Line(lambda progress: None, lambda text: None)
+CHANNEL = Channel(lambda progress: None, lambda text: None)
 
 
 def test_a_training_starts_from_the_file(task: TeacherTask, weights: State, tmp_path: Path) -> None:
     torch.save(weights, tmp_path / "w.pth")
-    replace(task, source=tmp_path / "w.pth").execute(LINE)
+    replace(task, source=tmp_path / "w.pth").execute(CHANNEL)
     facts = teacher_metadata(task.target)
     assert facts["started_from"]["file"] == "w.pth" and facts["trained_on"] == "fashion-mnist-5k2k"
     assert facts["top1"] == pytest.approx(90.8, abs=1.5), "but for the batch statistics nothing has changed"
@@ -169,5 +169,5 @@ def test_a_training_that_fails_replaces_nothing(task: TeacherTask) -> None:
     task.target.write_bytes(b"what was there")
     recipes = {name: recipe.model_copy(update={"lr": 1e30}) for name, recipe in task.suite.recipes.items()}
     with pytest.raises(KdbenchError, match="non-finite"):
-        replace(task, suite=task.suite.model_copy(update={"recipes": recipes})).execute(LINE)
+        replace(task, suite=task.suite.model_copy(update={"recipes": recipes})).execute(CHANNEL)
     assert task.target.read_bytes() == b"what was there"

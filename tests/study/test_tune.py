@@ -10,7 +10,7 @@ import pytest
 from kdbench.errors import KdbenchError
 from kdbench.hyperparameters import draw
 from kdbench.registry import Registry
-from kdbench.results.records import Results
+from kdbench.results.folder import Results
 from kdbench.results.tuned import read_tuned
 from tests.study.test_run import Short, records, run
 from tests.support.command import kdbench

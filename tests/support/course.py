@@ -3,7 +3,7 @@
 import numpy as np
 
 from kdbench.compute.device import Compute
-from kdbench.data.device_stream import ResidentImages, ResidentStream
+from kdbench.data.device_stream import DeviceImages, DeviceStream
 from kdbench.data.sources import ImageSet
 from kdbench.method import Method, Pair, Task
 from kdbench.models.create import create_model
@@ -55,9 +55,9 @@ class Course:
             generator.integers(0, 256, (48, 28, 28, 3), dtype=np.uint8), generator.integers(0, 4, 48).astype(np.int64)
         )
         data = Data(source="-", image_size=32, mean=(0.5,) * 3, std=(0.25,) * 3)
-        resident = ResidentImages(images, data, recipe.augment.shift, compute.device)
+        resident = DeviceImages(images, data, recipe.augment.shift, compute.device)
         self.compute = compute
-        self.stream = ResidentStream(resident, recipe, 4, 0, "a:b", compute.shard)
+        self.stream = DeviceStream(resident, recipe, 4, 0, "a:b", compute.replica)
         name, kwargs = TEACHERS[student]
         self.teacher = staged(name, 4, **kwargs).to(compute.device).eval().requires_grad_(False)
         self.recipe = recipe

@@ -1,4 +1,4 @@
-"""Results folders of invented numbers, written through `kdbench.results.records` as a run writes them."""
+"""Results folders of invented numbers, written through `kdbench.results.folder` as a run writes them."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -9,7 +9,8 @@ import numpy as np
 
 from kdbench.analysis.published import find
 from kdbench.files import content_key, write_json
-from kdbench.results.records import SCHEMA, TIMING_PROTOCOL, PublishedNames, Results, Role
+from kdbench.results.folder import CellId, Results
+from kdbench.results.schema import SCHEMA, TIMING_PROTOCOL, PublishedNames, Role
 
 METHODS = ["scratch", "kd", "fitnet", "ofa", "assistant"]
 PAIRS = [
@@ -228,7 +229,7 @@ def _write_cell(
         }
         if not plan.best:
             del record["best_top1"], record["best_epoch"]
-    write_json(results.cell_path(pair, method, seed, record["key"]), record)
+    write_json(results.record_path(CellId(pair, method, seed, record["key"])), record)
 
 
 def _write_throughput(

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from kdbench.files import content_key
-from kdbench.results.records import SCHEMA, TIMING_PROTOCOL, Results, Role
+from kdbench.results.folder import CellId, Results
+from kdbench.results.schema import SCHEMA, TIMING_PROTOCOL, Role
 from tests.support.synthetic import ENVIRONMENT, Plan, cell_key, cell_record, environment, timing_key
 
 PAIRS = ["vit-t:resnet-s", "mixer-t:resnet-s"]
@@ -20,7 +21,7 @@ LOSS_SIGMA = 0.02
 
 
 def write_json(path: Path, value: Any) -> None:
-    """As `kdbench.results.records` writes it, without waiting for the disk: there are many."""
+    """As `kdbench.files.write_json` writes it, without waiting for the disk: there are many."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
@@ -100,7 +101,7 @@ class World:
             for seed in self.seeds:
                 if (pair, method, seed) not in self.missing:
                     record = self._cell(pair, method, seed)
-                    write_json(results.cell_path(pair, method, seed, record["key"]), record)
+                    write_json(results.record_path(CellId(pair, method, seed, record["key"])), record)
             if self.throughput:
                 record = self._timing(pair, method)
                 write_json(results.throughput_path(pair, method, record["key"]), record)

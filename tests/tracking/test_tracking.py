@@ -18,9 +18,10 @@ import pytest
 
 from kdbench.cli import track
 from kdbench.files import read_json, write_json
-from kdbench.results.checkpoints import path_of, taken
+from kdbench.results.folder import CellId, Position, Results, cell_id, read_record
 from kdbench.results.locks import claimed
-from kdbench.results.records import CellRecord, Results, read_record, slug
+from kdbench.results.schema import CellRecord
+from kdbench.values import slug
 from tests.support.command import COMMAND, kdbench
 
 REFERENCE = Results(Path(__file__).parents[2] / "results" / "reference" / "proxy")
@@ -64,10 +65,9 @@ def reference(tmp_path: Path) -> Results:
     wanted = {(pair, method, 0) for method in methods}
     cells = [cell for cell in manifest["cells"] if (cell["pair"], cell["method"], cell["seed"]) in wanted]
     for cell in cells:
-        place = cell["pair"], cell["method"], cell["seed"], cell["key"]
-        home = results.cell_path(*place)
+        home = results.record_path(CellId(**cell))
         home.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(REFERENCE.cell_path(*place), home)
+        shutil.copy(REFERENCE.record_path(CellId(**cell)), home)
     for name in ("environments", f"throughput/{slug(pair)}"):
         shutil.copytree(REFERENCE.folder / name, results.folder / name)
     measured = [one for one in manifest["throughput"] if (one["pair"], one["method"], 0) in wanted]
@@ -165,8 +165,8 @@ def test_a_run_that_goes_on_is_followed_in_wandb(stages: tuple[Path, Path], tmp_
     begun, finished = stages
     folder = tmp_path / "run"
     shutil.copytree(begun, folder)
-    own, other = [(c["pair"], c["method"], c["seed"], c["key"]) for c in Results(folder).manifest()["cells"]]
-    with claimed([Results(folder).lock_path(*own)]):
+    own, other = [CellId(**cell) for cell in Results(folder).manifest()["cells"]]
+    with claimed([Results(folder).lock_path(own)]):
         assert go(folder, "wandb", "--project", "mine")["written"] == 2
     before = runs(folder)
     status = {own[1]: "running", other[1]: "begun"}
@@ -220,7 +220,7 @@ def test_final_metrics_and_configuration(reference: Results) -> None:
 def test_wandb_has_the_same(reference: Results) -> None:
     pytest.importorskip("wandb")
     failed, other, *_ = reference.cells()
-    path = reference.cell_path(failed["pair"], failed["method"], failed["seed"], failed["key"])
+    path = reference.record_path(cell_id(failed))
     gone = ("top1", "top5", "curves", "correct", "evaluated")
     kept = {name: value for name, value in read_json(path).items() if name not in gone}
     write_json(path, kept | {"status": "diverged", "error": "the loss became non-finite"})
@@ -245,7 +245,7 @@ def test_what_has_changed_takes_the_place_of_what_was(reference: Results) -> Non
     assert go(reference.folder, "tensorboard")["unchanged"] == 5
     assert event_files(reference.folder) == before
     record: dict[str, Any] = {**next(iter(reference.cells()))}
-    path = reference.cell_path(record["pair"], record["method"], record["seed"], record["key"])
+    path = reference.record_path(cell_id(record))
     # Trained again, as after its record was removed, on a device where bits differ.
     original = path.read_bytes()
     record["curves"]["loss"] = {term: [2 * value for value in v] for term, v in record["curves"]["loss"].items()}
@@ -273,7 +273,7 @@ def test_a_file_that_stays_behind_doubles_nothing(reference: Results) -> None:
 def test_it_follows_to_the_end(reference: Results, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(track, "LOOK_SECONDS", 0.05)
     record = next(iter(reference.cells()))
-    path = reference.cell_path(record["pair"], record["method"], record["seed"], record["key"])
+    path = reference.record_path(cell_id(record))
     path.rename(path.with_suffix(".later"))
     later = threading.Timer(1.0, lambda: path.with_suffix(".later").rename(path))
     later.start()
@@ -295,7 +295,7 @@ def test_odd_names_and_values(reference: Results) -> None:
     odd = {"\udc80": 1, "list": [1, {"a": None}], "none": None, "lines": "a\n\x1b[31mb", "on": True, "low": "\udc80"}
     losses = {f"../{term} <b>": values for term, values in record["curves"]["loss"].items()}
     record |= {"hyperparameters": odd, "curves": record["curves"] | {"loss": losses}}
-    path = reference.cell_path(record["pair"], record["method"], record["seed"], record["key"])
+    path = reference.record_path(cell_id(record))
     path.write_text(json.dumps(record))
     for to in track.SINKS:
         assert go(reference.folder, to)["written"] == 5
@@ -311,12 +311,12 @@ def test_odd_names_and_values(reference: Results) -> None:
 def test_a_damaged_checkpoint_is_passed_over(stages: tuple[Path, Path], tmp_path: Path) -> None:
     shutil.copytree(stages[0], tmp_path / "run")
     results = Results(tmp_path / "run")
-    first, second = [(c["pair"], c["method"], c["seed"], c["key"]) for c in results.manifest()["cells"]]
-    for path in taken(results, first).values():
+    first, second = [CellId(**cell) for cell in results.manifest()["cells"]]
+    for path in results.checkpoints(first).values():
         path.write_bytes(path.read_bytes()[:1000])
-    for path in taken(results, second).values():
+    for path in results.checkpoints(second).values():
         path.unlink()
-    path_of(results, second, (3, 0)).write_bytes(b"")
+    results.checkpoint_path(second, Position(3, 0)).write_bytes(b"")
     assert go(results.folder, "tensorboard")["written"] == 0
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from kdbench.compute.device import resolve
+from kdbench.data.batch import Draw
 from kdbench.training.lockstep import lockstep
 from tests.support.course import METHODS, Course
 
@@ -19,12 +20,12 @@ def test_no_step_waits_for_the_device(student: str) -> None:
     course = Course(student, resolve("cuda", "bf16"))
     contenders = [course.contender(name) for name in METHODS]
     batches = course.stream.epoch(0)
-    lockstep(contenders, course.teacher, *next(batches), course.compute)
+    lockstep(contenders, course.teacher, Draw(*next(batches)), course.compute)
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
         for raw, batch in batches:
-            lockstep(contenders, course.teacher, raw, batch, course.compute)
+            lockstep(contenders, course.teacher, Draw(raw, batch), course.compute)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     for contender in contenders:

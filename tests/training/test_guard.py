@@ -135,7 +135,7 @@ BESIDES = {"runs", "loss terms", "student keeps timm's keys"}
 
 
 def failures(arena: Arena, method: type[Method]) -> dict[str, str]:
-    stage = arena.understudy()
+    stage = arena.with_own_teacher()
     return {check.name: check.detail for check in stage.check(stage.contender("cheat", method, {})) if not check.passed}
 
 
@@ -152,7 +152,7 @@ IN_BUILD = [(rule, act) for rule, _, act in CHEATS if rule != watch.SHARED]
 @pytest.mark.parametrize(("rule", "act"), IN_BUILD, ids=[name for name in NAMES if not name.startswith("shared")])
 def test_it_is_caught_in_build(arena: Arena, rule: str, act: Callable[..., Any]) -> None:
     with pytest.raises(KdbenchError, match=f"breaks a rule in build, '{rule}'"):
-        arena.understudy().contender("cheat", in_build(lambda pair: torch.no_grad()(act)(pair)), {})
+        arena.with_own_teacher().contender("cheat", in_build(lambda pair: torch.no_grad()(act)(pair)), {})
 
 
 def test_gradients_that_are_switched_off_for_good(arena: Arena) -> None:
@@ -182,13 +182,13 @@ def test_a_method_owns_no_parameter_of_a_network(arena: Arena, end: str) -> None
             self.network = getattr(pair, end)
 
     with pytest.raises(KdbenchError, match=r"owns a parameter of a network \(network.model"):
-        arena.understudy().contender("owner", Owner, {})
+        arena.with_own_teacher().contender("owner", Owner, {})
 
 
 @pytest.mark.parametrize("act", STUDENT.values(), ids=STUDENT)
 def test_in_the_open_division_the_student_is_the_methods(arena: Arena, act: Callable[..., Any]) -> None:
     method = cheat(act, differs="does as it likes with the student")
-    stage = arena.understudy()
+    stage = arena.with_own_teacher()
     checks = stage.check(stage.contender("open", method, {}))
     failed = {check.name for check in checks if not check.passed}
     assert failed <= BESIDES, checks
@@ -218,6 +218,6 @@ def test_what_is_allowed_is_not_caught(arena: Arena) -> None:
             teacher.logits.clone().softmax(dim=1).zero_()
             return {"ce": batch.cross_entropy(student.logits.mul_(1.0)), "mse": loss}
 
-    stage = arena.understudy()
+    stage = arena.with_own_teacher()
     checks = stage.check(stage.contender("honest", Honest, {}))
     assert passed(checks), checks

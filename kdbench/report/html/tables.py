@@ -4,12 +4,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kdbench.analysis.frames import Group
 from kdbench.report import text
 from kdbench.report.content import Content
 from kdbench.report.html.element import Html, element
 from kdbench.report.notes import accuracy_scope, cost_scope
 from kdbench.report.sections import Section
+from kdbench.results.study import Group
 
 Cell = Callable[[Content, "Column", str], tuple[str, bool]]
 """What a measure says of a method in a column, and whether it is complete there."""

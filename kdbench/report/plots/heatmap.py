@@ -7,12 +7,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 
-from kdbench.analysis.frames import Group
 from kdbench.analysis.gains import PairGain
 from kdbench.report import text
 from kdbench.report.content import Content
 from kdbench.report.plots.layout import CHARACTER, ROW, Drawing, label_width, panels, tell
 from kdbench.report.plots.style import GREY, SCREEN, Style, styled
+from kdbench.results.study import Group
 
 COLUMN, ROOM = 0.5, 0.36
 """Width of a column, and below which a number does not fit into one."""

@@ -5,11 +5,11 @@ import math
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 
-from kdbench.analysis.frames import Group
 from kdbench.report import text
 from kdbench.report.content import Content
 from kdbench.report.plots.layout import ROW, Drawing, head, label_width, panels, rows_of, tell
 from kdbench.report.plots.style import SCREEN, Style, looks, styled
+from kdbench.results.study import Group
 
 
 def draw_ranks(content: Content, style: Style = SCREEN) -> Drawing:

@@ -6,12 +6,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from kdbench.analysis.frames import Group
 from kdbench.analysis.stats import pareto_front
 from kdbench.report import text
 from kdbench.report.content import Content
 from kdbench.report.plots.layout import ROW, Drawing, head, label_width, legend_right, panels, tell
 from kdbench.report.plots.style import GREY, SCREEN, Look, Style, looks, styled
+from kdbench.results.study import Group
 
 LINE, WIDEST = 8.0, 60.0
 """Points that a name takes, by height and at most by width."""

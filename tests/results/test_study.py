@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from kdbench.analysis.frames import load
 from kdbench.errors import KdbenchError
 from kdbench.files import content_key, read_json, write_json
-from kdbench.results.records import Results
+from kdbench.results.folder import Results, cell_id
+from kdbench.results.study import load
 from tests.support.synthetic import PAIRS, Plan, write_results
 
 
@@ -41,7 +41,7 @@ def test_records_of_other_settings_are_counted_and_left_aside(tmp_path: Path):
     expected = load(results).cells
     old = next(results.cells())
     old["key"], old["protocol"] = content_key("old settings"), "proxy/0"
-    write_json(results.cell_path(old["pair"], old["method"], old["seed"], old["key"]), old)
+    write_json(results.record_path(cell_id(old)), old)
     study = load(results)
     assert study.ignored == 1
     assert study.cells.equals(expected)
