@@ -48,7 +48,7 @@ def execute_update(args: argparse.Namespace) -> int:
     from kdbench.gate.joining import join
     from kdbench.gate.tables import changes_as_json, print_baseline, print_changes, scattered_lines
     from kdbench.results.folder import Results
-    from kdbench.results.study import load as read
+    from kdbench.results.study import read
 
     new = make(read(Results(args.results)))
     path = args.out or default_path(new.suite)

@@ -69,7 +69,7 @@ def execute(args: argparse.Namespace) -> int:
     from kdbench.gate.check import check
     from kdbench.registry import Registry
     from kdbench.results.folder import Results
-    from kdbench.results.study import load as read
+    from kdbench.results.study import read
 
     if args.run:
         suite = Path(args.suite or "proxy").stem

@@ -14,7 +14,7 @@ from kdbench.gate.subset import IDENTITY, Allowance
 from kdbench.gate.verdict import Outcome
 from kdbench.registry import Plugin
 from kdbench.results.schema import Manifest
-from kdbench.results.study import PairMethod, load
+from kdbench.results.study import PairMethod, read
 from kdbench.study.plan import make_plan
 from kdbench.study.run import run
 from kdbench.study.session import Session
@@ -148,7 +148,7 @@ class _Passes:
         """Those of the cells that have no final outcome yet."""
         if not self._manifests:
             return []
-        verdicts = check(load(self._session.results), self._baseline, set(places)).verdicts
+        verdicts = check(read(self._session.results), self._baseline, set(places)).verdicts
         return [one.pair_method for one in verdicts if one.outcome is Outcome.MISSING_CELL and one.wants]
 
 

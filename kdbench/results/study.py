@@ -324,13 +324,28 @@ def load(results: Results) -> Study:
         KdbenchError: no manifest, a record that cannot be read, or records of several protocols, which no table may
             mix.
     """
+    study = read(results)
+    records, measurements = study.records.values(), study.measurements.values()
+    done = [record for record in records if record["status"] == "done"]
+    _refuse_mixture("protocol", {study.manifest["protocol"], *(record["protocol"] for record in records)})
+    _refuse_mixture("split", {record["split"] for record in done})
+    _refuse_mixture("timing_protocol", {record["timing_protocol"] for record in measurements})
+    return study
+
+
+def read(results: Results) -> Study:
+    """The same, with whatever protocols the records are of.
+
+    Raises:
+        KdbenchError: no manifest, or a record that cannot be read.
+    """
     manifest = results.manifest()
     planned = {cell["key"]: cell for cell in manifest["cells"]}
     records: dict[CellKey, CellRecord] = {}
     ignored = 0
     for record in results.cells():
         if is_planned(record, planned):
-            # Thousands of records fit in memory without them.
+            # Thousands of records fit in memory without the hits by image.
             record.pop("correct", None)
             records[record["pair"], record["method"], record["seed"]] = record
         else:
@@ -342,10 +357,6 @@ def load(results: Results) -> Study:
             measurements[measurement["pair"], measurement["method"]] = measurement
         else:
             ignored += 1
-    done = [record for record in records.values() if record["status"] == "done"]
-    _refuse_mixture("protocol", {manifest["protocol"], *(record["protocol"] for record in records.values())})
-    _refuse_mixture("split", {record["split"] for record in done})
-    _refuse_mixture("timing_protocol", {record["timing_protocol"] for record in measurements.values()})
     used = {record["environment"] for record in (*records.values(), *measurements.values())}
     return Study(
         manifest=manifest,

@@ -21,7 +21,7 @@ from kdbench.gate.verdict import Check, Outcome, Verdict
 from kdbench.models.staged import StagedModel
 from kdbench.registry import Plugin, Registry
 from kdbench.results.folder import Results
-from kdbench.results.study import load as read
+from kdbench.results.study import read
 from kdbench.study.accuracy import AccuracyTask
 from kdbench.study.plan import make_plan
 from kdbench.study.throughput import planned_measurements, throughput_tasks

@@ -14,7 +14,7 @@ from kdbench.gate.baseline import Baseline, changes, doubt, load, make, scattere
 from kdbench.gate.check import check
 from kdbench.gate.joining import join
 from kdbench.gate.verdict import Check, Outcome, Verdict
-from kdbench.results.study import load as read
+from kdbench.results.study import read
 from tests.support.command import kdbench
 from tests.support.world import METHODS, PAIRS, SIGMA, World
 
@@ -149,13 +149,13 @@ def test_a_loss_term_that_is_gone(held) -> None:
     ],
 )
 def test_bounds_that_hold_for_any_seed(held, baseline: Baseline, change: dict, reason: str, tmp_path: Path) -> None:
-    evidence = read(replace(FRESH, seeds=range(20, 23)).write(tmp_path))
-    evidence.cells[PLACE][21].update(change)  # type: ignore[typeddict-item]
-    verdict = of(check(evidence, baseline))
+    study = read(replace(FRESH, seeds=range(20, 23)).write(tmp_path))
+    study.by_seed(PLACE)[21].update(change)  # type: ignore[typeddict-item]
+    verdict = of(check(study, baseline))
     assert verdict.outcome is Outcome.WORSE and reason in verdict.reason, verdict
     assert verdict.blame == "method", "the control is as it was"
-    evidence.cells[PLACE[0], "scratch"][21].update(change)  # type: ignore[typeddict-item]
-    assert of(check(evidence, baseline)).blame == "trainer"
+    study.by_seed((PLACE[0], "scratch"))[21].update(change)  # type: ignore[typeddict-item]
+    assert of(check(study, baseline)).blame == "trainer"
 
 
 @pytest.mark.parametrize("status", ["failed", "oom", "diverged", "timeout", "unsupported", "interrupted"])
@@ -228,10 +228,10 @@ def test_the_same_speed_is_no_news(held) -> None:
 
 
 def test_a_few_blocks_tell_no_speed(held, baseline: Baseline, tmp_path: Path) -> None:
-    evidence = read(replace(FRESH, speed={"ofa": 0.1}).write(tmp_path / "few"))
+    study = read(replace(FRESH, speed={"ofa": 0.1}).write(tmp_path / "few"))
     for blocks in ("blocks", "control_blocks"):
-        evidence.timings[PLACE][blocks] = evidence.timings[PLACE][blocks][:5]  # type: ignore[literal-required]
-    assert of(check(evidence, baseline)).speed is Outcome.MISSING_CELL
+        study.measurements[PLACE][blocks] = study.measurements[PLACE][blocks][:5]  # type: ignore[literal-required]
+    assert of(check(study, baseline)).speed is Outcome.MISSING_CELL
 
 
 def test_unmeasured_speed_fails_only_on_request(held) -> None:
@@ -267,10 +267,10 @@ def test_what_a_baseline_refuses(baseline: Baseline, tmp_path: Path) -> None:
     assert not baseline.provisional and doubt(baseline.seeds, baseline.environments) is None
     gap = read(World(missing=[(*PLACE, 3)]).write(tmp_path / "gap"))
     mixed = read(World().write(tmp_path / "mixed"))
-    mixed.cells[PLACE][3]["environment"] = "another"
-    for evidence, reason in ((gap, "not done for every seed"), (mixed, "2 kinds of machine")):
+    mixed.by_seed(PLACE)[3]["environment"] = "another"
+    for study, reason in ((gap, "not done for every seed"), (mixed, "2 kinds of machine")):
         with pytest.raises(KdbenchError, match=reason):
-            make(evidence)
+            make(study)
 
 
 def test_cells_that_are_too_scattered_to_judge_by_are_named(baseline: Baseline, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from kdbench.gate.check import check
 from kdbench.gate.files import annotations, junit, markdown
 from kdbench.gate.tables import as_json, print_check
 from kdbench.gate.verdict import Check
-from kdbench.results.study import load as read
+from kdbench.results.study import read
 from tests.support.command import kdbench_without
 from tests.support.world import METHODS, PAIRS, World
 
