@@ -21,7 +21,8 @@
             }
 
 Annotated class attributes are the hyperparameters: they are typed, have a default, and can be set by a suite's preset
-or with `--set mine.weight=2`. The sum of the returned terms is what the student is trained on.
+or with `--set mine.weight=2`. What a method says of itself has no annotation: `kind = "logit"`, `paper = "arXiv ..."`,
+`presets = {"crd": {"weight": 2.0}}`. The sum of the returned terms is what the student is trained on.
 """
 
 from collections.abc import Mapping
@@ -54,6 +55,7 @@ __all__ = [
     "Needs",
     "Outputs",
     "Pair",
+    "Role",
     "SearchSpace",
     "Segment",
     "StageInfo",

@@ -1,12 +1,12 @@
 """RSD: each dimension of the teacher's feature is predicted, and only once."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdbench.method import Batch, Kind, LogUniform, Method, Needs, Outputs, Pair, SearchSpace, gather
+from kdbench.method import Batch, LogUniform, Method, Needs, Outputs, Pair, gather
 from kdbench_methods.parts.precision import full_precision
 from kdbench_methods.parts.projectors import init_projector
 
@@ -29,12 +29,12 @@ class RSD(Method):
         expansion: hidden width of the projector, in widths of the student's feature.
     """
 
-    kind: ClassVar[Kind] = "feature"
-    paper: ClassVar[str] = "arXiv 2507.21844"
-    venue: ClassVar[str] = "ICCV 2025"
-    published: ClassVar[tuple[str, ...]] = ("RSD",)
+    kind = "feature"
+    paper = "arXiv 2507.21844"
+    venue = "ICCV 2025"
+    published = ("RSD",)
 
-    search_space: ClassVar[SearchSpace] = {"weight": LogUniform(0.01, 1), "kappa": LogUniform(0.001, 0.1)}
+    search_space = {"weight": LogUniform(0.01, 1), "kappa": LogUniform(0.001, 0.1)}
 
     ce_weight: float = 1.0
     weight: float = 0.1

@@ -1,13 +1,13 @@
 """SimKD: the student learns the teacher's last feature and answers with the teacher's classifier."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdbench.method import Batch, Choice, Kind, LogUniform, Method, Needs, Outputs, Pair, SearchSpace
+from kdbench.method import Batch, Choice, LogUniform, Method, Needs, Outputs, Pair
 from kdbench_methods.parts.projectors import activation_of, conv_norm, init_projector, probe
 
 
@@ -33,13 +33,13 @@ class SimKD(Method):
         factor: by which the projector is narrower than the teacher's feature (f).
     """
 
-    kind: ClassVar[Kind] = "feature"
-    paper: ClassVar[str] = "arXiv 2203.14001"
-    venue: ClassVar[str] = "CVPR 2022"
-    published: ClassVar[tuple[str, ...]] = ("SimKD(f=2)",)
-    differs: ClassVar[str] = "answers through a projector and the teacher's classifier"
+    kind = "feature"
+    paper = "arXiv 2203.14001"
+    venue = "CVPR 2022"
+    published = ("SimKD(f=2)",)
+    differs = "answers through a projector and the teacher's classifier"
 
-    search_space: ClassVar[SearchSpace] = {"weight": LogUniform(0.1, 10), "factor": Choice((2, 4, 8))}
+    search_space = {"weight": LogUniform(0.1, 10), "factor": Choice((2, 4, 8))}
 
     ce_weight: float = 0.0
     weight: float = 1.0
