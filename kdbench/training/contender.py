@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -245,7 +244,7 @@ class Contender:
 def student_outputs(run: Callable[[Tensor, Needs], Outputs], views: Sequence[Tensor], needs: Needs) -> Outputs:
     """What a student makes of a view, and of a second one where there is one."""
     outputs, *again = (run(images, needs) for images in views)
-    return replace(outputs, second=again[0]) if again else outputs
+    return outputs.with_second(again[0]) if again else outputs
 
 
 def total(terms: Mapping[str, Tensor]) -> Tensor:

@@ -5,7 +5,7 @@ teacher is frozen, so a contender ends with the same weights whether it trained 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import reduce
 from itertools import islice, repeat
 from operator import or_
@@ -174,4 +174,4 @@ def teacher_outputs(
     twice = [method for method in asking if method.second_view]
     with compute.autocast():
         first = answer(asking, 0)
-        return replace(first, second=answer(twice, 1)) if twice else first
+        return first.with_second(answer(twice, 1)) if twice else first

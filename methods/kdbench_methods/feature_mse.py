@@ -32,7 +32,6 @@ class FeatureMSE(Method):
         self.project = nn.Identity() if student == teacher else nn.Linear(student, teacher)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
-        assert student.pooled is not None and teacher.pooled is not None
         return {
             "ce": self.ce_weight * batch.cross_entropy(student.logits),
             "feature": self.weight * F.mse_loss(self.project(student.pooled), teacher.pooled),

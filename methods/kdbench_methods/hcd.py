@@ -65,7 +65,6 @@ class HCD(Method):
         self.student_needs, self.teacher_needs = Needs(stages=frozenset(self.heads.by_stage)), Needs(pooled=True)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
-        assert teacher.pooled is not None
         sub, distilled, overlaps = [], [], []
         for vector, mapper in zip(self.heads(student.stages), self.mappers, strict=True):
             shared = mapper(torch.cat([vector, teacher.pooled], dim=1)).unflatten(1, (self.count, -1))

@@ -62,7 +62,7 @@ class MLLD(Method):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
         terms = {"ce": self.ce_weight * batch.cross_entropy(student.logits)}
-        if student.second is None or teacher.second is None:
+        if not self.second_view:
             return terms
         z_s, z_t, again_s, again_t = student.logits, teacher.logits, student.second.logits, teacher.second.logits
         # The second view is not mixed: its label is the image's own.

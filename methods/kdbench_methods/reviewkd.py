@@ -67,7 +67,6 @@ class ReviewKD(Method):
 
     def _levels(self, outputs: Outputs) -> list[Tensor]:
         """The pooled feature as a map of one cell, then the stages, deep to shallow."""
-        assert outputs.pooled is not None
         return [outputs.pooled[:, :, None, None], *(outputs.stages[k].map for k in self._stages)]
 
 

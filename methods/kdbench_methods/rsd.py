@@ -54,7 +54,6 @@ class RSD(Method):
         init_projector(self)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
-        assert student.pooled is not None and teacher.pooled is not None
         loss = rsd_loss(self.project(gather(student.pooled)), gather(teacher.pooled), self.kappa)
         return {"ce": self.ce_weight * batch.cross_entropy(student.logits), "rsd": self.weight * loss}
 

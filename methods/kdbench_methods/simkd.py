@@ -48,9 +48,8 @@ class SimKD(Method):
     student_needs = inference_needs = Needs(stages=frozenset({4}))
 
     def build(self, pair: Pair) -> None:
-        found = probe(pair.teacher, Needs(stages=frozenset({4}), pooled=True))
-        last, pooled = found.stages[4].map, found.pooled
-        assert pooled is not None
+        outputs = probe(pair.teacher, Needs(stages=frozenset({4}), pooled=True))
+        last, pooled = outputs.stages[4].map, outputs.pooled
         # A teacher without such a classifier is refused here.
         pair.teacher.classify(pooled)
         mean = last.mean(dim=(2, 3))
@@ -75,7 +74,6 @@ class SimKD(Method):
         if self._onto_map:
             loss = F.mse_loss(feature, F.adaptive_avg_pool2d(teacher.stages[4].map, self._grid))
         else:
-            assert teacher.pooled is not None
             loss = F.mse_loss(feature.mean(dim=(2, 3)), teacher.pooled)
         return {"ce": self.ce_weight * batch.cross_entropy(student.logits), "simkd": self.weight * loss}
 

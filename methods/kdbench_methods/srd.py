@@ -47,7 +47,6 @@ class SRD(Method):
             self.starved = {"project": "its weight is 0"}
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
-        assert student.pooled is not None and teacher.pooled is not None
         error = log_sum_error(self.project(student.pooled), teacher.pooled, self.exponent)
         return {
             "ce": batch.cross_entropy(student.logits),

@@ -41,14 +41,12 @@ class SRRL(Method):
 
     def build(self, pair: Pair) -> None:
         pooled = probe(pair.teacher, Needs(pooled=True)).pooled
-        assert pooled is not None
         # A teacher without such a classifier is refused here.
         pair.teacher.classify(pooled)
         self.project = conv_norm(pair.student.stages[4].channels, pooled.shape[1], activation=activation_of(pooled))
         init_projector(self)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
-        assert teacher.pooled is not None
         feature = self.project(student.stages[4].map).mean(dim=(2, 3))
         logits = self.pair.teacher.classify(feature)
         return {
