@@ -37,6 +37,7 @@ from kdbench.data.batch import Batch
 from kdbench.errors import UnsupportedPair
 from kdbench.hyperparameters import Choice, LogUniform, SearchSpace, Uniform
 from kdbench.models.features import Feature, Layout, Needs, Outputs, StageInfo
+from kdbench.models.parameters import count_parameters
 from kdbench.models.resume.tails import Segment, Tail
 from kdbench.models.staged import StagedModel
 from kdbench.results.records import Role
@@ -64,6 +65,7 @@ __all__ = [
     "Task",
     "Uniform",
     "UnsupportedPair",
+    "count_parameters",
     "gather",
 ]
 

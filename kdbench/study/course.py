@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import nn
 
 from kdbench.compute.device import environment
 from kdbench.compute.distributed import agreed
@@ -19,6 +18,7 @@ from kdbench.engines.display import ContenderState, Progress
 from kdbench.errors import KdbenchError, UnsupportedPair, describe
 from kdbench.files import write_json
 from kdbench.models.create import create_arguments
+from kdbench.models.parameters import count_parameters
 from kdbench.results.checkpoints import START, Spot
 from kdbench.results.records import Curves, Results, Status
 from kdbench.study.checkpoint import load, save
@@ -228,8 +228,8 @@ class Course:
         if group.writes:
             self._keep(path, contender, final)
         record = group.header(cell, self.environment, "done", None)
-        record["teacher"]["parameters"] = _count(self.arena.teacher)
-        record["student"]["parameters"] = _count(contender.student.model)
+        record["teacher"]["parameters"] = count_parameters(self.arena.teacher)
+        record["student"]["parameters"] = count_parameters(contender.student.model)
         record["top1"] = final.top1
         record["top5"] = final.top5
         if self.followed is self.arena.evaluation:
@@ -277,7 +277,3 @@ class Course:
                     "alone": contender.predictor is None,
                 },
             )
-
-
-def _count(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())

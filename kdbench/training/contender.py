@@ -16,6 +16,7 @@ from kdbench.data.seeds import derive_seed
 from kdbench.errors import describe
 from kdbench.method import Method
 from kdbench.models.features import Needs, Outputs
+from kdbench.models.parameters import count_parameters
 from kdbench.models.staged import StagedModel
 from kdbench.results.records import Status
 from kdbench.suites.schema import Recipe
@@ -122,7 +123,7 @@ class Contender:
     @property
     def extra_parameters(self) -> int:
         """Trainable parameters of the method."""
-        return sum(p.numel() for p in self.method.parameters() if p.requires_grad)
+        return count_parameters(self.method, trainable=True)
 
     @property
     def predictor(self) -> Method | None:

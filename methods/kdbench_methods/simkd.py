@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdbench.method import Batch, Choice, LogUniform, Method, Needs, Outputs, Pair
+from kdbench.method import Batch, Choice, LogUniform, Method, Needs, Outputs, Pair, count_parameters
 from kdbench_methods.parts.projectors import activation_of, conv_norm, init_projector, probe
 
 
@@ -67,7 +67,7 @@ class SimKD(Method):
             height, width = min(height, last.shape[2]), min(width, last.shape[3])
         self._grid = height, width
         classifier = pair.teacher.model.get_classifier()  # type: ignore[operator]
-        self.inference_parameters = sum(p.numel() for m in (self.project, classifier) for p in m.parameters())
+        self.inference_parameters = count_parameters(self.project, classifier)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
         feature = self._projected(student)
