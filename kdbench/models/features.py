@@ -61,7 +61,8 @@ class StageFeatures(dict[int, Feature]):
 class Outputs:
     """One forward pass: the logits, and what was asked for besides them.
 
-    Reading `pooled`, one of the `stages` or `second` raises a `KdbenchError` where that was not asked for.
+    Made by `Outputs(logits, pooled, stages)`. Reading `pooled`, one of the `stages` or `second` raises a `KdbenchError`
+    where that was not asked for.
 
     Attributes:
         logits: (B, classes).
