@@ -21,7 +21,8 @@
             }
 
 Annotated class attributes are the hyperparameters: they are typed, have a default, and can be set by a suite's preset
-or with `--set mine.weight=2`. The sum of the returned terms is what the student is trained on.
+or with `--set mine.weight=2`. What a method says of itself has no annotation: `kind = "logit"`, `paper = "arXiv ..."`,
+`presets = {"crd": {"weight": 2.0}}`. The sum of the returned terms is what the student is trained on.
 """
 
 from collections.abc import Mapping
@@ -36,6 +37,7 @@ from kdbench.data.batch import Batch
 from kdbench.errors import UnsupportedPair
 from kdbench.hyperparameters import Choice, LogUniform, SearchSpace, Uniform
 from kdbench.models.features import Feature, Layout, Needs, Outputs, StageInfo
+from kdbench.models.parameters import count_parameters
 from kdbench.models.resume.tails import Segment, Tail
 from kdbench.models.staged import StagedModel
 from kdbench.results.schema import Role
@@ -54,6 +56,7 @@ __all__ = [
     "Needs",
     "Outputs",
     "Pair",
+    "Role",
     "SearchSpace",
     "Segment",
     "StageInfo",
@@ -62,6 +65,7 @@ __all__ = [
     "Task",
     "Uniform",
     "UnsupportedPair",
+    "count_parameters",
     "gather",
 ]
 

@@ -1,11 +1,12 @@
 """Typed hyperparameters: wrong names and types are refused with the list of the right ones."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from kdbench.errors import KdbenchError
-from kdbench.hyperparameters import Choice, LogUniform, Uniform, draw, parse_settings, validate
+from kdbench.hyperparameters import Choice, LogUniform, Uniform, draw, parse_settings, schema, validate
+from kdbench.method import Method
 from kdbench.registry import Registry
 
 
@@ -22,6 +23,17 @@ def test_inheritance_and_class_variables() -> None:
     names = set(_validate("assistant"))
     assert {"tau_init", "path_weights", "order"} <= names
     assert not {"aliases", "presets", "role", "training", "student_needs", "starved"} & names
+
+
+def test_only_annotated_attributes_are_hyperparameters() -> None:
+    class Mine(Method):
+        kind = "feature"
+        paper: ClassVar[str] = "arXiv 1503.02531"
+        presets = {"crd": {"weight": 2.0}}  # noqa: RUF012
+        second_view = True
+        weight: float = 1.0
+
+    assert set(schema(Mine, Method).model_fields) == {"weight"}
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from kdbench.files import write_bytes
 from kdbench.models.create import create_model
 from kdbench.models.features import Needs
 from kdbench.models.kind import kind_of
+from kdbench.models.parameters import count_parameters
 from kdbench.models.spec import ModelSpec
 from kdbench.models.staged import StagedModel
 from kdbench.models.stages import STAGES
@@ -89,7 +90,7 @@ def smallest(family: str) -> str:
         with torch.device("meta"):
             model: Any = timm.create_model(name, num_classes=CLASSES)
         if hasattr(model, "get_classifier") and not isinstance(model.get_classifier(), nn.Identity):
-            sizes[name] = sum(parameter.numel() for parameter in model.parameters())
+            sizes[name] = count_parameters(model)
     return min(sizes, key=lambda name: (sizes[name], name))
 
 
@@ -159,7 +160,7 @@ def _built(name: str) -> tuple[ModelSpec, StagedModel]:
         spec = ModelSpec(timm=name, kind="cnn", recipe="-")
         try:
             with torch.device("meta"):
-                parameters = sum(p.numel() for p in create_model(spec, CLASSES, 3, size).parameters())
+                parameters = count_parameters(create_model(spec, CLASSES, 3, size))
             if parameters > LARGE:
                 spec = spec.model_copy(update={"kwargs": SHALLOW})
             torch.manual_seed(0)

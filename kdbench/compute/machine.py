@@ -1,21 +1,22 @@
 """Is the machine to ourselves? What else it does while throughput is measured, and whether it holds its clock.
 
-On a CPU: what other processes take of all cores (/proc/stat less our own time), and counters of throttling, by heat or
-by the quota of a container. On an NVIDIA GPU, too: its other processes and the reasons why its clock is held down, from
-NVML where `pynvml` is installed, else from nvidia-smi. What cannot be read is None and is not judged.
+Of the processor (psutil): what other processes take of all cores, that is the busy time less our own and that of our
+child processes, such as those that load images; and counters of throttling, by heat or by the quota of a container. Of
+an NVIDIA GPU (NVML): its other processes and the reasons why its clock is held down. What the machine does not tell is
+None and is not judged.
 """
 
-import importlib
-import os
-import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+import psutil
+import pynvml
 import torch
 
 from kdbench.compute.device import Compute
@@ -27,13 +28,15 @@ GLANCE = 0.2
 """Seconds over which a state looks at other processes."""
 
 _HELD_DOWN = {
-    0x04: "power cap",
-    0x08: "hardware slowdown",
-    0x20: "heat (software)",
-    0x40: "heat (hardware)",
-    0x80: "power brake",
+    pynvml.nvmlClocksThrottleReasonSwPowerCap: "power cap",
+    pynvml.nvmlClocksThrottleReasonHwSlowdown: "hardware slowdown",
+    pynvml.nvmlClocksThrottleReasonSwThermalSlowdown: "heat (software)",
+    pynvml.nvmlClocksThrottleReasonHwThermalSlowdown: "heat (hardware)",
+    pynvml.nvmlClocksThrottleReasonHwPowerBrakeSlowdown: "power brake",
 }
-"""NVML's reasons for a lower clock that slow a measurement; being idle and chosen clocks do not."""
+"""Reasons for a lower clock that slow a measurement; being idle and chosen clocks do not."""
+
+Answer = TypeVar("Answer")
 
 
 class GpuState(NamedTuple):
@@ -48,6 +51,11 @@ class GpuState(NamedTuple):
     @property
     def throttled_by(self) -> list[str]:
         return [name for bit, name in _HELD_DOWN.items() if self.reasons & bit]
+
+    @property
+    def others(self) -> int:
+        """Processes beside ours."""
+        return max(0, self.processes - 1)
 
 
 @dataclass(frozen=True)
@@ -80,38 +88,38 @@ class Watch:
 
     def begin(self) -> None:
         """A round begins."""
-        self._cpu, self._counts = _cpu_seconds(), _throttle_counts()
+        self._cpu, self._counts = _told(_cpu_seconds), _throttle_counts()
 
     def end(self) -> Finding:
         """What happened since `begin`."""
-        throttled = [name for name, count in _throttle_counts().items() if count > self._counts.get(name, count)]
+        throttled = [name for name, count in _throttle_counts().items() if count > self._counts[name]]
         gpu = gpu_state(self._uuid) if self._uuid else None
         if gpu is not None:
             throttled += gpu.throttled_by
-        return Finding(self._others(), tuple(throttled), max(0, gpu.processes - 1) if gpu else 0)
+        return Finding(self._others(), tuple(throttled), gpu.others if gpu else 0)
 
     def state(self) -> MachineState:
         """The machine as it is now; takes `GLANCE` seconds in which we do nothing."""
         self.begin()
         time.sleep(GLANCE)
-        gpu = gpu_state(self._uuid) if self._uuid else None
         state = MachineState(
-            load=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+            load=_told(lambda: psutil.getloadavg()[0]),
             others=self._others(),
-            mhz=_mhz(),
+            mhz=_told(_mhz),
             governor=_read(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")),
         )
+        gpu = gpu_state(self._uuid) if self._uuid else None
         if gpu is not None:
             state["gpu_mhz"], state["gpu_celsius"], state["gpu_watts"] = gpu.clock, gpu.temperature, gpu.power
-            state["gpu_throttled"], state["gpu_others"] = gpu.throttled_by, max(0, gpu.processes - 1)
+            state["gpu_throttled"], state["gpu_others"] = gpu.throttled_by, gpu.others
         return state
 
     def _others(self) -> float | None:
-        now = _cpu_seconds()
+        now = _told(_cpu_seconds)
         if now is None or self._cpu is None:
             return None
         busy, own, wall = (after - before for after, before in zip(now, self._cpu, strict=True))
-        return min(1.0, max(0.0, (busy - own) / (wall * (os.cpu_count() or 1))))
+        return min(1.0, max(0.0, (busy - own) / (wall * (psutil.cpu_count() or 1))))
 
 
 def verdict(findings: Iterable[Finding]) -> tuple[bool | None, list[str]]:
@@ -126,85 +134,56 @@ def verdict(findings: Iterable[Finding]) -> tuple[bool | None, list[str]]:
 
 
 def gpu_state(uuid: str) -> GpuState | None:
-    """What NVML tells of a GPU, by whatever way there is; None without any."""
+    """What NVML tells of a GPU; None where there is no driver, or where it leaves a question open."""
     try:
-        return _from_nvml(uuid)
-    except ImportError:
-        return _from_smi(uuid)
-
-
-def _from_nvml(uuid: str) -> GpuState | None:
-    nvml = importlib.import_module("pynvml")
-    try:
-        nvml.nvmlInit()
-        handle = nvml.nvmlDeviceGetHandleByUUID(uuid)
+        pynvml.nvmlInit()
+        gpu = pynvml.nvmlDeviceGetHandleByUUID(uuid)
         return GpuState(
-            clock=nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM),
-            temperature=nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU),
-            power=nvml.nvmlDeviceGetPowerUsage(handle) / 1e3,
-            reasons=nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle),
-            processes=len(nvml.nvmlDeviceGetComputeRunningProcesses(handle)),
+            clock=pynvml.nvmlDeviceGetClockInfo(gpu, pynvml.NVML_CLOCK_SM),
+            temperature=pynvml.nvmlDeviceGetTemperature(gpu, pynvml.NVML_TEMPERATURE_GPU),
+            power=pynvml.nvmlDeviceGetPowerUsage(gpu) / 1e3,
+            reasons=pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(gpu),
+            processes=len(pynvml.nvmlDeviceGetComputeRunningProcesses(gpu)),
         )
-    except nvml.NVMLError:
+    except pynvml.NVMLError:
         return None
 
 
-def _from_smi(uuid: str) -> GpuState | None:
-    fields = "clocks.sm,temperature.gpu,power.draw,clocks_throttle_reasons.active"
-    state = _smi(uuid, f"--query-gpu={fields}")
-    processes = _smi(uuid, "--query-compute-apps=pid")
-    return None if state is None or processes is None else parse_smi(state, processes)
-
-
-def parse_smi(state: str, processes: str) -> GpuState | None:
-    """The two answers of nvidia-smi; None where a field is not told (`[N/A]`)."""
-    try:
-        clock, temperature, power, reasons = state.split(", ")
-        return GpuState(int(clock), int(temperature), float(power), int(reasons, 16), len(processes.split()))
-    except ValueError:
-        return None
-
-
-def _smi(uuid: str, query: str) -> str | None:
-    command = ["nvidia-smi", "-i", uuid, query, "--format=csv,noheader,nounits"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
-
-
-def _cpu_seconds() -> tuple[float, float, float] | None:
-    """Busy seconds of all cores, our own (with children that ended), and the clock's."""
-    line = _read(Path("/proc/stat"))
-    if line is None:
-        return None
-    user, nice, system, _, _, irq, softirq, steal = map(int, line.split(maxsplit=9)[1:9])
-    busy = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
-    return busy, sum(os.times()[:4]), time.monotonic()
+def _cpu_seconds() -> tuple[float, float, float]:
+    """Busy seconds of all cores, those of our process and its children (also those that ended), and the clock's."""
+    times, process = psutil.cpu_times(), psutil.Process()
+    # What guests take is counted as time of a user, too.
+    idle = sum(getattr(times, name, 0.0) for name in ("idle", "iowait", "guest", "guest_nice"))
+    own = 0.0
+    for each in (process, *process.children(recursive=True)):
+        with suppress(psutil.Error):
+            own += sum(each.cpu_times()[:4])
+    return sum(times) - idle, own, time.monotonic()
 
 
 def _throttle_counts() -> dict[str, int]:
-    """How often the processor was slowed down so far, by cause, where that is counted."""
-    counts = {}
-    heat = [_read(path) for path in Path("/sys/devices/system/cpu").glob("cpu*/thermal_throttle/core_throttle_count")]
-    if heat:
-        counts["heat"] = sum(int(count) for count in heat if count)
+    """How often the processor was slowed down so far, by cause; 0 where that is not counted."""
+    heat = Path("/sys/devices/system/cpu").glob("cpu*/thermal_throttle/core_throttle_count")
     quota = dict(line.split() for line in (_read(Path("/sys/fs/cgroup/cpu.stat")) or "").splitlines())
-    if "nr_throttled" in quota:
-        counts["quota of processor time"] = int(quota["nr_throttled"])
-    return counts
+    return {
+        "heat": sum(int(_read(count) or 0) for count in heat),
+        "quota of processor time": int(quota.get("nr_throttled", 0)),
+    }
 
 
 def _mhz() -> float | None:
     """Mean clock of the cores."""
-    lines = (_read(Path("/proc/cpuinfo")) or "").splitlines()
-    clocks = [float(line.partition(":")[2]) for line in lines if line.startswith("cpu MHz")]
-    return sum(clocks) / len(clocks) if clocks else None
+    clock = psutil.cpu_freq()
+    return clock.current if clock else None
 
 
 def _read(path: Path) -> str | None:
+    return _told(lambda: path.read_text().strip())
+
+
+def _told(ask: Callable[[], Answer]) -> Answer | None:
+    """The answer of the machine, None where it does not tell."""
     try:
-        return path.read_text().strip()
-    except OSError:
+        return ask()
+    except (OSError, NotImplementedError, psutil.Error):
         return None

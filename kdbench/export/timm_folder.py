@@ -11,6 +11,7 @@ from timm.models import PretrainedCfg, save_for_hf
 from kdbench.errors import KdbenchError
 from kdbench.export.entry import is_plain
 from kdbench.export.student import Student
+from kdbench.models.parameters import count_parameters
 from kdbench.targets import is_target
 
 CARD = """\
@@ -133,6 +134,6 @@ def _card(student: Student) -> str:
         seed=record["seed"],
         split=record["split"],
         accuracy=f"top-1 {top1:.2f} %, top-5 {top5:.2f} %",
-        parameters=sum(parameter.numel() for parameter in student.model.parameters()),
+        parameters=count_parameters(student.model),
         input=student.input,
     )

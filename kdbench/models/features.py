@@ -1,12 +1,17 @@
 """What a forward pass returns: logits, pooled feature, stage features."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from torch import Tensor
 
+from kdbench.errors import KdbenchError
+
 Layout = Literal["map", "tokens"]
 """`map`: the network computes on (B, C, H, W); `tokens`: on a sequence of H * W tokens of width C."""
+
+_NEEDS = "student_needs, teacher_needs or inference_needs"
 
 
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
@@ -49,21 +54,64 @@ class Feature:
         return self.map.shape[-2], self.map.shape[-1]
 
 
+class StageFeatures(dict[int, Feature]):
+    """Features by stage; reading one that is not there says how to ask for it."""
+
+    def __missing__(self, stage: int) -> Feature:
+        raise KdbenchError(f"stage {stage} was not asked for: add it to the stages of {_NEEDS}")
+
+
 @dataclass(frozen=True)
 class Outputs:
-    """One forward pass.
+    """One forward pass: the logits, and what was asked for besides them.
+
+    Made by `Outputs(logits, pooled, stages)`. Reading `pooled`, one of the `stages` or `second` raises a `KdbenchError`
+    where that was not asked for.
 
     Attributes:
         logits: (B, classes).
-        pooled: (B, D), what the classifier consumes; None unless asked for.
-        stages: the stage features asked for.
-        second: the same of a second view of the same images, for a method that asks for one (`Method.second_view`).
     """
 
     logits: Tensor
-    pooled: Tensor | None = None
-    stages: dict[int, Feature] = field(default_factory=dict)
-    second: "Outputs | None" = None
+    _pooled: Tensor | None = None
+    _stages: Mapping[int, Feature] = field(default_factory=dict)
+    _second: "Outputs | None" = None
+
+    @property
+    def pooled(self) -> Tensor:
+        """(B, D), what the classifier consumes."""
+        if self._pooled is None:
+            raise KdbenchError(f"the pooled feature was not asked for: add pooled=True to {_NEEDS}")
+        return self._pooled
+
+    @property
+    def stages(self) -> StageFeatures:
+        """The features of the stages."""
+        return StageFeatures(self._stages)
+
+    @property
+    def second(self) -> "Outputs":
+        """The same of a second view of the same images, for a method that asks for one (`Method.second_view`)."""
+        if self._second is None:
+            raise KdbenchError("the second view was not asked for: set second_view = True")
+        return self._second
+
+    def with_second(self, second: "Outputs") -> "Outputs":
+        """These outputs, and those of a second view of the images."""
+        return replace(self, _second=second)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors of the pass, by what they are called."""
+        tensors = {"logits": self.logits}
+        if self._pooled is not None:
+            tensors["pooled feature"] = self._pooled
+        for stage, feature in self._stages.items():
+            tensors[f"stage {stage}"] = feature.map
+            if feature.prefix is not None:
+                tensors[f"prefix tokens of stage {stage}"] = feature.prefix
+        if self._second is not None:
+            tensors |= {f"{name} of the second view": tensor for name, tensor in self._second.tensors().items()}
+        return tensors
 
 
 @dataclass(frozen=True)

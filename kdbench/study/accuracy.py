@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from torch import nn
 
 from kdbench.compute.device import Compute
 from kdbench.compute.distributed import agreed
@@ -19,6 +18,7 @@ from kdbench.engines.channel import Channel, Stopped
 from kdbench.engines.progress import MemberState, Progress
 from kdbench.errors import KdbenchError, UnsupportedPair, describe
 from kdbench.models.create import create_arguments
+from kdbench.models.parameters import count_parameters
 from kdbench.results.folder import START, Position, Results
 from kdbench.results.locks import claimed
 from kdbench.results.schema import CellFindings, Curves, Split, Status
@@ -356,7 +356,7 @@ class _Training:
             inference_parameters=contender.method.inference_parameters,
             checkpoint=str(path.relative_to(self._task.results)),
         )
-        parameters = _parameter_count(self._arena.teacher), _parameter_count(contender.student.model)
+        parameters = count_parameters(self._arena.teacher), count_parameters(contender.student.model)
         self._recorder.cell(run.cell, self._task.split, "done", findings=findings, parameters=parameters)
         run.state.status = "done"
 
@@ -383,7 +383,3 @@ class _Training:
                     "alone": contender.predictor is None,
                 },
             )
-
-
-def _parameter_count(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())

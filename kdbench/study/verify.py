@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from kdbench.compute.device import Compute
 from kdbench.errors import KdbenchError, UnsupportedPair, describe
+from kdbench.models.parameters import count_parameters
 from kdbench.study.plan import MethodPlan
 from kdbench.suites.schema import PairSpec, Suite
 from kdbench.training.arena import Arena
@@ -52,8 +53,7 @@ def verify(
                 # What a method does to its copy of the teacher, the next one does not see.
                 stage = arena.with_own_teacher()
                 contender = stage.contender(method.name, method.plugin.method, method.hyperparameters)
-                models = (arena.teacher, contender.student)
-                teacher, student = (sum(p.numel() for p in model.parameters()) for model in models)
+                teacher, student = count_parameters(arena.teacher), count_parameters(contender.student)
                 parameters = (teacher, student, contender.extra_parameters)
                 checks = tuple(stage.check(contender))
                 status = "passed" if passed(list(checks)) else "failed"

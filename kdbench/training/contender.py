@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from kdbench.data.seeds import derive_seed
 from kdbench.errors import describe
 from kdbench.method import Method
 from kdbench.models.features import Needs, Outputs
+from kdbench.models.parameters import count_parameters
 from kdbench.models.staged import StagedModel
 from kdbench.results.schema import Status
 from kdbench.suites.schema import Recipe
@@ -123,7 +123,7 @@ class Contender:
     @property
     def extra_parameters(self) -> int:
         """Trainable parameters of the method."""
-        return sum(p.numel() for p in self.method.parameters() if p.requires_grad)
+        return count_parameters(self.method, trainable=True)
 
     @property
     def predictor(self) -> Method | None:
@@ -249,7 +249,7 @@ class Contender:
 def student_outputs(run: Callable[[Tensor, Needs], Outputs], views: Sequence[Tensor], needs: Needs) -> Outputs:
     """What a student makes of a view, and of a second one where there is one."""
     outputs, *again = (run(images, needs) for images in views)
-    return replace(outputs, second=again[0]) if again else outputs
+    return outputs.with_second(again[0]) if again else outputs
 
 
 def total(terms: Mapping[str, Tensor]) -> Tensor:

@@ -176,15 +176,13 @@ def _equal(tensor: Tensor, before: Tensor) -> bool:
 
 def _shared(batch: Batch | None, answer: Outputs | None) -> dict[str, Tensor]:
     """What the contenders of a batch all see, by what it is called."""
-    found: dict[str, Tensor | None] = {}
+    shared: dict[str, Tensor] = {}
     if batch is not None:
-        found |= {"labels": batch.labels, "targets": batch.targets, "index": batch.index}
+        given = {"labels": batch.labels, "targets": batch.targets, "index": batch.index}
+        shared |= {name: tensor for name, tensor in given.items() if tensor is not None}
     if answer is not None:
-        found |= {"the teacher's logits": answer.logits, "the teacher's pooled feature": answer.pooled}
-        for stage, feature in answer.stages.items():
-            found[f"the teacher's stage {stage}"] = feature.map
-            found[f"the teacher's prefix tokens of stage {stage}"] = feature.prefix
-    return {name: tensor for name, tensor in found.items() if tensor is not None}
+        shared |= {f"the teacher's {name}": tensor for name, tensor in answer.tensors().items()}
+    return shared
 
 
 def _seeds() -> tuple[int, ...]:

@@ -5,7 +5,6 @@ teacher is frozen, so a contender ends with the same weights whether it trained 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import reduce
 from itertools import islice, repeat
 from operator import or_
@@ -127,4 +126,4 @@ def teacher_outputs(
     twice = [method for method in asking if method.second_view]
     with compute.autocast():
         first = answer(asking, False)
-        return replace(first, second=answer(twice, True)) if twice else first
+        return first.with_second(answer(twice, True)) if twice else first

@@ -17,6 +17,7 @@ from kdbench.compute.device import Compute
 from kdbench.errors import KdbenchError
 from kdbench.models.create import create_arguments, create_model
 from kdbench.models.features import Normalisation
+from kdbench.models.parameters import count_parameters
 from kdbench.models.spec import ModelSpec
 from kdbench.models.staged import StagedModel
 from kdbench.results.schema import TeacherRecord
@@ -196,7 +197,7 @@ def load_teacher(
         name=name,
         timm=spec.timm,
         kind=spec.kind,
-        parameters=sum(p.numel() for p in teacher.parameters()),
+        parameters=count_parameters(teacher),
         sha256=sha256,
         top1=metadata["top1"],
     )

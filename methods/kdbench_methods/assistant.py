@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -14,13 +14,11 @@ from torch.nn import functional as F
 from kdbench.method import (
     Batch,
     Feature,
-    Kind,
     LogUniform,
     Method,
     Needs,
     Outputs,
     Pair,
-    SearchSpace,
     StagedModel,
     StageInfo,
     Tail,
@@ -67,13 +65,13 @@ class Assistant(Method):
             `patch_mean` (learned, but the mean of the final patch tokens is read out).
     """
 
-    aliases: ClassVar[tuple[str, ...]] = ("tas", "fbt")
-    kind: ClassVar[Kind] = "contrastive"
-    paper: ClassVar[str] = "arXiv 2410.12342"
-    venue: ClassVar[str] = "ICCV 2025"
-    published: ClassVar[tuple[str, ...]] = ("FBT", "TAS")
+    aliases = ("tas", "fbt")
+    kind = "contrastive"
+    paper = "arXiv 2410.12342"
+    venue = "ICCV 2025"
+    published = ("FBT", "TAS")
 
-    search_space: ClassVar[SearchSpace] = {
+    search_space = {
         "nce_weight": LogUniform(0.01, 10),
         "ofa_weight": LogUniform(0.1, 10),
         "gamma": Uniform(1.0, 1.5),

@@ -1,13 +1,13 @@
 """AT: where the networks are active, stage by stage."""
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdbench.method import Batch, Kind, LogUniform, Method, Needs, Outputs, Pair, SearchSpace
+from kdbench.method import Batch, LogUniform, Method, Needs, Outputs, Pair
 from kdbench_methods.parts.projectors import common_grid, common_stages
 
 
@@ -23,17 +23,18 @@ class AT(Method):
     Attributes:
         stages: whose maps are compared. `crd` has the three groups of residual blocks, without the stem.
         weight: beta. 1000 both with 32 px CIFAR (RepDistiller) and with ImageNet (authors, mdistiller), on grids of 7x7
-            and finer. The OFA-KD code base has no AT, so that the default is theirs; coarser grids may want less.
+            and finer. The OFA-KD code base has no AT, so that the default is theirs. On the proxy the coarsest grid
+            that two networks share is 2x2; 80 = 1000 * 4 / 49 gives it the weight that a grid of 7x7 has at 1000.
         ce_weight: weight of the hard-label loss.
     """
 
-    kind: ClassVar[Kind] = "feature"
-    paper: ClassVar[str] = "arXiv 1612.03928"
-    venue: ClassVar[str] = "ICLR 2017"
-    published: ClassVar[tuple[str, ...]] = ("AT",)
-    presets: ClassVar[dict[str, dict[str, Any]]] = {"crd": {"stages": (2, 3, 4)}}
+    kind = "feature"
+    paper = "arXiv 1612.03928"
+    venue = "ICLR 2017"
+    published = ("AT",)
+    presets = {"crd": {"stages": (2, 3, 4)}, "proxy": {"weight": 80.0}}
 
-    search_space: ClassVar[SearchSpace] = {"weight": LogUniform(10, 10000)}
+    search_space = {"weight": LogUniform(10, 10000)}
 
     stages: tuple[Annotated[int, Field(ge=1, le=4)], ...] = (1, 2, 3, 4)
     weight: float = 1000.0

@@ -1,11 +1,11 @@
 """Correlation congruence: how far student and teacher are apart, from one image to the next."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdbench.method import Batch, Kind, LogUniform, Method, Needs, Outputs, Pair, SearchSpace
+from kdbench.method import Batch, LogUniform, Method, Needs, Outputs, Pair
 from kdbench_methods.parts.precision import full_precision
 
 
@@ -26,12 +26,12 @@ class CC(Method):
         width: of the common space.
     """
 
-    kind: ClassVar[Kind] = "relation"
-    paper: ClassVar[str] = "arXiv 1904.01802"
-    venue: ClassVar[str] = "ICCV 2019"
-    published: ClassVar[tuple[str, ...]] = ("CC",)
+    kind = "relation"
+    paper = "arXiv 1904.01802"
+    venue = "ICCV 2019"
+    published = ("CC",)
 
-    search_space: ClassVar[SearchSpace] = {"weight": LogUniform(0.002, 2)}
+    search_space = {"weight": LogUniform(0.002, 2)}
 
     ce_weight: float = 1.0
     weight: float = 0.02

@@ -1,13 +1,13 @@
 """CRD: which image a feature is of, told from thousands of others in a memory bank."""
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdbench.method import Batch, Kind, LogUniform, Method, Needs, Outputs, Pair, SearchSpace, UnsupportedPair
+from kdbench.method import Batch, LogUniform, Method, Needs, Outputs, Pair, UnsupportedPair
 from kdbench_methods.parts.contrastive import MemoryBank
 from kdbench_methods.parts.precision import full_precision
 
@@ -41,13 +41,13 @@ class CRD(Method):
         momentum: of the banks.
     """
 
-    kind: ClassVar[Kind] = "contrastive"
-    paper: ClassVar[str] = "arXiv 1910.10699"
-    venue: ClassVar[str] = "ICLR 2020"
-    published: ClassVar[tuple[str, ...]] = ("CRD",)
-    presets: ClassVar[dict[str, dict[str, Any]]] = {"crd": {"weight": 0.8}}
+    kind = "contrastive"
+    paper = "arXiv 1910.10699"
+    venue = "ICLR 2020"
+    published = ("CRD",)
+    presets = {"crd": {"weight": 0.8}}
 
-    search_space: ClassVar[SearchSpace] = {"weight": LogUniform(0.08, 8), "tau": LogUniform(0.02, 0.2)}
+    search_space = {"weight": LogUniform(0.08, 8), "tau": LogUniform(0.02, 0.2)}
 
     ce_weight: float = 1.0
     weight: float = 1.0

@@ -1,13 +1,13 @@
 """CTKD: KD whose temperature is learned to make it harder."""
 
 import math
-from typing import Annotated, Any, ClassVar
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdbench.method import Batch, Kind, LogUniform, Method, Outputs, Pair, SearchSpace
+from kdbench.method import Batch, LogUniform, Method, Outputs, Pair
 from kdbench_methods.parts.losses import kl_divergence
 
 
@@ -30,16 +30,16 @@ class CTKD(Method):
         ramp_epochs: E, epochs until the reversed gradient is whole.
     """
 
-    kind: ClassVar[Kind] = "logit"
-    paper: ClassVar[str] = "arXiv 2211.16231"
-    venue: ClassVar[str] = "AAAI 2023"
-    published: ClassVar[tuple[str, ...]] = ("CTKD", "KD+CTKD")
-    presets: ClassVar[dict[str, dict[str, Any]]] = {
+    kind = "logit"
+    paper = "arXiv 2211.16231"
+    venue = "AAAI 2023"
+    published = ("CTKD", "KD+CTKD")
+    presets = {
         "crd": {"ce_weight": 0.1, "kd_weight": 0.9},
         "ofa-imagenet": {"ramp_epochs": 5},
     }
 
-    search_space: ClassVar[SearchSpace] = {"kd_weight": LogUniform(0.1, 10), "t_range": LogUniform(2, 40)}
+    search_space = {"kd_weight": LogUniform(0.1, 10), "t_range": LogUniform(2, 40)}
 
     ce_weight: float = 1.0
     kd_weight: float = 1.0

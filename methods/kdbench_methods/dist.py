@@ -1,11 +1,11 @@
 """DIST: the student's probabilities correlate with the teacher's, over classes and over images."""
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated
 
 from pydantic import Field
 from torch import Tensor
 
-from kdbench.method import Batch, Kind, LogUniform, Method, Outputs, SearchSpace
+from kdbench.method import Batch, LogUniform, Method, Outputs
 
 
 class DIST(Method):
@@ -27,13 +27,13 @@ class DIST(Method):
         ce_weight: weight of the hard-label loss.
     """
 
-    kind: ClassVar[Kind] = "logit"
-    paper: ClassVar[str] = "arXiv 2205.10536"
-    venue: ClassVar[str] = "NeurIPS 2022"
-    published: ClassVar[tuple[str, ...]] = ("DIST",)
-    presets: ClassVar[dict[str, dict[str, Any]]] = {"crd": {"temperature": 4.0, "beta": 2.0, "gamma": 2.0}}
+    kind = "logit"
+    paper = "arXiv 2205.10536"
+    venue = "NeurIPS 2022"
+    published = ("DIST",)
+    presets = {"crd": {"temperature": 4.0, "beta": 2.0, "gamma": 2.0}}
 
-    search_space: ClassVar[SearchSpace] = {
+    search_space = {
         "temperature": LogUniform(1, 8),
         "beta": LogUniform(0.1, 10),
         "gamma": LogUniform(0.1, 10),

@@ -1,12 +1,12 @@
 """DKD: what the teacher says of the label's class and what it says among the others, weighted apart."""
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from kdbench.method import Batch, Kind, LogUniform, Method, Outputs, SearchSpace
+from kdbench.method import Batch, LogUniform, Method, Outputs
 from kdbench_methods.parts.losses import binary_kl, masked_kl, standardise, warm_up
 
 
@@ -31,13 +31,13 @@ class DKD(Method):
         standardise: standardise the logits of both networks first (LSKD, arXiv 2403.01427).
     """
 
-    kind: ClassVar[Kind] = "logit"
-    paper: ClassVar[str] = "arXiv 2203.08679"
-    venue: ClassVar[str] = "CVPR 2022"
-    published: ClassVar[tuple[str, ...]] = ("DKD",)
-    presets: ClassVar[dict[str, dict[str, Any]]] = {"crd": {"temperature": 4.0, "beta": 8.0, "warmup_epochs": 20}}
+    kind = "logit"
+    paper = "arXiv 2203.08679"
+    venue = "CVPR 2022"
+    published = ("DKD",)
+    presets = {"crd": {"temperature": 4.0, "beta": 8.0, "warmup_epochs": 20}}
 
-    search_space: ClassVar[SearchSpace] = {
+    search_space = {
         "temperature": LogUniform(1, 8),
         "alpha": LogUniform(0.1, 10),
         "beta": LogUniform(0.1, 10),

@@ -1,11 +1,9 @@
 """Feature distillation as timm has it: the pooled feature, and nothing else."""
 
-from typing import ClassVar
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdbench.method import Batch, Kind, LogUniform, Method, Needs, Outputs, Pair, SearchSpace
+from kdbench.method import Batch, LogUniform, Method, Needs, Outputs, Pair
 
 
 class FeatureMSE(Method):
@@ -20,9 +18,9 @@ class FeatureMSE(Method):
         ce_weight: weight of the hard-label loss.
     """
 
-    kind: ClassVar[Kind] = "feature"
+    kind = "feature"
 
-    search_space: ClassVar[SearchSpace] = {"weight": LogUniform(0.01, 100)}
+    search_space = {"weight": LogUniform(0.01, 100)}
 
     student_needs = teacher_needs = Needs(pooled=True)
 
@@ -34,7 +32,6 @@ class FeatureMSE(Method):
         self.project = nn.Identity() if student == teacher else nn.Linear(student, teacher)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
-        assert student.pooled is not None and teacher.pooled is not None
         return {
             "ce": self.ce_weight * batch.cross_entropy(student.logits),
             "feature": self.weight * F.mse_loss(self.project(student.pooled), teacher.pooled),

@@ -1,24 +1,13 @@
 """FitNet between any two architectures: the student's stages, mapped to the teacher's, regress onto them."""
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdbench.method import (
-    Batch,
-    Feature,
-    Kind,
-    LogUniform,
-    Method,
-    Needs,
-    Outputs,
-    Pair,
-    SearchSpace,
-    StageInfo,
-)
+from kdbench.method import Batch, Feature, LogUniform, Method, Needs, Outputs, Pair, StageInfo
 from kdbench_methods.parts.losses import kl_divergence
 from kdbench_methods.parts.projectors import common_grid, common_stages, init_projector
 
@@ -37,13 +26,13 @@ class FitNet(Method):
         kd_weight: weight of vanilla KD beside it; 0 is plain FitNet, some published numbers have 1.
     """
 
-    kind: ClassVar[Kind] = "feature"
-    paper: ClassVar[str] = "arXiv 1412.6550"
-    venue: ClassVar[str] = "ICLR 2015"
-    published: ClassVar[tuple[str, ...]] = ("FitNet",)
-    presets: ClassVar[dict[str, dict[str, Any]]] = {"crd": {"stages": (3,), "weight": 100.0}}
+    kind = "feature"
+    paper = "arXiv 1412.6550"
+    venue = "ICLR 2015"
+    published = ("FitNet",)
+    presets = {"crd": {"stages": (3,), "weight": 100.0}}
 
-    search_space: ClassVar[SearchSpace] = {"weight": LogUniform(0.01, 100)}
+    search_space = {"weight": LogUniform(0.01, 100)}
 
     stages: tuple[Annotated[int, Field(ge=1, le=4)], ...] = (1, 2, 3, 4)
     weight: float = 1.0

@@ -1,11 +1,9 @@
 """DeiT's hard-label distillation, on the one head a network has."""
 
-from typing import ClassVar
-
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdbench.method import Batch, Kind, LogUniform, Method, Outputs, SearchSpace
+from kdbench.method import Batch, LogUniform, Method, Outputs
 
 
 class Hard(Method):
@@ -21,12 +19,12 @@ class Hard(Method):
         hard_weight: weight of the teacher's decision (alpha).
     """
 
-    aliases: ClassVar[tuple[str, ...]] = ("deit",)
-    kind: ClassVar[Kind] = "logit"
-    paper: ClassVar[str] = "arXiv 2012.12877"
-    venue: ClassVar[str] = "ICML 2021"
+    aliases = ("deit",)
+    kind = "logit"
+    paper = "arXiv 2012.12877"
+    venue = "ICML 2021"
 
-    search_space: ClassVar[SearchSpace] = {"hard_weight": LogUniform(0.05, 5)}
+    search_space = {"hard_weight": LogUniform(0.05, 5)}
 
     ce_weight: float = 0.5
     hard_weight: float = 0.5

@@ -1,13 +1,13 @@
 """HCD: student stages joined with the teacher's feature give several sub-logits, which teach the student."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdbench.method import Batch, Kind, LogUniform, Method, Needs, Outputs, Pair, SearchSpace, UnsupportedPair
+from kdbench.method import Batch, LogUniform, Method, Needs, Outputs, Pair, UnsupportedPair
 from kdbench_methods.parts.heads import StageHeads
 from kdbench_methods.parts.losses import kl_divergence
 from kdbench_methods.parts.projectors import init_projector
@@ -36,11 +36,11 @@ class HCD(Method):
         ce_weight, kd_weight, sub_weight, hcd_weight, diversity_weight: weights of the terms.
     """
 
-    kind: ClassVar[Kind] = "logit"
-    paper: ClassVar[str] = "arXiv 2511.10942"
-    venue: ClassVar[str] = "AAAI 2026"
+    kind = "logit"
+    paper = "arXiv 2511.10942"
+    venue = "AAAI 2026"
 
-    search_space: ClassVar[SearchSpace] = {"hcd_weight": LogUniform(0.1, 10), "sub_weight": LogUniform(0.1, 10)}
+    search_space = {"hcd_weight": LogUniform(0.1, 10), "sub_weight": LogUniform(0.1, 10)}
 
     stages: tuple[Annotated[int, Field(ge=1, le=4)], ...] = (1, 2, 3, 4)
     count: Annotated[int, Field(ge=2)] = 4
@@ -65,7 +65,6 @@ class HCD(Method):
         self.student_needs, self.teacher_needs = Needs(stages=frozenset(self.heads.by_stage)), Needs(pooled=True)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
-        assert teacher.pooled is not None
         sub, distilled, overlaps = [], [], []
         for vector, mapper in zip(self.heads(student.stages), self.mappers, strict=True):
             shared = mapper(torch.cat([vector, teacher.pooled], dim=1)).unflatten(1, (self.count, -1))

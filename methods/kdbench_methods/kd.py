@@ -1,12 +1,11 @@
 """Vanilla knowledge distillation."""
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated
 
 from pydantic import Field
 from torch import Tensor
 
-from kdbench.method import Batch, Kind, LogUniform, Method, Outputs, SearchSpace
-from kdbench.results.schema import Role
+from kdbench.method import Batch, LogUniform, Method, Outputs
 from kdbench_methods.parts.losses import kl_divergence, standardise
 
 
@@ -23,14 +22,14 @@ class KD(Method):
         standardise: standardise the logits of both networks first (LSKD, arXiv 2403.01427).
     """
 
-    kind: ClassVar[Kind] = "logit"
-    paper: ClassVar[str] = "arXiv 1503.02531"
-    venue: ClassVar[str] = "arXiv 2015"
-    published: ClassVar[tuple[str, ...]] = ("KD", "KD(T=4)")
-    role: ClassVar[Role] = "baseline"
-    presets: ClassVar[dict[str, dict[str, Any]]] = {"crd": {"temperature": 4.0, "ce_weight": 0.1, "kd_weight": 0.9}}
+    kind = "logit"
+    paper = "arXiv 1503.02531"
+    venue = "arXiv 2015"
+    published = ("KD", "KD(T=4)")
+    role = "baseline"
+    presets = {"crd": {"temperature": 4.0, "ce_weight": 0.1, "kd_weight": 0.9}}
 
-    search_space: ClassVar[SearchSpace] = {"temperature": LogUniform(1, 8), "kd_weight": LogUniform(0.1, 10)}
+    search_space = {"temperature": LogUniform(1, 8), "kd_weight": LogUniform(0.1, 10)}
 
     temperature: Annotated[float, Field(gt=0)] = 1.0
     ce_weight: float = 1.0

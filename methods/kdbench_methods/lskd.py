@@ -1,11 +1,10 @@
 """Vanilla KD of standardised logits."""
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated
 
 from pydantic import Field
 
-from kdbench.method import LogUniform, SearchSpace
-from kdbench.results.schema import Role
+from kdbench.method import LogUniform
 from kdbench_methods.kd import KD
 
 
@@ -27,14 +26,14 @@ class LSKD(KD):
         standardise: off, it is vanilla KD.
     """
 
-    aliases: ClassVar[tuple[str, ...]] = ("logitstd",)
-    paper: ClassVar[str] = "arXiv 2403.01427"
-    venue: ClassVar[str] = "CVPR 2024"
-    published: ClassVar[tuple[str, ...]] = ("KD+LogitStd",)
-    role: ClassVar[Role] = "method"
-    presets: ClassVar[dict[str, dict[str, Any]]] = {"ofa-imagenet": {"ce_weight": 1.0}}
+    aliases = ("logitstd",)
+    paper = "arXiv 2403.01427"
+    venue = "CVPR 2024"
+    published = ("KD+LogitStd",)
+    role = "method"
+    presets = {"ofa-imagenet": {"ce_weight": 1.0}}
 
-    search_space: ClassVar[SearchSpace] = {"temperature": LogUniform(1, 8), "kd_weight": LogUniform(1, 20)}
+    search_space = {"temperature": LogUniform(1, 8), "kd_weight": LogUniform(1, 20)}
 
     temperature: Annotated[float, Field(gt=0)] = 2.0
     ce_weight: float = 0.1

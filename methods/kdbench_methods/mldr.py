@@ -1,13 +1,13 @@
 """MLDR-KD: relations between classes and between images, in the logits of every stage and in a fusion of them."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdbench.method import Batch, Kind, LogUniform, Method, Needs, Outputs, Pair, SearchSpace, UnsupportedPair
+from kdbench.method import Batch, LogUniform, Method, Needs, Outputs, Pair, UnsupportedPair
 from kdbench_methods.parts.heads import StageHeads
 from kdbench_methods.parts.projectors import init_projector
 
@@ -30,13 +30,13 @@ class MLDR(Method):
         ce_weight, logit_weight, stage_weight, fused_weight: weights of the terms.
     """
 
-    aliases: ClassVar[tuple[str, ...]] = ("mldr-kd",)
-    kind: ClassVar[Kind] = "relation"
-    paper: ClassVar[str] = "arXiv 2502.06189"
-    venue: ClassVar[str] = "arXiv 2025"
-    published: ClassVar[tuple[str, ...]] = ("MLDR-KD",)
+    aliases = ("mldr-kd",)
+    kind = "relation"
+    paper = "arXiv 2502.06189"
+    venue = "arXiv 2025"
+    published = ("MLDR-KD",)
 
-    search_space: ClassVar[SearchSpace] = {"logit_weight": LogUniform(0.1, 10), "stage_weight": LogUniform(0.01, 10)}
+    search_space = {"logit_weight": LogUniform(0.1, 10), "stage_weight": LogUniform(0.01, 10)}
 
     stages: tuple[Annotated[int, Field(ge=1, le=4)], ...] = (1, 2, 3, 4)
     temperature: Annotated[float, Field(gt=0)] = 1.0

@@ -1,13 +1,13 @@
 """MLLD: predictions aligned at several temperatures, by image, by class and over the batch, on two views."""
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdbench.method import Batch, Kind, LogUniform, Method, Outputs, Pair, SearchSpace
+from kdbench.method import Batch, LogUniform, Method, Outputs, Pair
 from kdbench_methods.parts.losses import kl_divergence, standardise
 from kdbench_methods.parts.precision import full_precision
 
@@ -32,12 +32,12 @@ class MLLD(Method):
         standardise: standardise the logits of both networks in K first (LSKD, arXiv 2403.01427).
     """
 
-    aliases: ClassVar[tuple[str, ...]] = ("mlkd",)
-    kind: ClassVar[Kind] = "logit"
-    paper: ClassVar[str] = "CVPR 2023"
-    venue: ClassVar[str] = "CVPR 2023"
-    published: ClassVar[tuple[str, ...]] = ("MLLD",)
-    presets: ClassVar[dict[str, dict[str, Any]]] = {
+    aliases = ("mlkd",)
+    kind = "logit"
+    paper = "CVPR 2023"
+    venue = "CVPR 2023"
+    published = ("MLLD",)
+    presets = {
         "ofa-imagenet": {
             "temperatures": (1.0, 3.0, 5.0, 2.0, 6.0),
             "ce_weight": 0.5,
@@ -47,7 +47,7 @@ class MLLD(Method):
     }
     second_view = True
 
-    search_space: ClassVar[SearchSpace] = {"ce_weight": LogUniform(0.05, 2), "kd_weight": LogUniform(0.05, 10)}
+    search_space = {"ce_weight": LogUniform(0.05, 2), "kd_weight": LogUniform(0.05, 10)}
 
     temperatures: tuple[Annotated[float, Field(gt=0)], ...] = (4.0, 3.0, 5.0, 2.0, 6.0)
     second: Annotated[int, Field(ge=0)] = 3
@@ -62,7 +62,7 @@ class MLLD(Method):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
         terms = {"ce": self.ce_weight * batch.cross_entropy(student.logits)}
-        if student.second is None or teacher.second is None:
+        if not self.second_view:
             return terms
         z_s, z_t, again_s, again_t = student.logits, teacher.logits, student.second.logits, teacher.second.logits
         # The second view is not mixed: its label is the image's own.

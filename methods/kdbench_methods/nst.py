@@ -1,13 +1,13 @@
 """NST: what the channels of a stage are selective for, as a distribution."""
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdbench.method import Batch, Kind, LogUniform, Method, Needs, Outputs, Pair, SearchSpace
+from kdbench.method import Batch, LogUniform, Method, Needs, Outputs, Pair
 from kdbench_methods.parts.precision import full_precision
 from kdbench_methods.parts.projectors import common_grid, common_stages
 
@@ -28,13 +28,13 @@ class NST(Method):
         ce_weight: weight of the hard-label loss.
     """
 
-    kind: ClassVar[Kind] = "feature"
-    paper: ClassVar[str] = "arXiv 1707.01219"
-    venue: ClassVar[str] = "arXiv 2017"
-    published: ClassVar[tuple[str, ...]] = ("NST",)
-    presets: ClassVar[dict[str, dict[str, Any]]] = {"crd": {"stages": (2, 3, 4)}}
+    kind = "feature"
+    paper = "arXiv 1707.01219"
+    venue = "arXiv 2017"
+    published = ("NST",)
+    presets = {"crd": {"stages": (2, 3, 4)}}
 
-    search_space: ClassVar[SearchSpace] = {"weight": LogUniform(0.5, 500)}
+    search_space = {"weight": LogUniform(0.5, 500)}
 
     stages: tuple[Annotated[int, Field(ge=1, le=4)], ...] = (1, 2, 3, 4)
     weight: float = 50.0

@@ -1,23 +1,12 @@
 """OFA-KD: every stage of the student gets a head into logit space and learns the teacher's logits there."""
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from kdbench.method import (
-    Batch,
-    Choice,
-    Kind,
-    LogUniform,
-    Method,
-    Needs,
-    Outputs,
-    Pair,
-    SearchSpace,
-    UnsupportedPair,
-)
+from kdbench.method import Batch, Choice, LogUniform, Method, Needs, Outputs, Pair, UnsupportedPair
 from kdbench_methods.parts.heads import StageHeads
 from kdbench_methods.parts.losses import ofa_loss
 
@@ -36,16 +25,16 @@ class OFA(Method):
         ce_weight, kd_weight, ofa_weight: weights of the terms.
     """
 
-    kind: ClassVar[Kind] = "logit"
-    paper: ClassVar[str] = "arXiv 2310.19444"
-    venue: ClassVar[str] = "NeurIPS 2023"
-    published: ClassVar[tuple[str, ...]] = ("OFA",)
-    presets: ClassVar[dict[str, dict[str, Any]]] = {
+    kind = "logit"
+    paper = "arXiv 2310.19444"
+    venue = "NeurIPS 2023"
+    published = ("OFA",)
+    presets = {
         "ofa-cifar100": {"ofa_weight": 0.1},
         "proxy": {"ofa_weight": 0.1},
     }
 
-    search_space: ClassVar[SearchSpace] = {
+    search_space = {
         "gamma": Choice(((1.0,), (1.1,), (1.2,), (1.3,), (1.4,), (1.5,))),
         "kd_weight": LogUniform(0.1, 10),
         "ofa_weight": LogUniform(0.01, 10),

@@ -1,25 +1,14 @@
 """OFD: regression onto the teacher's stages that lets the student be where the teacher's ReLU shuts."""
 
 import math
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdbench.method import (
-    Batch,
-    Kind,
-    LogUniform,
-    Method,
-    Needs,
-    Outputs,
-    Pair,
-    SearchSpace,
-    StagedModel,
-    UnsupportedPair,
-)
+from kdbench.method import Batch, LogUniform, Method, Needs, Outputs, Pair, StagedModel, UnsupportedPair
 from kdbench_methods.parts.projectors import common_grid, common_stages, init_projector, probe
 
 Position = Literal["ahead", "behind", "rectified"]
@@ -46,12 +35,12 @@ class OFD(Method):
         ce_weight: weight of the hard-label loss.
     """
 
-    kind: ClassVar[Kind] = "feature"
-    paper: ClassVar[str] = "arXiv 1904.01866"
-    venue: ClassVar[str] = "ICCV 2019"
-    presets: ClassVar[dict[str, dict[str, Any]]] = {"crd": {"stages": (2, 3, 4), "weight": 1e-3}}
+    kind = "feature"
+    paper = "arXiv 1904.01866"
+    venue = "ICCV 2019"
+    presets = {"crd": {"stages": (2, 3, 4), "weight": 1e-3}}
 
-    search_space: ClassVar[SearchSpace] = {"weight": LogUniform(1e-6, 1e-2)}
+    search_space = {"weight": LogUniform(1e-6, 1e-2)}
 
     stages: tuple[Annotated[int, Field(ge=1, le=4)], ...] = (1, 2, 3, 4)
     weight: float = 1e-4

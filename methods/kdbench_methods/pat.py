@@ -1,26 +1,14 @@
 """PAT: the teacher's stages are prompted with what the student does not follow; regions of all stages attend."""
 
 import math
-from typing import Annotated, Any, ClassVar
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from timm.layers.squeeze_excite import SEModule
 from torch import Tensor, nn
 
-from kdbench.method import (
-    Batch,
-    Feature,
-    Kind,
-    LogUniform,
-    Method,
-    Needs,
-    Outputs,
-    Pair,
-    SearchSpace,
-    StageInfo,
-    UnsupportedPair,
-)
+from kdbench.method import Batch, Feature, LogUniform, Method, Needs, Outputs, Pair, StageInfo, UnsupportedPair
 from kdbench_methods.parts.feature_losses import context_loss
 from kdbench_methods.parts.losses import kl_divergence
 from kdbench_methods.parts.regions import RegionAttention, aligner
@@ -52,14 +40,14 @@ class PAT(Method):
             as with 1 some students of an MLP diverge there: the gap grows through its own prompt.
     """
 
-    aliases: ClassVar[tuple[str, ...]] = ("fofa",)
-    kind: ClassVar[Kind] = "feature"
-    paper: ClassVar[str] = "arXiv 2501.08885"
-    venue: ClassVar[str] = "ICCV 2025"
-    published: ClassVar[tuple[str, ...]] = ("PAT",)
-    presets: ClassVar[dict[str, dict[str, Any]]] = {"proxy": {"width": 64, "hint_weight": 0.1}}
+    aliases = ("fofa",)
+    kind = "feature"
+    paper = "arXiv 2501.08885"
+    venue = "ICCV 2025"
+    published = ("PAT",)
+    presets = {"proxy": {"width": 64, "hint_weight": 0.1}}
 
-    search_space: ClassVar[SearchSpace] = {
+    search_space = {
         "kd_weight": LogUniform(0.1, 10),
         "hint_weight": LogUniform(0.01, 10),
         "prompt_weight": LogUniform(0.1, 10),

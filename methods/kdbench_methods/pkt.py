@@ -1,10 +1,8 @@
 """Probabilistic knowledge transfer: how likely each image is another's neighbour."""
 
-from typing import ClassVar
-
 from torch import Tensor
 
-from kdbench.method import Batch, Kind, LogUniform, Method, Needs, Outputs, SearchSpace, gather
+from kdbench.method import Batch, LogUniform, Method, Needs, Outputs, gather
 from kdbench_methods.parts.precision import full_precision
 from kdbench_methods.parts.relations import cosines
 
@@ -26,12 +24,12 @@ class PKT(Method):
         ce_weight, weight: weights of the terms.
     """
 
-    kind: ClassVar[Kind] = "relation"
-    paper: ClassVar[str] = "arXiv 1803.10837"
-    venue: ClassVar[str] = "ECCV 2018"
-    published: ClassVar[tuple[str, ...]] = ("PKT",)
+    kind = "relation"
+    paper = "arXiv 1803.10837"
+    venue = "ECCV 2018"
+    published = ("PKT",)
 
-    search_space: ClassVar[SearchSpace] = {"weight": LogUniform(300, 300000)}
+    search_space = {"weight": LogUniform(300, 300000)}
 
     ce_weight: float = 1.0
     weight: float = 30000.0

@@ -1,13 +1,13 @@
 """ReviewKD: shallow stages of the teacher are learned by the student's deeper ones, too."""
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdbench.method import Batch, Kind, LogUniform, Method, Needs, Outputs, Pair, SearchSpace
+from kdbench.method import Batch, LogUniform, Method, Needs, Outputs, Pair
 from kdbench_methods.parts.feature_losses import context_loss
 from kdbench_methods.parts.losses import warm_up
 from kdbench_methods.parts.projectors import common_stages
@@ -31,13 +31,13 @@ class ReviewKD(Method):
         mid_channels: width of the fusion, at most that of the student's pooled feature (authors; 256 for MobileNet).
     """
 
-    kind: ClassVar[Kind] = "feature"
-    paper: ClassVar[str] = "arXiv 2104.09044"
-    venue: ClassVar[str] = "CVPR 2021"
-    published: ClassVar[tuple[str, ...]] = ("ReviewKD",)
-    presets: ClassVar[dict[str, dict[str, Any]]] = {"crd": {"stages": (2, 3, 4), "weight": 5.0, "warmup_epochs": 20}}
+    kind = "feature"
+    paper = "arXiv 2104.09044"
+    venue = "CVPR 2021"
+    published = ("ReviewKD",)
+    presets = {"crd": {"stages": (2, 3, 4), "weight": 5.0, "warmup_epochs": 20}}
 
-    search_space: ClassVar[SearchSpace] = {"weight": LogUniform(0.1, 30)}
+    search_space = {"weight": LogUniform(0.1, 30)}
 
     stages: tuple[Annotated[int, Field(ge=1, le=4)], ...] = (1, 2, 3, 4)
     weight: float = 1.0
@@ -67,7 +67,6 @@ class ReviewKD(Method):
 
     def _levels(self, outputs: Outputs) -> list[Tensor]:
         """The pooled feature as a map of one cell, then the stages, deep to shallow."""
-        assert outputs.pooled is not None
         return [outputs.pooled[:, :, None, None], *(outputs.stages[k].map for k in self._stages)]
 
 

@@ -1,12 +1,10 @@
 """Relational KD: distances and angles between the images of a batch."""
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdbench.method import Batch, Kind, LogUniform, Method, Needs, Outputs, SearchSpace, gather
+from kdbench.method import Batch, LogUniform, Method, Needs, Outputs, gather
 from kdbench_methods.parts.precision import full_precision
 from kdbench_methods.parts.relations import displacements
 
@@ -27,12 +25,12 @@ class RKD(Method):
         ce_weight, distance_weight, angle_weight: weights of the terms.
     """
 
-    kind: ClassVar[Kind] = "relation"
-    paper: ClassVar[str] = "arXiv 1904.05068"
-    venue: ClassVar[str] = "CVPR 2019"
-    published: ClassVar[tuple[str, ...]] = ("RKD",)
+    kind = "relation"
+    paper = "arXiv 1904.05068"
+    venue = "CVPR 2019"
+    published = ("RKD",)
 
-    search_space: ClassVar[SearchSpace] = {
+    search_space = {
         "distance_weight": LogUniform(2.5, 250),
         "angle_weight": LogUniform(5, 500),
     }

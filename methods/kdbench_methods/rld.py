@@ -1,11 +1,11 @@
 """RLD: the teacher's confidence and class relations, without what contradicts the label."""
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated
 
 from pydantic import Field
 from torch import Tensor
 
-from kdbench.method import Batch, Kind, LogUniform, Method, Outputs, SearchSpace
+from kdbench.method import Batch, LogUniform, Method, Outputs
 from kdbench_methods.parts.losses import binary_kl, masked_kl, standardise, warm_up
 
 
@@ -32,14 +32,12 @@ class RLD(Method):
         standardise: standardise the logits of both networks first (LSKD, arXiv 2403.01427).
     """
 
-    kind: ClassVar[Kind] = "logit"
-    paper: ClassVar[str] = "arXiv 2408.07703"
-    venue: ClassVar[str] = "ICCV 2025"
-    presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "crd": {"temperature": 4.0, "confidence_temperature": 4.0, "beta": 8.0, "warmup_epochs": 20}
-    }
+    kind = "logit"
+    paper = "arXiv 2408.07703"
+    venue = "ICCV 2025"
+    presets = {"crd": {"temperature": 4.0, "confidence_temperature": 4.0, "beta": 8.0, "warmup_epochs": 20}}
 
-    search_space: ClassVar[SearchSpace] = {
+    search_space = {
         "temperature": LogUniform(1, 8),
         "alpha": LogUniform(0.1, 10),
         "beta": LogUniform(0.1, 10),

@@ -1,12 +1,12 @@
 """RSD: each dimension of the teacher's feature is predicted, and only once."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdbench.method import Batch, Kind, LogUniform, Method, Needs, Outputs, Pair, SearchSpace, gather
+from kdbench.method import Batch, LogUniform, Method, Needs, Outputs, Pair, gather
 from kdbench_methods.parts.precision import full_precision
 from kdbench_methods.parts.projectors import init_projector
 
@@ -29,12 +29,12 @@ class RSD(Method):
         expansion: hidden width of the projector, in widths of the student's feature.
     """
 
-    kind: ClassVar[Kind] = "feature"
-    paper: ClassVar[str] = "arXiv 2507.21844"
-    venue: ClassVar[str] = "ICCV 2025"
-    published: ClassVar[tuple[str, ...]] = ("RSD",)
+    kind = "feature"
+    paper = "arXiv 2507.21844"
+    venue = "ICCV 2025"
+    published = ("RSD",)
 
-    search_space: ClassVar[SearchSpace] = {"weight": LogUniform(0.01, 1), "kappa": LogUniform(0.001, 0.1)}
+    search_space = {"weight": LogUniform(0.01, 1), "kappa": LogUniform(0.001, 0.1)}
 
     ce_weight: float = 1.0
     weight: float = 0.1
@@ -54,7 +54,6 @@ class RSD(Method):
         init_projector(self)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
-        assert student.pooled is not None and teacher.pooled is not None
         loss = rsd_loss(self.project(gather(student.pooled)), gather(teacher.pooled), self.kappa)
         return {"ce": self.ce_weight * batch.cross_entropy(student.logits), "rsd": self.weight * loss}
 

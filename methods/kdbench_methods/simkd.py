@@ -1,13 +1,13 @@
 """SimKD: the student learns the teacher's last feature and answers with the teacher's classifier."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdbench.method import Batch, Choice, Kind, LogUniform, Method, Needs, Outputs, Pair, SearchSpace
+from kdbench.method import Batch, Choice, LogUniform, Method, Needs, Outputs, Pair, count_parameters
 from kdbench_methods.parts.projectors import activation_of, conv_norm, init_projector, probe
 
 
@@ -33,13 +33,13 @@ class SimKD(Method):
         factor: by which the projector is narrower than the teacher's feature (f).
     """
 
-    kind: ClassVar[Kind] = "feature"
-    paper: ClassVar[str] = "arXiv 2203.14001"
-    venue: ClassVar[str] = "CVPR 2022"
-    published: ClassVar[tuple[str, ...]] = ("SimKD(f=2)",)
-    differs: ClassVar[str] = "answers through a projector and the teacher's classifier"
+    kind = "feature"
+    paper = "arXiv 2203.14001"
+    venue = "CVPR 2022"
+    published = ("SimKD(f=2)",)
+    differs = "answers through a projector and the teacher's classifier"
 
-    search_space: ClassVar[SearchSpace] = {"weight": LogUniform(0.1, 10), "factor": Choice((2, 4, 8))}
+    search_space = {"weight": LogUniform(0.1, 10), "factor": Choice((2, 4, 8))}
 
     ce_weight: float = 0.0
     weight: float = 1.0
@@ -48,9 +48,8 @@ class SimKD(Method):
     student_needs = inference_needs = Needs(stages=frozenset({4}))
 
     def build(self, pair: Pair) -> None:
-        found = probe(pair.teacher, Needs(stages=frozenset({4}), pooled=True))
-        last, pooled = found.stages[4].map, found.pooled
-        assert pooled is not None
+        outputs = probe(pair.teacher, Needs(stages=frozenset({4}), pooled=True))
+        last, pooled = outputs.stages[4].map, outputs.pooled
         # A teacher without such a classifier is refused here.
         pair.teacher.classify(pooled)
         mean = last.mean(dim=(2, 3))
@@ -68,14 +67,13 @@ class SimKD(Method):
             height, width = min(height, last.shape[2]), min(width, last.shape[3])
         self._grid = height, width
         classifier = pair.teacher.model.get_classifier()  # type: ignore[operator]
-        self.inference_parameters = sum(p.numel() for m in (self.project, classifier) for p in m.parameters())
+        self.inference_parameters = count_parameters(self.project, classifier)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
         feature = self._projected(student)
         if self._onto_map:
             loss = F.mse_loss(feature, F.adaptive_avg_pool2d(teacher.stages[4].map, self._grid))
         else:
-            assert teacher.pooled is not None
             loss = F.mse_loss(feature.mean(dim=(2, 3)), teacher.pooled)
         return {"ce": self.ce_weight * batch.cross_entropy(student.logits), "simkd": self.weight * loss}
 

@@ -1,11 +1,9 @@
 """Similarity-preserving KD: which images activate the last stage alike."""
 
-from typing import ClassVar
-
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdbench.method import Batch, Kind, LogUniform, Method, Needs, Outputs, SearchSpace, gather
+from kdbench.method import Batch, LogUniform, Method, Needs, Outputs, gather
 from kdbench_methods.parts.precision import full_precision
 from kdbench_methods.parts.relations import gram
 
@@ -23,12 +21,12 @@ class SP(Method):
         ce_weight, weight: weights of the terms.
     """
 
-    kind: ClassVar[Kind] = "relation"
-    paper: ClassVar[str] = "arXiv 1907.09682"
-    venue: ClassVar[str] = "ICCV 2019"
-    published: ClassVar[tuple[str, ...]] = ("SP",)
+    kind = "relation"
+    paper = "arXiv 1907.09682"
+    venue = "ICCV 2019"
+    published = ("SP",)
 
-    search_space: ClassVar[SearchSpace] = {"weight": LogUniform(30, 30000)}
+    search_space = {"weight": LogUniform(30, 30000)}
 
     ce_weight: float = 1.0
     weight: float = 3000.0

@@ -1,13 +1,13 @@
 """SRD: a linear projector, batch norm without affine parameters, and the logarithm of a sum."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdbench.method import Batch, Kind, LogUniform, Method, Needs, Outputs, Pair, SearchSpace
+from kdbench.method import Batch, LogUniform, Method, Needs, Outputs, Pair
 from kdbench_methods.parts.losses import kl_divergence
 
 
@@ -29,13 +29,13 @@ class SRD(Method):
         exponent: of the absolute differences.
     """
 
-    kind: ClassVar[Kind] = "feature"
-    paper: ClassVar[str] = "arXiv 2303.11098"
-    venue: ClassVar[str] = "AAAI 2024"
-    published: ClassVar[tuple[str, ...]] = ("SRD",)
+    kind = "feature"
+    paper = "arXiv 2303.11098"
+    venue = "AAAI 2024"
+    published = ("SRD",)
     student_needs = teacher_needs = Needs(pooled=True)
 
-    search_space: ClassVar[SearchSpace] = {"weight": LogUniform(0.1, 10), "kd_weight": LogUniform(0.1, 10)}
+    search_space = {"weight": LogUniform(0.1, 10), "kd_weight": LogUniform(0.1, 10)}
 
     weight: float = 2.0
     kd_weight: float = 1.0
@@ -47,7 +47,6 @@ class SRD(Method):
             self.starved = {"project": "its weight is 0"}
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
-        assert student.pooled is not None and teacher.pooled is not None
         error = log_sum_error(self.project(student.pooled), teacher.pooled, self.exponent)
         return {
             "ce": batch.cross_entropy(student.logits),

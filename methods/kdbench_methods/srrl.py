@@ -1,11 +1,9 @@
 """SRRL: the student's projected feature, read by the teacher's classifier."""
 
-from typing import ClassVar
-
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdbench.method import Batch, Kind, LogUniform, Method, Needs, Outputs, Pair, SearchSpace
+from kdbench.method import Batch, LogUniform, Method, Needs, Outputs, Pair
 from kdbench_methods.parts.projectors import activation_of, conv_norm, init_projector, probe
 
 
@@ -25,11 +23,11 @@ class SRRL(Method):
         ce_weight, feature_weight, regression_weight: weights of the terms.
     """
 
-    kind: ClassVar[Kind] = "feature"
-    paper: ClassVar[str] = "OpenReview ZzwDy_wiWv"
-    venue: ClassVar[str] = "ICLR 2021"
+    kind = "feature"
+    paper = "OpenReview ZzwDy_wiWv"
+    venue = "ICLR 2021"
 
-    search_space: ClassVar[SearchSpace] = {
+    search_space = {
         "feature_weight": LogUniform(0.1, 10),
         "regression_weight": LogUniform(0.1, 10),
     }
@@ -43,14 +41,12 @@ class SRRL(Method):
 
     def build(self, pair: Pair) -> None:
         pooled = probe(pair.teacher, Needs(pooled=True)).pooled
-        assert pooled is not None
         # A teacher without such a classifier is refused here.
         pair.teacher.classify(pooled)
         self.project = conv_norm(pair.student.stages[4].channels, pooled.shape[1], activation=activation_of(pooled))
         init_projector(self)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
-        assert teacher.pooled is not None
         feature = self.project(student.stages[4].map).mean(dim=(2, 3))
         logits = self.pair.teacher.classify(feature)
         return {

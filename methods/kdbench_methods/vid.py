@@ -1,14 +1,14 @@
 """VID: the student's stages predict the teacher's, with a variance for each channel."""
 
 import math
-from typing import Annotated, Any, ClassVar
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdbench.method import Batch, Kind, LogUniform, Method, Needs, Outputs, Pair, SearchSpace
+from kdbench.method import Batch, LogUniform, Method, Needs, Outputs, Pair
 from kdbench_methods.parts.projectors import common_grid, common_stages
 
 
@@ -29,13 +29,13 @@ class VID(Method):
         eps: the least v (RepDistiller).
     """
 
-    kind: ClassVar[Kind] = "feature"
-    paper: ClassVar[str] = "arXiv 1904.05835"
-    venue: ClassVar[str] = "CVPR 2019"
-    published: ClassVar[tuple[str, ...]] = ("VID",)
-    presets: ClassVar[dict[str, dict[str, Any]]] = {"crd": {"stages": (2, 3, 4)}}
+    kind = "feature"
+    paper = "arXiv 1904.05835"
+    venue = "CVPR 2019"
+    published = ("VID",)
+    presets = {"crd": {"stages": (2, 3, 4)}}
 
-    search_space: ClassVar[SearchSpace] = {"weight": LogUniform(0.01, 100)}
+    search_space = {"weight": LogUniform(0.01, 100)}
 
     stages: tuple[Annotated[int, Field(ge=1, le=4)], ...] = (1, 2, 3, 4)
     weight: float = 1.0

@@ -1,12 +1,10 @@
 """VkD: an orthogonal projector, so that the student cannot learn the teacher's features in the projector alone."""
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdbench.method import Batch, Kind, LogUniform, Method, Needs, Outputs, Pair, SearchSpace
+from kdbench.method import Batch, LogUniform, Method, Needs, Outputs, Pair
 from kdbench_methods.parts.losses import kl_divergence
 
 
@@ -28,13 +26,13 @@ class VkD(Method):
         kd_weight: weight of the KL term (gamma in the code).
     """
 
-    kind: ClassVar[Kind] = "feature"
-    paper: ClassVar[str] = "arXiv 2403.06213"
-    venue: ClassVar[str] = "CVPR 2024"
-    published: ClassVar[tuple[str, ...]] = ("VkD",)
+    kind = "feature"
+    paper = "arXiv 2403.06213"
+    venue = "CVPR 2024"
+    published = ("VkD",)
     student_needs = teacher_needs = Needs(pooled=True)
 
-    search_space: ClassVar[SearchSpace] = {"weight": LogUniform(0.1, 10), "kd_weight": LogUniform(0.1, 10)}
+    search_space = {"weight": LogUniform(0.1, 10), "kd_weight": LogUniform(0.1, 10)}
 
     weight: float = 1.0
     kd_weight: float = 1.0
@@ -45,7 +43,6 @@ class VkD(Method):
             self.starved = {"project": "its weight is 0"}
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
-        assert student.pooled is not None and teacher.pooled is not None
         target = F.layer_norm(teacher.pooled, teacher.pooled.shape[1:])
         return {
             "ce": batch.cross_entropy(student.logits),

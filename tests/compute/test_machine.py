@@ -1,57 +1,73 @@
 """Looking at the machine: what it tells, and what is made of it."""
 
-import multiprocessing
+import subprocess
+import sys
 import time
-from multiprocessing.synchronize import Event
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+import psutil
 import pytest
 import torch
 
 from kdbench.compute.device import Compute
-from kdbench.compute.machine import OTHERS, Finding, GpuState, Watch, gpu_state, parse_smi, verdict
+from kdbench.compute.machine import OTHERS, Finding, GpuState, Watch, gpu_state, verdict
 
-linux = pytest.mark.skipif(not Path("/proc/stat").is_file(), reason="no /proc/stat")
-
-
-def _spin(started: Event) -> None:
-    started.set()
-    while True:
-        pass
-
-
-def _work(seconds: float) -> None:
-    end = time.process_time() + seconds
-    while time.process_time() < end:
-        pass
+SPIN = "while True: pass"
+START = f"""
+import subprocess, sys
+print(subprocess.Popen([sys.executable, "-c", "{SPIN}"], stdout=subprocess.DEVNULL).pid, flush=True)
+"""
+"""Start a busy process, tell which, and end; the busy process has no parent of ours any more."""
 
 
-@linux
-def test_what_others_take_is_seen_and_what_we_take_is_not(cpu: Compute) -> None:
-    watch = Watch(cpu)
-    _work(0.5)
-    alone = watch.end().others
-    context = multiprocessing.get_context("spawn")
-    started = context.Event()
-    other = context.Process(target=_spin, args=(started,), daemon=True)
-    other.start()
-    try:
-        started.wait(60)
+@contextmanager
+def _busy(which: str) -> Iterator[psutil.Process]:
+    if which == "ourselves":
+        yield psutil.Process()
+        return
+    code = {"a child": SPIN, "a grandchild": f"{START}sys.stdin.read()", "another process": START}[which]
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        process = psutil.Process(child.pid if which == "a child" else int(child.stdout.readline()))
+        if which == "another process":
+            child.wait()
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize(
+    ("which", "ours"), [("ourselves", True), ("a child", True), ("a grandchild", True), ("another process", False)]
+)
+def test_what_others_take_is_seen_and_what_we_take_is_not(cpu: Compute, which: str, ours: bool) -> None:
+    """Whatever else runs here: of what all processes take, others have all, or all but what the busy one took."""
+    with _busy(which) as process:
+        watch = Watch(cpu)
+        psutil.cpu_percent()
         watch.begin()
-        _work(0.5)
-        beside = watch.end().others
-    finally:
-        other.terminate()
-        other.join()
-    assert alone is not None
-    assert beside is not None
-    assert 0 <= alone <= 1
-    # On a loaded machine the other process takes from others, too, but never nothing.
-    assert beside > min(alone, 0.4) / 2
-    assert beside > 0.5 / (multiprocessing.cpu_count() + 4)
+        before, started = sum(process.cpu_times()[:2]), time.monotonic()
+        while (taken := sum(process.cpu_times()[:2]) - before) < 0.5:
+            time.sleep(0 if which == "ourselves" else 0.05)
+        others, busy = watch.end().others, psutil.cpu_percent() / 100
+    share = taken / (time.monotonic() - started) / psutil.cpu_count()
+    assert others is not None
+    assert others == pytest.approx(busy - share if ours else busy, abs=share / 2)
 
 
-@linux
+def test_a_child_that_ends_is_still_ours(cpu: Compute) -> None:
+    watch = Watch(cpu)
+    psutil.cpu_percent()
+    watch.begin()
+    started = time.monotonic()
+    subprocess.run([sys.executable, "-c", "import time\nwhile time.process_time() < 0.5: pass"], check=True)
+    others, busy = watch.end().others, psutil.cpu_percent() / 100
+    share = 0.5 / (time.monotonic() - started) / psutil.cpu_count()
+    assert others is not None
+    assert others == pytest.approx(busy - share, abs=share / 2)
+
+
 def test_a_state_tells_the_load(cpu: Compute) -> None:
     state = Watch(cpu).state()
     assert state["load"] is not None
@@ -73,14 +89,11 @@ def test_the_verdict_counts_rounds_and_says_why() -> None:
     ]
 
 
-def test_answers_of_nvidia_smi() -> None:
-    state = parse_smi("1755, 61, 688.31, 0x0000000000000004", "1234\n5678")
-    assert state == GpuState(1755, 61, 688.31, 4, 2)
-    assert state.throttled_by == ["power cap"]
-    idle = parse_smi("345, 31, 70.02, 0x0000000000000001", "")
-    assert idle is not None
-    assert idle.throttled_by == []
-    assert parse_smi("345, 31, [N/A], 0x1", "") is None
+def test_why_a_gpu_is_slow() -> None:
+    assert GpuState(1755, 61, 688.31, 0x4, 2).throttled_by == ["power cap"]
+    assert GpuState(1755, 61, 688.31, 0x60, 2).throttled_by == ["heat (software)", "heat (hardware)"]
+    assert GpuState(345, 31, 70.02, 0x1, 0).throttled_by == []
+    assert [GpuState(345, 31, 70.02, 0x1, processes).others for processes in (0, 1, 3)] == [0, 0, 2]
 
 
 def test_without_a_gpu_nothing_is_told_of_one() -> None:

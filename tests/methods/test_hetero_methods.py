@@ -151,14 +151,14 @@ def test_terms_of_hcd(temperature: float) -> None:
     for vector, mapper in zip(method.heads(student.stages), method.mappers, strict=True):
         first, _, last = mapper
         for b in range(B):
-            x = torch.cat([vector[b], teacher.pooled[b]])  # type: ignore[list-item]
+            x = torch.cat([vector[b], teacher.pooled[b]])
             shared = last.weight @ (first.weight @ x + first.bias).clamp(min=0) + last.bias
             for j in range(3):
                 sub = (shared[j * C : (j + 1) * C] + teacher.logits[b]).tolist()
                 target = [smooth + (0.9 if c == batch.labels[b] else 0) for c in range(C)]
                 ce -= sum(q * math.log(p) for q, p in zip(target, softmax(sub), strict=True)) / (3 * B)
                 distilled += temperature**2 * kl([v / temperature for v in sub], z_s[b]) / (3 * B)
-        joined = torch.cat([vector, teacher.pooled], dim=1)  # type: ignore[list-item]
+        joined = torch.cat([vector, teacher.pooled], dim=1)
         logits = mapper(joined).view(B, 3, C) + teacher.logits[:, None]
         overlaps += overlap(logits, batch.labels, 0.5).item()
     z_t = (teacher.logits / temperature).tolist()

@@ -186,11 +186,7 @@ class Reproduces(nn.Module):
 def _perfect(method: Any, teacher: Outputs) -> None:
     """Replace the projector of `method` by one with loss 0."""
     target = teacher.stages[4].map if 4 in teacher.stages else None
-    if target is None:
-        assert teacher.pooled is not None
-        target = teacher.pooled[:, :, None, None]
-    else:
-        target = F.adaptive_avg_pool2d(target, method._grid)
+    target = teacher.pooled[:, :, None, None] if target is None else F.adaptive_avg_pool2d(target, method._grid)
     method.project = Reproduces(target)
 
 

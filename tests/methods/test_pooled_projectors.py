@@ -49,7 +49,6 @@ def _product(features: Tensor, weight: Tensor) -> list[list[float]]:
 
 def test_srd(drawn: tuple[Tensor, Tensor, Tensor]) -> None:
     student, teacher = _outputs(drawn)
-    assert student.pooled is not None and teacher.pooled is not None
     method = build(SRD).double()
 
     def normal(column: list[float]) -> list[float]:
@@ -76,7 +75,6 @@ def test_features_that_agree_have_a_finite_logarithm() -> None:
 
 def test_vkd(drawn: tuple[Tensor, Tensor, Tensor]) -> None:
     student, teacher = _outputs(drawn)
-    assert student.pooled is not None and teacher.pooled is not None
     method = build(VkD).double()
     total = 0.0
     for s_row, t_row in zip(_product(student.pooled, method.project.weight), teacher.pooled.tolist(), strict=True):
@@ -91,7 +89,6 @@ def test_vkd(drawn: tuple[Tensor, Tensor, Tensor]) -> None:
 
 def test_the_projector_of_vkd_stays_orthogonal(drawn: tuple[Tensor, Tensor, Tensor]) -> None:
     student, teacher = _outputs(drawn)
-    assert student.pooled is not None
     method = build(VkD).double()
     optimizer = torch.optim.AdamW(method.parameters(), lr=0.1, weight_decay=0.5)
     before = method.project.weight.detach()
@@ -139,8 +136,8 @@ def test_terms_are_finite_at_the_edges(method: type[Method], size: int, classes:
         # The logits of a network under autocast.
         z_s, z_t = (z.bfloat16() if autocast else z for z in (student, teacher))
         terms = built(
-            Outputs(z_s, pooled[0], second=Outputs(logits[2])),
-            Outputs(z_t, pooled[1], second=Outputs(logits[3])),
+            Outputs(z_s, pooled[0]).with_second(Outputs(logits[2])),
+            Outputs(z_t, pooled[1]).with_second(Outputs(logits[3])),
             batch(labels),
         )
     sum(terms.values()).backward()
@@ -155,9 +152,9 @@ def test_without_weight_it_is_plain_training(
 ) -> None:
     student, teacher = _outputs(drawn)
     built, now = build(method, drawn[2], **options).double(), batch(drawn[2])
-    second = {"second": student} if built.second_view else {}
     logits, plain = (drawn[0].clone().requires_grad_() for _ in range(2))
-    terms = built(Outputs(logits, student.pooled, **second), teacher, now)
+    outputs = Outputs(logits, student.pooled)
+    terms = built(outputs.with_second(student) if built.second_view else outputs, teacher, now)
     sum(terms.values()).backward()
     now.cross_entropy(plain).backward()
     assert logits.grad is not None and plain.grad is not None

@@ -1,5 +1,6 @@
 """The staged view against the plain timm model, for every family of the OFA protocol."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 
 from kdbench.errors import KdbenchError, UnsupportedPair
 from kdbench.models.create import create_model
-from kdbench.models.features import Needs
+from kdbench.models.features import Needs, Outputs
 from kdbench.models.spec import ModelSpec
 from kdbench.models.staged import StagedModel
 from tests.conftest import staged
@@ -67,7 +68,24 @@ def test_shapes_are_the_probed_ones(model: StagedModel, images: torch.Tensor) ->
         assert feature.tokens.shape == (3, info.grid[0] * info.grid[1], info.channels)
     alone = model(images, Needs(frozenset({2})))
     assert torch.equal(alone.stages[2].map, outputs.stages[2].map)
-    assert alone.pooled is None
+    assert set(alone.tensors()) - {"prefix tokens of stage 2"} == {"logits", "stage 2"}
+
+
+READ: dict[str, Callable[[Outputs], object]] = {
+    "the pooled feature was not asked for: add pooled=True to student_needs": lambda outputs: outputs.pooled,
+    "stage 3 was not asked for: add it to the stages of student_needs": lambda outputs: outputs.stages[3],
+    "the second view was not asked for: set second_view = True": lambda outputs: outputs.second,
+}
+
+
+@pytest.mark.parametrize(("message", "read"), READ.items(), ids=["pooled", "stages", "second"])
+def test_what_was_not_asked_for_says_how_to_ask(message: str, read: Callable[[Outputs], object]) -> None:
+    model = staged("resnet18", size=64).eval()
+    images = torch.zeros(2, *model.image_shape)
+    for needs in (Needs(), Needs(frozenset({2}))):
+        with pytest.raises(KdbenchError, match=message):
+            read(model(images, needs))
+    read(model(images, ALL).with_second(model(images)))
 
 
 def test_gradients_equal_plain_backward(model: StagedModel, images: torch.Tensor) -> None:

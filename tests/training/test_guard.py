@@ -175,6 +175,11 @@ def test_soft_targets_are_shared_too(proxy: Suite, arena: Arena) -> None:
     assert found[watch.SHARED] == "targets changed" and set(found) <= {watch.SHARED, *BESIDES}, found
 
 
+def test_the_second_view_is_shared_too(arena: Arena) -> None:
+    found = failures(arena, cheat(lambda pair, teacher, batch: teacher.second.logits.zero_(), second_view=True))
+    assert found == {watch.SHARED: "the teacher's logits of the second view changed"}
+
+
 @pytest.mark.parametrize("end", ["teacher", "student"])
 def test_a_method_owns_no_parameter_of_a_network(arena: Arena, end: str) -> None:
     class Owner(cheat(lambda *_: None)):
@@ -211,7 +216,6 @@ def test_what_is_allowed_is_not_caught(arena: Arena) -> None:
             self._tail = pair.teacher.tail(3)
 
         def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
-            assert student.pooled is not None and teacher.pooled is not None
             mask = torch.rand_like(student.pooled) > 0.5
             again = self._tail(teacher.stages[3].map).pooled
             loss = nn.functional.mse_loss(self.project(student.pooled * mask), again)
