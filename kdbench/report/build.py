@@ -1,18 +1,25 @@
 """Writing the report folder: report.md and report.html, figures/, csv/*.csv, latex/*.tex, report.json."""
 
+import hashlib
 import json
-from collections.abc import Sequence
+from base64 import b64encode
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
+from markupsafe import Markup
+
 from kdbench.files import write_bytes
+from kdbench.report import text
 from kdbench.report.content import Content
 from kdbench.report.latex import documents
-from kdbench.report.markdown import page
-from kdbench.report.notes import accuracy_scope, cost_scope, notes
-from kdbench.report.parallel import Job, together
-from kdbench.report.tables import csv_tables
+from kdbench.report.notes import completeness, notes
+from kdbench.report.numeric import numeric_tables
+from kdbench.report.parallel import together
+from kdbench.report.render import render_template, source
+from kdbench.report.sections import Figure, Page, written
 
 if TYPE_CHECKING:
     from kdbench.report.plots import Plot
@@ -23,12 +30,6 @@ StyleName = Literal["screen", "paper"]
 USUAL: dict[StyleName, tuple[Format, ...]] = {"screen": ("md", "html", "csv"), "paper": ("figures", "latex")}
 """What is written where nothing else is asked for."""
 FOLDERS: dict[StyleName, str] = {"screen": "figures", "paper": "paper"}
-
-LONG = ("gains", "curves", "phases", "heatmap", "csv", "profile", "html")
-"""Those that take longest are begun first, so that two processes end together."""
-_PART = ".part"
-_FIGURES = "<!-- figures -->"
-"""Where the figures go: text that came from a file is escaped, and cannot look like this."""
 
 
 def build_report(
@@ -49,75 +50,87 @@ def build_report(
         KdbenchError: a folder that cannot be written.
     """
     formats = formats or USUAL[style]
+    files: dict[str, str | bytes] = {}
+    if "csv" in formats:
+        files |= {f"csv/{name}.csv": table.to_csv(index=False) for name, table in numeric_tables(content).items()}
     if {"md", "html", "figures"} & set(formats):
-        files = _illustrated(content, formats, style)
-    else:
-        files = _csv(content) if "csv" in formats else {}
+        files |= _illustrated(content, formats, style)
     if "latex" in formats:
-        files |= {f"latex/{name}.tex": source.encode() for name, source in documents(content).items()}
+        files |= {f"latex/{name}.tex": document for name, document in documents(content).items()}
     if "json" in formats:
-        files["report.json"] = _json(content).encode()
-    for name, data in files.items():
-        write_bytes(out / name, data)
-    return [out / name for name in files]
+        files["report.json"] = _json(content)
+    for name, data in sorted(files.items()):
+        write_bytes(out / name, data if isinstance(data, bytes) else data.encode())
+    return [out / name for name in sorted(files)]
 
 
-def _illustrated(content: Content, formats: Sequence[Format], style: StyleName) -> dict[str, bytes]:
-    """The figures, the pages that hold them, and the tables that are written beside drawing."""
+def _illustrated(content: Content, formats: Collection[Format], style: StyleName) -> dict[str, str | bytes]:
+    """The figures, and the pages that hold them."""
     # Matplotlib is slow to import, and the other formats do without.
     from kdbench.report import plots
 
     planned = plots.planned(content)
-    jobs: dict[str, Job] = {plot.name: partial(_figure, content, plot, formats, style) for plot in planned}
-    lines = [*notes(content), *plots.left_out(content)]
-    if "csv" in formats:
-        jobs["csv"] = partial(_csv, content)
+    slow_first = sorted(planned, key=lambda plot: -plot.slow)
+    drawn = together([partial(_drawn, content, plot, formats, style) for plot in slow_first])
+    figures = {figure.name: figure for figure, _ in drawn}
+    page = Page(content, [figures[plot.name] for plot in planned], [*notes(content), *plots.left_out(content)])
+    files: dict[str, str | bytes] = {}
+    if {"md", "figures"} & set(formats):
+        files |= {name: image for _, images in drawn for name, image in images.items()}
     if "md" in formats:
-        paths = [(f"{FOLDERS[style]}/{plot.name}.svg", plot.title) for plot in planned if not plot.tabled]
-        jobs["md"] = lambda: {"report.md": page(content, paths, lines).encode()}
+        files["report.md"] = _page(page, "md")
     if "html" in formats:
-        jobs["html"] = partial(_html, content, lines)
-    in_turn = sorted(jobs, key=lambda name: LONG.index(name) if name in LONG else len(LONG))
-    made = together([jobs[name] for name in in_turn])
-    files = {name: made[name] for name in sorted(made) if not name.endswith(_PART)}
-    if "html" in formats:
-        figures = b"".join(made[f"{plot.name}{_PART}"] for plot in planned)
-        files["report.html"] = files["report.html"].replace(_FIGURES.encode(), figures, 1)
+        files["report.html"] = _page(page, "html", **_assets())
     return files
 
 
-def _csv(content: Content) -> dict[str, bytes]:
-    return {f"csv/{name}.csv": table.to_csv(index=False).encode() for name, table in csv_tables(content).items()}
+def _drawn(
+    content: Content, plot: "Plot", formats: Collection[Format], style: StyleName
+) -> tuple[Figure, dict[str, bytes]]:
+    """A figure as a page shows it, and its files."""
+    from kdbench.report.drawing.style import STYLES, render
+    from kdbench.report.drawing.svg import inline
 
-
-def _figure(content: Content, plot: "Plot", formats: Sequence[Format], style: StyleName) -> dict[str, bytes]:
-    """The files of a figure, and its part of the page."""
-    from kdbench.report.plots.style import STYLES, Format, render
-
-    suffixes: set[Format] = {"svg", "png", "pdf"} if "figures" in formats else {"svg"} if "md" in formats else set()
     drawing = plot.draw(content, STYLES[style])
-    rendered = {suffix: render(drawing, suffix, STYLES[style]) for suffix in sorted(suffixes)}
-    files = {f"{FOLDERS[style]}/{plot.name}.{suffix}": data for suffix, data in rendered.items()}
+    path = f"{FOLDERS[style]}/{plot.name}"
+    suffixes = ("pdf", "png", "svg") if "figures" in formats else ("svg",)
+    images = {f"{path}.{suffix}": render(drawing, suffix, STYLES[style]) for suffix in suffixes}
+    figure = Figure(plot.name, plot.title, f"{path}.svg", plot.tabled)
     if "html" in formats:
-        from kdbench.report.html.page import figure
-        from kdbench.report.html.svg import inline
-
-        source = rendered.get("svg") or render(drawing, "svg", STYLES[style])
-        scope = (cost_scope if plot.name == "phases" else accuracy_scope)(content, content.study.pairs)
-        table = plot.data(content).to_csv(index=False, float_format="%.5g")
-        drawn = inline(plot.name, plot.title, drawing, source)
-        part = figure(plot.name, plot.title, drawn, f"{drawing.caption} · {scope}", table)
-        files[f"{plot.name}{_PART}"] = part.encode()
-    return files
+        figure = replace(
+            figure,
+            svg=inline(plot.name, plot.title, drawing, images[figure.path]),
+            caption=f"{drawing.caption} · {plot.scope(content, content.study.pairs)}",
+            csv=b64encode(plot.table(content).to_csv(index=False, float_format="%.5g").encode()).decode(),
+        )
+    return figure, images
 
 
-def _html(content: Content, lines: Sequence[str]) -> dict[str, bytes]:
-    """The page, with a mark where its figures go."""
-    from kdbench.report.html.element import Html
-    from kdbench.report.html.page import page
-    from kdbench.report.html.svg import theme
+def _page(page: Page, suffix: str, **assets: str) -> str:
+    """The whole report.html or report.md."""
+    content, study = page.content, page.content.study
+    size = [text.plural(len(study.pairs), "pair")]
+    if content.has_accuracy:
+        size += [text.plural(len(study.manifest["seeds"]), "seed"), completeness(content)]
+    records = study.cells if content.has_accuracy else study.throughput
+    return render_template(
+        f"report.{suffix}",
+        title=f"{study.manifest['suite']}: {'gain and cost' if content.has_accuracy else 'cost'}",
+        protocol=study.manifest["protocol"],
+        size=size,
+        origin=[text.devices(study, records), text.dates(study), f"run {study.run_id}"],
+        sections=written(page, suffix),
+        **assets,
+    )
 
-    return {"report.html": page(content, [Html(_FIGURES)], theme(), lines).encode()}
+
+def _assets() -> dict[str, str]:
+    """What report.html brings along, and the hash by which its policy knows its script."""
+    from kdbench.report.drawing.svg import theme
+
+    style, script = Markup(source("report.css")), Markup(source("report.js"))
+    digest = b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return {"theme": theme(), "style": style, "script": script, "digest": digest}
 
 
 def _json(content: Content) -> str:
@@ -129,6 +142,6 @@ def _json(content: Content) -> str:
             {key: None if value is None or value != value else value for key, value in row.items()}
             for row in table.astype(object).where(table.notna(), None).to_dict("records")
         ]
-        for name, table in csv_tables(content).items()
+        for name, table in numeric_tables(content).items()
     }
     return json.dumps({**head, "notes": notes(content), "tables": tables}, ensure_ascii=False) + "\n"

@@ -1,6 +1,8 @@
 """Everything a report says, computed once: the study and the rows of the analysis."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
 
 from kdbench.analysis.comparison import Comparison, compare
 from kdbench.analysis.cost import GroupCost, PairCost, group_costs, pair_costs
@@ -9,6 +11,16 @@ from kdbench.analysis.gains import GroupGain, PairGain, Sensitivity, group_gains
 from kdbench.analysis.profile import Profile, profiles
 from kdbench.analysis.ranking import Ranking, rankings
 from kdbench.results.study import Group, Study
+
+
+class Gap(NamedTuple):
+    """A cell or a measurement that is not done; a measurement has no seed, and what is missing no error."""
+
+    pair: str
+    method: str
+    seed: int | None
+    status: str
+    error: str
 
 
 @dataclass(frozen=True)
@@ -44,6 +56,31 @@ class Content:
     def has_accuracy(self) -> bool:
         """Whether the study set out to train anything; `kdbench bench` measures throughput alone."""
         return len(self.study.cells) > 0
+
+    @property
+    def has_gains(self) -> bool:
+        """Whether any method has a gain over the control, be it of a single seed."""
+        return any(row.seed_gains for row in self.gains.values() if row.role != "control")
+
+    @property
+    def phases(self) -> list[str]:
+        """The phases of a step, in the order the records first name them."""
+        return list(dict.fromkeys(phase for cost in self.costs.values() for phase in cost.phases))
+
+    @cached_property
+    def cell_gaps(self) -> list[Gap]:
+        """The planned cells that are not done."""
+        cells = self.study.cells.loc[self.study.cells["status"] != "done", list(Gap._fields)]
+        return [
+            Gap(*fields) for fields in cells.astype({"error": object}).fillna({"error": ""}).itertuples(index=False)
+        ]
+
+    @cached_property
+    def timing_gaps(self) -> list[Gap]:
+        """The pairs and methods whose throughput is not measured."""
+        errors = self.study.throughput.set_index(["pair", "method"])["error"].dropna().to_dict()
+        costs = [(place, cost.status) for place, cost in self.costs.items() if cost.status != "done"]
+        return [Gap(*place, None, status, errors.get(place, "")) for place, status in costs]
 
     @property
     def has_throughput(self) -> bool:

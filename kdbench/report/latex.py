@@ -5,97 +5,46 @@ The best value of a column is bold, the second underlined, among the methods wit
 """
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from kdbench.errors import one_line
-from kdbench.report import text
+from markupsafe import Markup
+
+from kdbench.report import escape
 from kdbench.report.content import Content
-from kdbench.report.sections import Section, group_sections, pair_sections
-
-DOCUMENT = r"""\documentclass{article}
-\usepackage[a4paper,landscape,margin=15mm]{geometry}
-\usepackage[T1]{fontenc}
-\usepackage{booktabs,amssymb,graphicx}
-\begin{document}
-%s
-\end{document}
-"""
-
-_SIGNS = {
-    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": "$<$",
-    ">": "$>$",
-    "*": "$^{*}$",
-    "±": r"$\pm$",
-    "▲": r"$^{\blacktriangle}$",
-    "▼": r"$^{\blacktriangledown}$",
-}
-_MINUS = re.compile(r"(?<![\w-])-(?=\d)")
+from kdbench.report.render import render_template
+from kdbench.report.tables import Cell, Table, group_tables, pair_tables
 
 
 def documents(content: Content) -> dict[str, str]:
     """The LaTeX sources by file name without its suffix; `report` inputs all the others."""
-    found = {}
-    for group in content.study.groups:
-        found |= {section.name: table(content, section) for section in group_sections(content, group)}
+    tables = [table for group in content.study.groups for table in group_tables(content, group)]
     for pair in content.study.pairs:
         stem = "".join(sign if sign.isalnum() or sign in "-." else "-" for sign in pair)
-        for section in pair_sections(content, pair):
-            own = replace(section, name=f"{stem}-{section.name}", title=f"{section.title} on {pair}")
-            found[own.name] = table(content, own)
-    # LaTeX holds back only so many floats.
-    inputs = "\n\\clearpage\n".join(f"\\input{{{name}}}" for name in found)
-    return found | {"report": DOCUMENT % inputs}
-
-
-def table(content: Content, section: Section) -> str:
-    """One table; the caption says what it is, n and what is missing."""
-    rows = section.rows
-    names = [str(name) for name in rows.columns]
-    cells = {name: [escape(str(cell)) for cell in rows[name].tolist()] for name in names}
-    for name in names:
-        if name in section.scores:
-            cells[name] = _emphasised(cells[name], section.scores[name])
-    manifest = content.study.manifest
-    caption = f"{manifest['suite']} ({manifest['protocol']}). {section.title}. {section.under}"
-    return "\n".join(
-        [
-            r"\begin{table}[p]",
-            r"\centering",
-            f"\\caption{{{escape(caption)}}}",
-            f"\\label{{tab:{section.name}}}",
-            r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
-            f"\\begin{{tabular}}{{l{'r' * (len(names) - 1)}}}",
-            r"\toprule",
-            " & ".join(map(escape, names)) + r" \\",
-            r"\midrule",
-            *(" & ".join(cells[name][i] for name in names) + r" \\" for i in range(len(rows))),
-            r"\bottomrule",
-            r"\end{tabular}}",
-            r"\end{table}",
-            "",
+        tables += [
+            replace(table, name=f"{stem}-{table.name}", title=f"{table.title} on {pair}")
+            for table in pair_tables(content, pair)
         ]
+    sources: dict[str, str] = {table.name: _source(content, table) for table in tables}
+    # LaTeX holds back only so many floats, so the template has them begin a page each.
+    return sources | {"report": render_template("report.tex", names=list(sources))}
+
+
+def _source(content: Content, table: Table) -> str:
+    """One table; the caption says what it is, n and what is missing."""
+    manifest = content.study.manifest
+    columns = [_emphasised(cells) for cells in zip(*table.lines, strict=True)]
+    return render_template(
+        "table.tex",
+        name=table.name,
+        caption=f"{manifest['suite']} ({manifest['protocol']}). {table.title}. {table.note}",
+        columns=table.columns,
+        lines=list(zip(*columns, strict=True)),
     )
 
 
-def escape(words: str) -> str:
-    """Free text as LaTeX prints it; the sign of a negative number is a minus, what stands for nothing a dash."""
-    if words == text.NONE:
-        return "--"
-    escaped = _MINUS.sub("$-$", "".join(_SIGNS.get(sign, sign) for sign in one_line(words)))
-    # Behind the end of a row, a bracket would begin its height.
-    return f"{{}}{escaped}" if escaped.startswith("[") else escaped
-
-
-def _emphasised(cells: list[str], scores: Sequence[float]) -> list[str]:
-    """Bold for the best and underlined for the second, equal cells alike; nothing to mark where one is alone."""
-    known = sorted({score for score in scores if not math.isnan(score)}, reverse=True)
-    if len(known) < 2:
-        return cells
-    marks = {known[0]: r"\textbf", known[1]: r"\underline"}
-    return [f"{marks[score]}{{{cell}}}" if score in marks else cell for cell, score in zip(cells, scores, strict=True)]
+def _emphasised(cells: Sequence[Cell]) -> list[Markup]:
+    """A column, escaped: its best bold and its second underlined, equal cells alike; none where one is alone."""
+    best, second, *_ = [*sorted({cell.score for cell in cells if not math.isnan(cell.score)}, reverse=True), None, None]
+    marks = {} if second is None else {best: r"\textbf{%s}", second: r"\underline{%s}"}
+    return [Markup(marks.get(cell.score, "%s").replace("%s", escape.latex(cell))) for cell in cells]

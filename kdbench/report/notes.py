@@ -1,13 +1,11 @@
 """What a reader must know beside the numbers: what is missing, failed, unsupported or left out, and why."""
 
-from collections.abc import Iterable, Sequence
-
-import pandas as pd
+from collections.abc import Sequence
 
 from kdbench.analysis.ranking import MIN_PAIRS
 from kdbench.errors import one_line
-from kdbench.report.content import Content
-from kdbench.report.text import devices, plural
+from kdbench.report.content import Content, Gap
+from kdbench.report.text import LEGEND, PUBLISHED_LEGEND, SCOPE, SPEED_LEGEND, devices, plural
 from kdbench.results.study import MISSING
 
 ORDER = (MISSING, "failed", "oom", "diverged", "timeout", "interrupted", "unsupported")
@@ -23,19 +21,23 @@ def completeness(content: Content) -> str:
     return ", ".join([f"{statuses.count('done')} of {plural(len(statuses), 'cell')} done", *others])
 
 
+def legends(content: Content) -> list[str]:
+    """What the marks and columns of the tables mean, a line each."""
+    published = [PUBLISHED_LEGEND] if content.own_published else []
+    return [LEGEND, SCOPE, *published] if content.has_accuracy else [SPEED_LEGEND]
+
+
 def accuracy_scope(content: Content, pairs: Sequence[str]) -> str:
     """`n = 3 pairs x 3 seeds a method; missing: ofa on a:b seed 1.`: what stands under a table of accuracies."""
-    cells = content.study.cells
     seeds = plural(len(content.study.manifest["seeds"]), "seed")
-    return _scope(f"n = {plural(len(pairs), 'pair')} x {seeds}", content, cells[cells["pair"].isin(pairs)], pairs)
+    return _scope(content, f"n = {plural(len(pairs), 'pair')} x {seeds}", content.cell_gaps, pairs)
 
 
 def cost_scope(content: Content, pairs: Sequence[str]) -> str:
     """`n = 30 blocks; missing: ofa on a:b.`: what stands under a table of throughput."""
     blocks = sorted({cost.blocks for cost in content.costs.values() if cost.pair in pairs and cost.blocks})
-    places = _throughput_places(content)
     count = " or ".join(map(str, blocks)) or "0"
-    scope = _scope(f"n = {count} blocks a method and pair", content, places[places["pair"].isin(pairs)], pairs)
+    scope = _scope(content, f"n = {count} blocks a method and pair", content.timing_gaps, pairs)
     unclean = [cost for cost in content.costs.values() if cost.pair in pairs and cost.clean is False]
     if not unclean:
         return scope
@@ -45,9 +47,9 @@ def cost_scope(content: Content, pairs: Sequence[str]) -> str:
     return f"{scope} Machine not clean: {where}."
 
 
-def _scope(count: str, content: Content, records: pd.DataFrame, pairs: Sequence[str]) -> str:
-    gaps = _not_done(content, records.assign(error=None), pairs)
-    return "; ".join([count, *(gaps or ["none missing"])]) + "."
+def _scope(content: Content, count: str, gaps: Sequence[Gap], pairs: Sequence[str]) -> str:
+    own = [gap._replace(error="") for gap in gaps if gap.pair in pairs]
+    return "; ".join([count, *(_not_done(content, own, pairs) or ["none missing"])]) + "."
 
 
 def notes(content: Content) -> list[str]:
@@ -58,7 +60,7 @@ def notes(content: Content) -> list[str]:
         lines.append("No method of this study is recorded as the control, so there are no gains.")
     if study.baseline is None:
         lines.append("No method of this study is recorded as the baseline, so nothing is compared with one.")
-    lines += [f"Accuracy, {line}" for line in _not_done(content, study.cells, study.pairs)]
+    lines += [f"Accuracy, {line}" for line in _not_done(content, content.cell_gaps, study.pairs)]
     lines += _left_out(content)
     for ranking in content.rankings:
         if ranking.methods and not ranking.meaningful:
@@ -67,7 +69,7 @@ def notes(content: Content) -> list[str]:
                 f"{MIN_PAIRS}, so that mean ranks would have to be {ranking.critical_difference:.1f} apart."
             )
     if content.has_throughput:
-        lines += [f"Throughput, {line}" for line in _not_done(content, _throughput_places(content), study.pairs)]
+        lines += [f"Throughput, {line}" for line in _not_done(content, content.timing_gaps, study.pairs)]
         lines += _doubtful(content)
     else:
         lines.append("Throughput was not measured, so its tables and figures are left out.")
@@ -111,24 +113,13 @@ def _doubtful(content: Content) -> list[str]:
     return lines
 
 
-def _throughput_places(content: Content) -> pd.DataFrame:
-    """One row a (pair, method), those without a measurement too."""
-    rows = [(cost.pair, cost.method, cost.status) for cost in content.costs.values()]
-    places = pd.DataFrame(rows, columns=["pair", "method", "status"])
-    return places.merge(content.study.throughput[["pair", "method", "error"]], how="left", on=["pair", "method"])
-
-
-def _not_done(content: Content, records: pd.DataFrame, pairs: Sequence[str]) -> list[str]:
+def _not_done(content: Content, gaps: Sequence[Gap], pairs: Sequence[str]) -> list[str]:
     """What did not come to its end on the `pairs`: one line for all that share place and reason."""
     study = content.study
     where: dict[tuple[str, str, str], dict[str, list[int]]] = {}
-    seeds = records["seed"].tolist() if "seed" in records else [None] * len(records)
-    columns = (records[name].tolist() for name in ("status", "method", "error", "pair"))
-    for status, method, error, pair, seed in zip(*columns, seeds, strict=True):
-        if status != "done":
-            reason = error if isinstance(error, str) else ""
-            found = where.setdefault((status, method, reason), {}).setdefault(pair, [])
-            found += [] if seed is None else [seed]
+    for pair, method, seed, status, error in gaps:
+        seeds = where.setdefault((status, method, error), {}).setdefault(pair, [])
+        seeds += [] if seed is None else [seed]
     lines: dict[tuple[str, str, str], list[str]] = {}
     for status, method, reason in sorted(where, key=lambda key: (ORDER.index(key[0]), study.methods.index(key[1]))):
         places = where[status, method, reason]
@@ -142,19 +133,17 @@ def _not_done(content: Content, records: pd.DataFrame, pairs: Sequence[str]) -> 
     return [f"{status}: {', '.join(methods)} on {place}{ending}" for (status, place, ending), methods in lines.items()]
 
 
-def _with_seeds(pair: str, seeds: Iterable[int], whole: bool) -> str:
+def _with_seeds(pair: str, seeds: Sequence[int], whole: bool) -> str:
     numbers = [str(seed) for seed in seeds]
     return pair if whole else f"{pair} seed{'s' * (len(numbers) > 1)} {' '.join(numbers)}"
 
 
 def _left_out(content: Content) -> list[str]:
-    study = content.study
-    if study.control is None or not content.has_accuracy:
+    if content.study.control is None or not content.has_accuracy:
         return []
     lines = []
-    for group, pairs in study.groups.items():
+    for group, pairs in content.study.groups.items():
         rows = [row for row in content.group_gains.values() if row.group == group and row.state != "complete"]
-        if rows:
-            names = ", ".join(f"{row.method} ({row.n}/{row.planned} runs)" for row in rows)
-            lines.append(f"Left out of the means and ranks over the {len(pairs)} {group} pairs: {names}.")
+        names = ", ".join(f"{row.method} ({row.n}/{row.planned} runs)" for row in rows)
+        lines += [f"Left out of the means and ranks over the {len(pairs)} {group} pairs: {names}."] if rows else []
     return lines

@@ -1,36 +1,33 @@
-"""Two processes for what takes most of a report's time: drawing figures and writing long tables."""
+"""Two processes for what takes most of a report's time: drawing figures."""
 
 import sys
 from collections.abc import Callable, Sequence
 from multiprocessing import get_all_start_methods, get_context
+from typing import TypeVar
 
-Job = Callable[[], dict[str, bytes]]
-"""Makes some of the files of a report, by name."""
+Result = TypeVar("Result")
 
 
-def together(jobs: Sequence[Job]) -> dict[str, bytes]:
-    """The files of all jobs; the process and a child of it take the next job in turn, so long ones come first."""
+def together(jobs: Sequence[Callable[[], Result]]) -> list[Result]:
+    """What the jobs return; the process and a child of it take the next job in turn, so long ones come first."""
     # A child that is forked off torch's threads may hang.
     if "torch" in sys.modules or "fork" not in get_all_start_methods() or len(jobs) < 2:
-        return _merged([job() for job in jobs])
+        return [job() for job in jobs]
     fork = get_context("fork")
     taken = fork.Value("i", 0)
 
-    def work() -> dict[str, bytes]:
-        files: dict[str, bytes] = {}
+    def work() -> dict[int, Result]:
+        results: dict[int, Result] = {}
         while True:
             with taken.get_lock():
                 number, taken.value = taken.value, taken.value + 1
             if number >= len(jobs):
-                return files
-            files |= jobs[number]()
+                return results
+            results[number] = jobs[number]()
 
     mine, its = fork.Pipe(duplex=False)
     other = fork.Process(target=lambda: its.send(work()), daemon=True)
     other.start()
     its.close()
-    return work() | mine.recv()
-
-
-def _merged(files: Sequence[dict[str, bytes]]) -> dict[str, bytes]:
-    return {name: data for some in files for name, data in some.items()}
+    results = work() | mine.recv()
+    return [results[number] for number in range(len(jobs))]

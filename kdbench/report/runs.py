@@ -2,21 +2,19 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import pandas as pd
 from rich.console import Console
 
 from kdbench.analysis.runs import ALL_PAIRS, MEMORY_MARGIN, SPEED_MARGIN, Change, Row, RunComparison
 from kdbench.analysis.stats import MIN_TEST_SEEDS
 from kdbench.gate.tables import plain
 from kdbench.report import text
-from kdbench.report.escape import words
-from kdbench.report.sections import Section
-from kdbench.report.tables import markdown
-from kdbench.report.terminal import print_section
+from kdbench.report.render import render_template
+from kdbench.report.tables import Table, row_of
+from kdbench.report.terminal import print_line, print_table
 
 WIDE = 120
 """Columns from which the console shows intervals, tests and what both runs have."""
@@ -30,48 +28,53 @@ LEGEND = (
 )
 
 
-def sections(comparison: RunComparison, full: bool = True) -> list[Section]:
+def tables(comparison: RunComparison, full: bool = True) -> list[Table]:
     """A table over all pairs, then one a pair; `full` adds intervals, tests and what both runs have."""
-    by_pair: dict[str, list[Row]] = {}
-    for row in comparison.by_pair:
-        by_pair.setdefault(row.place, []).append(row)
-    groups = {ALL_PAIRS: list(comparison.over_pairs)} if comparison.over_pairs else {}
-    return [_section(place, rows, full) for place, rows in (groups | by_pair).items()]
+    by_place: dict[str, list[Row]] = {}
+    for row in (*comparison.over_pairs, *comparison.by_pair):
+        by_place.setdefault(row.place, []).append(row)
+    return [_table(place, rows, full) for place, rows in by_place.items()]
 
 
-def _section(place: str, rows: Sequence[Row], full: bool) -> Section:
-    shown = [column for column in ("accuracy", "speed", "memory") if any(_told(getattr(row, column)) for row in rows)]
-    if any(row.planned != (0, 0) for row in rows) and "accuracy" not in shown:
-        shown.insert(0, "accuracy")
-    lines = []
-    for row in rows:
-        cells = {"method": row.method}
-        if "accuracy" in shown:
-            cells |= _accuracy(row, full)
-        if "speed" in shown:
-            cells |= _factor("speed", row.speed, text.ratio, full)
-        if "memory" in shown:
-            cells |= {"memory": text.ratio(row.memory.size.value) + MARKS[row.memory.mark]}
-        lines.append(cells)
+def _table(place: str, rows: Sequence[Row], full: bool) -> Table:
+    shown = {
+        "accuracy": any(_is_known(row.accuracy) or row.planned != (0, 0) for row in rows),
+        "speed": any(_is_known(row.speed) for row in rows),
+        "memory": any(_is_known(row.memory) for row in rows),
+    }
     title = f"Over {text.plural(rows[0].pairs, 'pair')}" if place == ALL_PAIRS else place
-    return Section("", title, pd.DataFrame(lines), _under(rows))
+    return Table("", title, [_line(row, shown, full) for row in rows], _note(rows))
 
 
-def _told(change: Change) -> bool:
+def _line(row: Row, shown: Mapping[str, bool], full: bool) -> dict[str, str]:
+    accuracy, speed, memory = row.accuracy, row.speed, row.memory
+    both = f"{text.ratio(speed.old)} to {text.ratio(speed.new)}" if _is_known(speed) else text.NONE
+    factor = text.ratio_spread(speed.size) if full else text.ratio(speed.size.value)
+    return row_of(
+        ("method", row.method, True),
+        ("old", text.fixed(accuracy.old), shown["accuracy"] and full),
+        ("new", text.fixed(accuracy.new), shown["accuracy"] and full),
+        ("top-1", _top1(row, full), shown["accuracy"]),
+        ("p", text.p_value(accuracy.p), shown["accuracy"]),
+        ("test", _test(accuracy), shown["accuracy"] and full),
+        ("speed old to new", both, shown["speed"] and full),
+        ("speed", factor + MARKS[speed.mark], shown["speed"]),
+        ("p speed", text.p_value(speed.p), shown["speed"]),
+        ("memory", text.ratio(memory.size.value) + MARKS[memory.mark], shown["memory"]),
+    )
+
+
+def _is_known(change: Change) -> bool:
     return not math.isnan(change.size.value)
 
 
-def _accuracy(row: Row, full: bool) -> dict[str, str]:
-    change = row.accuracy
+def _top1(row: Row, full: bool) -> str:
     if "unsupported" in row.states:
-        told = "n/a"
-    elif not _told(change):
-        sides = zip(("old", "new"), row.done, row.planned, strict=True)
-        told = f"X ({', '.join(f'{done}/{planned} {word}' for word, done, planned in sides if done < planned)})"
-    else:
-        told = text.difference(change.size, ends=full) + MARKS[change.mark]
-    cells = {"old": text.fixed(change.old), "new": text.fixed(change.new)} if full else {}
-    return cells | {"top-1": told, "p": text.p_value(change.p)} | ({"test": _test(change)} if full else {})
+        return "n/a"
+    if _is_known(row.accuracy):
+        return text.difference(row.accuracy.size, ends=full) + MARKS[row.accuracy.mark]
+    sides = zip(("old", "new"), row.done, row.planned, strict=True)
+    return f"X ({', '.join(f'{done}/{planned} {word}' for word, done, planned in sides if done < planned)})"
 
 
 def _test(change: Change) -> str:
@@ -80,14 +83,7 @@ def _test(change: Change) -> str:
     return f"{change.test.partition(' ')[0]} {old}" + (f"/{new}" if new != old else "") if change.test else text.NONE
 
 
-def _factor(name: str, change: Change, write: Callable[[float], str], full: bool) -> dict[str, str]:
-    size = text.ratio_spread(change.size) if full else text.ratio(change.size.value)
-    both = f"{write(change.old)} to {write(change.new)}" if _told(change) else text.NONE
-    cells = {f"{name} old to new": both} if full else {}
-    return cells | {name: size + MARKS[change.mark], f"p {name}": text.p_value(change.p)}
-
-
-def _under(rows: Sequence[Row]) -> str:
+def _note(rows: Sequence[Row]) -> str:
     """What was tested how, in a line."""
     tests = dict.fromkeys(_test(row.accuracy) for row in rows if row.accuracy.test)
     speeds = dict.fromkeys(row.speed.test for row in rows if row.speed.test)
@@ -102,12 +98,9 @@ def head(comparison: RunComparison, names: tuple[str, str]) -> list[str]:
         manifest, seeds = study.manifest, len(study.manifest["seeds"])
         scale = f"{text.plural(len(study.pairs), 'pair')}, {text.plural(len(study.methods), 'method')}"
         scale += f", {text.plural(seeds, 'seed')}" if seeds else ""
-        lines.append(f"{word}: {name}, {manifest['protocol']}, {scale}, {text.devices(study, _measured(study))}")
+        devices = text.devices(study, study.cells if len(study.cells) else study.throughput)
+        lines.append(f"{word}: {name}, {manifest['protocol']}, {scale}, {devices}")
     return lines
-
-
-def _measured(study: Any) -> pd.DataFrame:
-    return study.cells if len(study.cells) else study.throughput
 
 
 def notes(comparison: RunComparison) -> list[str]:
@@ -135,7 +128,7 @@ def summary(comparison: RunComparison) -> str:
     told = []
     for name, column in (("top-1", "accuracy"), ("speed", "speed"), ("memory", "memory")):
         changes: list[Change] = [getattr(row, column) for row in comparison.by_pair]
-        counts = Counter(change.mark or "not tested" for change in changes if _told(change))
+        counts = Counter(change.mark or "not tested" for change in changes if _is_known(change))
         if counts and column == "accuracy":
             counts["incomplete"] = sum("incomplete" in row.states for row in comparison.by_pair)
         if counts:
@@ -147,19 +140,17 @@ def summary(comparison: RunComparison) -> str:
 def print_comparison(comparison: RunComparison, names: tuple[str, str], console: Console) -> None:
     """Print everything; a wide console shows intervals and tests, too."""
     for line in head(comparison, names):
-        console.print(line, style="bold", highlight=False, markup=False)
-    for section in sections(comparison, full=console.width >= WIDE):
-        print_section(console, section)
+        print_line(console, line, "bold")
+    for table in tables(comparison, full=console.width >= WIDE):
+        print_table(console, table)
     for line in [*notes(comparison), LEGEND]:
-        console.print(line, style="dim", highlight=False, markup=False)
+        print_line(console, line, "dim")
 
 
 def page(comparison: RunComparison, names: tuple[str, str]) -> str:
     """The same as Markdown."""
-    blocks = ["# Two runs", "\n".join(f"* {words(line)}" for line in head(comparison, names))]
-    for section in sections(comparison):
-        blocks += [f"## {words(section.title)}", markdown(section.rows), words(section.under)]
-    return "\n\n".join([*blocks, *map(words, notes(comparison)), LEGEND]) + "\n"
+    told = {"head": head(comparison, names), "tables": tables(comparison), "notes": notes(comparison)}
+    return render_template("runs.md", **told, legend=LEGEND)
 
 
 def as_json(comparison: RunComparison, names: tuple[str, str]) -> dict[str, Any]:

@@ -1,87 +1,204 @@
-"""The tables of a report: display tables for the console and Markdown (all text), numeric ones for CSV."""
+"""The tables of a report as text, with a title above and what stands under each; one home for all formats."""
 
 import math
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
-import pandas as pd
-
-from kdbench.analysis.comparison import Match
-from kdbench.analysis.stats import Interval
+from kdbench.analysis.stats import POWER
 from kdbench.report import text
 from kdbench.report.content import Content
-from kdbench.report.escape import cell
+from kdbench.report.notes import accuracy_scope, cost_scope
 from kdbench.results.study import Group
 
 
-def headline(content: Content, group: Group, full: bool) -> pd.DataFrame:
-    """One row a method over the pairs of the group; `full` adds tests and more of the baseline."""
+class Cell(str):
+    """The text of a cell, with what some formats tell beside it.
+
+    Attributes:
+        score: the number behind it, for what marks the best: higher is better, NaN takes no part.
+        why: why there is a gap.
+        published: values of the literature, and the source of each.
+    """
+
+    score: float
+    why: str
+    published: Sequence[tuple[str, str]]
+
+    def __new__(
+        cls, text: str, score: float = math.nan, why: str = "", published: Sequence[tuple[str, str]] = ()
+    ) -> "Cell":
+        cell = super().__new__(cls, text)
+        cell.score, cell.published = score, published
+        cell.why = why if cell.is_gap else ""
+        return cell
+
+    @property
+    def is_gap(self) -> bool:
+        """Whether the text stands in the place of a value that is not there."""
+        return self.startswith(("X", "n/a"))
+
+
+Row = dict[str, str]
+"""The cells of a row by their column; the first column names the row."""
+
+
+def row_of(*cells: tuple[str, str, object]) -> Row:
+    """A row of those cells that are wanted: column, text and whether."""
+    return {column: cell for column, cell, wanted in cells if wanted}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text.
+
+    Attributes:
+        name: of its file, where it has one of its own.
+        title: what stands above it.
+        rows: those that lack a column have a dash there.
+        note: what stands under it: n and what is missing.
+        groups: by column, the kind of pairs it is about, where readers can choose one.
+    """
+
+    name: str
+    title: str
+    rows: Sequence[Row]
+    note: str
+    groups: Mapping[str, Group] = field(default_factory=dict)
+
+    @property
+    def columns(self) -> list[str]:
+        """Their names, in the order the rows first have them."""
+        return list(dict.fromkeys(name for row in self.rows for name in row))
+
+    @property
+    def lines(self) -> list[list[Cell]]:
+        """The cells, row by row."""
+        columns = self.columns
+        filled = [[row.get(name, text.NONE) for name in columns] for row in self.rows]
+        return [[cell if isinstance(cell, Cell) else Cell(cell) for cell in line] for line in filled]
+
+
+def group_tables(content: Content, group: Group, full: bool = True) -> list[Table]:
+    """The tables over the pairs of a group; `full`: with tests, and intervals on every pair."""
+    return _accuracy_tables(content, group, full) if content.has_accuracy else _speed_tables(content, group)
+
+
+def pair_tables(content: Content, pair: str) -> list[Table]:
+    """The tables of one pair."""
+    methods, tables = content.study.methods, []
+    if content.has_accuracy:
+        scope = accuracy_scope(content, [pair])
+        tables += [
+            Table("accuracy", "Accuracy", [_accuracy_row(content, pair, method) for method in methods], scope),
+            Table("published", "Published", _published_rows(content, pair), f"Ours: {scope}"),
+        ]
+    if content.has_throughput:
+        rows = [_cost_row(content, pair, method) for method in methods]
+        tables.append(Table("cost", "Cost", rows, cost_scope(content, [pair])))
+    return [table for table in tables if table.rows]
+
+
+def _speed_tables(content: Content, group: Group) -> list[Table]:
+    def rows(division: Content) -> list[Row]:
+        return [_speed_row(division, pairs, method) for method in division.study.methods]
+
+    control, pairs = content.study.control or "the control", content.study.groups[group]
+    title = f"Training images/s relative to {control} on each of {text.plural(len(pairs), f'{group} pair')}"
+    table = Table(f"{group}-speed", title, rows(content), cost_scope(content, pairs))
+    return [table, *_open_division(content, group, rows, cost_scope)]
+
+
+def _accuracy_tables(content: Content, group: Group, full: bool) -> list[Table]:
+    def headline(division: Content) -> list[Row]:
+        return [_headline_row(division, group, method, full) for method in division.study.methods]
+
+    study, pairs = content.study, content.study.groups[group]
+    over, seeds = text.plural(len(pairs), f"{group} pair"), text.plural(len(study.manifest["seeds"]), "seed")
+    scope = accuracy_scope(content, pairs)
+    gains = [_gain_row(content, pairs, method, full) for method in study.methods]
+    equal_time = f"Gain over {study.control} trained for the same time (its epochs), {over}, {seeds}"
+    found = f"{scope} {_sensitivity(content, group)}".strip()
+    tables = [
+        Table(f"{group}-mean", f"Mean over {over}, {seeds}", headline(content), found),
+        Table(f"{group}-gain", f"Gain on each of {over}, {seeds}", gains, scope),
+        Table(f"{group}-equal-time", equal_time, _equal_time_rows(content, group, full), scope),
+    ]
+    for what in ("top1", "gain") if content.own_published else ():
+        title = text.published_title(content.own_published, of_gain=what == "gain")
+        rows = _published_matrix(content, pairs, of_gain=what == "gain")
+        tables.append(Table(f"{group}-published-{what}", f"{title[0].upper()}{title[1:]}", rows, f"Ours: {scope}"))
+    return [*(table for table in tables if table.rows), *_open_division(content, group, headline, accuracy_scope)]
+
+
+def _open_division(
+    content: Content,
+    group: Group,
+    rows: Callable[[Content], list[Row]],
+    scope: Callable[[Content, Sequence[str]], str],
+) -> list[Table]:
+    """The table of the methods of the open division, with what each does that the closed one fixes; none is best."""
+    if content.open is None:
+        return []
+    differs = content.open.study.differs
+    own = [row for row in rows(content.open) if row["method"] in differs]
+    told = [_unscored(row) | {"differs": differs[row["method"]]} for row in own]
+    return [Table(f"{group}-open", text.OPEN_DIVISION, told, scope(content.open, content.study.groups[group]))]
+
+
+def _headline_row(content: Content, group: Group, method: str, full: bool) -> Row:
+    """A method over the pairs of the group; `full` adds tests and more of the baseline."""
     study = content.study
-    baseline = study.baseline
-    rows = []
-    for method in study.methods:
-        row, cost = content.group_gains[group, method], content.group_costs[group, method]
-        cells = {"method": method, "gain": text.gain(row)}
-        if baseline and full:
-            cells[f"over {baseline}"] = text.difference(row.gain_baseline)
-        if full:
-            cells[f"p {study.control or 'control'}"] = text.p_value(row.p_control)
-        if baseline:
-            if full:
-                cells[f"p {baseline}"] = text.p_value(row.p_baseline)
-            cells[f"beats {baseline}"] = text.spread(row.improvement, 2) if full else text.fixed(row.improvement.value)
-        cells["rank"] = text.spread(row.rank) if full else text.fixed(row.rank.value, 1)
-        if content.has_throughput:
-            measured = cost.measured == cost.pairs
-            speed = text.ratio(cost.to_control) if measured else text.runs(cost.measured, cost.pairs)
-            cells[f"speed/{study.control or 'control'}"] = speed
-            if baseline and full:
-                cells[f"speed/{baseline}"] = text.ratio(cost.to_baseline) if measured else text.NONE
-        rows.append(cells)
-    return pd.DataFrame(rows)
+    control, baseline, timed = study.control or "control", study.baseline, content.has_throughput
+    row, cost = content.group_gains[group, method], content.group_costs[group, method]
+    beats = text.spread(row.improvement, 2) if full else text.fixed(row.improvement.value)
+    rank = text.spread(row.rank) if full else text.fixed(row.rank.value, 1)
+    cells = row_of(
+        ("method", method, True),
+        ("gain", Cell(text.gain(row), row.gain.value), True),
+        (f"over {baseline}", Cell(text.difference(row.gain_baseline), row.gain_baseline.value), baseline and full),
+        (f"p {control}", text.p_value(row.p_control), full),
+        (f"p {baseline}", text.p_value(row.p_baseline), baseline and full),
+        (f"beats {baseline}", Cell(beats, row.improvement.value), baseline),
+        ("rank", Cell(rank, -row.rank.value), True),
+        (f"speed/{control}", Cell(text.mean_speed(cost), cost.to_control), timed),
+        (f"speed/{baseline}", Cell(text.ratio(cost.to_baseline), cost.to_baseline), timed and baseline and full),
+    )
+    return _unscored(cells) if method == study.control else cells
 
 
-def of_open_division(content: Content, rows: pd.DataFrame) -> pd.DataFrame:
-    """Those of `rows` that are about methods of the open division, with what each does that the closed one fixes."""
-    differs = content.study.differs
-    return rows[rows["method"].isin(list(differs))].assign(differs=lambda own: own["method"].map(differs))
+def _unscored(row: Row) -> Row:
+    """The same text: the control takes no part in what marks the best."""
+    return {name: str(cell) for name, cell in row.items()}
 
 
-def gain_matrix(content: Content, pairs: list[str], ends: bool) -> pd.DataFrame:
-    """Gain of every method (rows) on each of the `pairs` (columns); the row of the control is its top-1."""
-    study = content.study
-    rows = []
-    for method in study.methods:
-        if method == study.control:
-            cells = {pair: text.accuracy(content.gains[pair, method]).split(" ±")[0] for pair in pairs}
-            rows.append({"method": f"{method} top-1", **cells})
-        else:
-            rows.append({"method": method} | {pair: text.gain(content.gains[pair, method], ends) for pair in pairs})
-    return pd.DataFrame(rows)
+def _gain_row(content: Content, pairs: Sequence[str], method: str, ends: bool) -> Row:
+    """Gain of a method on each of the pairs; for the control, its top-1."""
+    gains = {pair: content.gains[pair, method] for pair in pairs}
+    if method == content.study.control:
+        top1 = {pair: text.accuracy(row).split(" ±")[0] for pair, row in gains.items()}
+        return {"method": f"{method} top-1"} | top1
+    return {"method": method} | {pair: Cell(text.gain(row, ends), row.gain.value) for pair, row in gains.items()}
 
 
-def speed_matrix(content: Content, pairs: list[str]) -> pd.DataFrame:
-    """Throughput of every method (rows) on each of the `pairs` (columns), relative to the control."""
-    study = content.study
-    rows = []
-    for method in study.methods:
-        costs = {pair: content.costs[pair, method] for pair in pairs}
-        rows.append({"method": method} | {pair: text.speed(cost) for pair, cost in costs.items()})
-    return pd.DataFrame(rows)
+def _speed_row(content: Content, pairs: Sequence[str], method: str) -> Row:
+    """Throughput of a method on each of the pairs, relative to the control."""
+    costs = {pair: content.costs[pair, method] for pair in pairs}
+    cells: Row = {pair: Cell(text.speed(cost), cost.to_control.value) for pair, cost in costs.items()}
+    return {"method": method} | (_unscored(cells) if method == content.study.control else cells)
 
 
-def equal_time_matrix(content: Content, group: Group, ends: bool) -> pd.DataFrame:
+def _equal_time_rows(content: Content, group: Group, ends: bool) -> list[Row]:
     """Gain of every method (rows) over the control trained for as long, on average and on each pair; may be empty."""
-    by_place = {(row.pair, row.method): row for row in content.equal_times}
-    rows = []
-    for row in content.group_equal_times:
-        if row.group == group:
-            own = {pair: by_place[pair, row.method] for pair in content.study.groups[group]}
-            mean = {"gain": text.equal_time(row), "p": text.p_value(row.p)}
-            rows.append({"method": row.method} | mean | {pair: text.equal_time(on, ends) for pair, on in own.items()})
-    return pd.DataFrame(rows)
+    by_pair = {(row.pair, row.method): row for row in content.equal_times}
+    return [
+        {"method": row.method, "gain": text.equal_time(row), "p": text.p_value(row.p)}
+        | {pair: text.equal_time(by_pair[pair, row.method], ends) for pair in content.study.groups[group]}
+        for row in content.group_equal_times
+        if row.group == group
+    ]
 
 
-def published_matrix(content: Content, pairs: list[str], of_gain: bool) -> pd.DataFrame:
+def _published_matrix(content: Content, pairs: Sequence[str], of_gain: bool) -> list[Row]:
     """Top-1 or gain as published under the study's protocol, by method and source (rows) and pair; may be empty."""
     cells: dict[tuple[str, str], dict[str, str]] = {}
     for row in content.own_published:
@@ -90,159 +207,88 @@ def published_matrix(content: Content, pairs: list[str], of_gain: bool) -> pd.Da
             line = cells.setdefault((row.method, row.sources[0]), {})
             line[row.pair] = text.published(match, sign=of_gain)
     shown = [pair for pair in pairs if any(pair in line for line in cells.values())]
-    return pd.DataFrame(
-        [
-            {"method": f"{method} ({source})"} | {pair: line.get(pair, text.NONE) for pair in shown}
-            for (method, source), line in sorted(
-                cells.items(), key=lambda item: content.study.methods.index(item[0][0])
-            )
-        ]
-    )
+    by_method = sorted(cells.items(), key=lambda item: content.study.methods.index(item[0][0]))
+    return [
+        {"method": f"{method} ({source})"} | {pair: line.get(pair, text.NONE) for pair in shown}
+        for (method, source), line in by_method
+    ]
 
 
-def published_table(content: Content, pair: str) -> pd.DataFrame:
+def _published_rows(content: Content, pair: str) -> list[Row]:
     """One row a published number for the pair, ours beside it; may be empty."""
-    return pd.DataFrame(
-        [
-            {
-                "method": row.method,
-                "as": row.label,
-                "published": text.fixed(row.top1.published),
-                "ours": text.fixed(row.top1.ours.value),
-                "difference": text.deviation(row.top1),
-                "verdict": text.verdict(row, row.top1),
-                "published gain": text.signed(row.gain.published),
-                "our gain": text.signed(row.gain.ours.value),
-                "gain difference": text.deviation(row.gain),
-                "gain verdict": text.NONE if row.reason else text.verdict(row, row.gain),
-                "epoch": row.epoch,
-                "source": ", ".join(row.sources),
-            }
-            for row in content.published
-            if row.pair == pair
-        ]
-    )
+    return [
+        {
+            "method": row.method,
+            "as": row.label,
+            "published": text.fixed(row.top1.published),
+            "ours": text.fixed(row.top1.ours.value),
+            "difference": text.deviation(row.top1),
+            "verdict": text.verdict(row, row.top1),
+            "published gain": text.signed(row.gain.published),
+            "our gain": text.signed(row.gain.ours.value),
+            "gain difference": text.deviation(row.gain),
+            "gain verdict": text.NONE if row.reason else text.verdict(row, row.gain),
+            "epoch": row.epoch,
+            "source": ", ".join(row.sources),
+        }
+        for row in content.published
+        if row.pair == pair
+    ]
 
 
-def accuracy_table(content: Content, pair: str) -> pd.DataFrame:
-    """One row a method on the pair: accuracies, gain, individual seeds and tests.
+def _accuracy_row(content: Content, pair: str, method: str) -> Row:
+    """A method on the pair: accuracies, gain, individual seeds and tests.
 
     The best epoch on the test split has a column where that was read for it.
     """
-    study = content.study
-    has_best = any(not math.isnan(row.best_top1) for row in content.gains.values())
-    rows = []
-    for method in study.methods:
-        row = content.gains[pair, method]
-        cells = {
-            "method": method,
-            "n": f"{row.done}/{row.planned}",
-            "top-1": text.accuracy(row),
-            **({"best epoch": text.fixed(row.best_top1)} if has_best else {}),
-            "gain": text.gain(row),
-            "gain by seed": " ".join(text.signed(gain) for _, gain in row.seed_gains) or text.NONE,
-            f"p {study.control or 'control'}": text.p_value(row.p_control),
-        }
-        if row.role == "control":
-            cells["gain by seed"] = text.NONE
-        if study.baseline:
-            cells[f"p {study.baseline}"] = text.p_value(row.p_baseline)
-        rows.append(cells)
-    return pd.DataFrame(rows)
+    study, row = content.study, content.gains[pair, method]
+    is_control = row.role == "control"
+    by_seed = "" if is_control else " ".join(text.signed(gain) for _, gain in row.seed_gains)
+    return row_of(
+        ("method", method, True),
+        ("n", f"{row.done}/{row.planned}", True),
+        ("top-1", text.accuracy(row), True),
+        ("best epoch", text.fixed(row.best_top1), any(not math.isnan(row.best_top1) for row in content.gains.values())),
+        ("gain", Cell(text.gain(row), math.nan if is_control else row.gain.value), True),
+        ("gain by seed", by_seed or text.NONE, True),
+        (f"p {study.control or 'control'}", text.p_value(row.p_control), True),
+        (f"p {study.baseline}", text.p_value(row.p_baseline), study.baseline),
+    )
 
 
-def cost_table(content: Content, pair: str) -> pd.DataFrame:
-    """One row a method on the pair: throughput, ratios, memory, parameters and floating-point operations."""
-    study = content.study
-    names = phases(content)
-    rows = []
-    for method in study.methods:
-        cost = content.costs[pair, method]
-        cells = {
-            "method": method,
-            "images/s (p10 to p90)": text.images(cost),
-            "blocks": str(cost.blocks),
-            f"speed/{study.control or 'control'}": text.ratio_spread(cost.to_control),
-        }
-        if study.baseline:
-            cells[f"speed/{study.baseline}"] = text.ratio_spread(cost.to_baseline)
-        step = sum(cost.phases.values())
-        cells["step ms"] = text.fixed(step, 1) if cost.phases else text.NONE
-        cells |= {
-            f"{phase} %": text.fixed(100 * cost.phases[phase] / step, 0) if step else text.NONE
-            for phase in names
-            if phase in cost.phases or not cost.phases
-        }
-        cells["extra parameters"] = text.count(cost.extra_parameters)
-        if any(other.inference_parameters for other in content.costs.values()):
-            cells["kept at inference"] = text.count(cost.inference_parameters)
-        cells["peak memory"] = text.size(cost.peak_memory)
-        flops = cost.flops.get("train")
-        cells["MFLOP/image"] = text.NONE if flops is None else f"{flops / 1e6:,.1f}"
-        if not math.isnan(cost.utilisation):
-            cells["utilisation %"] = text.fixed(100 * cost.utilisation, 1)
-        cells["clean"] = text.answer(cost.clean)
-        rows.append(cells)
-    return pd.DataFrame(rows).fillna(text.NONE)
+def _cost_row(content: Content, pair: str, method: str) -> Row:
+    """A method on the pair: throughput, ratios, memory, parameters and floating-point operations."""
+    study, cost = content.study, content.costs[pair, method]
+    step, flops = sum(cost.phases.values()), cost.flops.get("train")
+    shares = {phase: 100 * milliseconds / step for phase, milliseconds in cost.phases.items() if step}
+    phases = [phase for phase in content.phases if phase in cost.phases or not cost.phases]
+    is_kept = any(cost.inference_parameters for cost in content.costs.values())
+    return row_of(
+        ("method", method, True),
+        ("images/s (p10 to p90)", text.images(cost), True),
+        ("blocks", str(cost.blocks), True),
+        (f"speed/{study.control or 'control'}", text.ratio_spread(cost.to_control), True),
+        (f"speed/{study.baseline}", text.ratio_spread(cost.to_baseline), study.baseline),
+        ("step ms", text.fixed(step if cost.phases else math.nan, 1), True),
+        *((f"{phase} %", text.fixed(shares.get(phase, math.nan), 0), True) for phase in phases),
+        ("extra parameters", text.count(cost.extra_parameters), True),
+        ("kept at inference", text.count(cost.inference_parameters), is_kept),
+        ("peak memory", text.size(cost.peak_memory), True),
+        ("MFLOP/image", text.NONE if flops is None else f"{flops / 1e6:,.1f}", True),
+        ("utilisation %", text.fixed(100 * cost.utilisation, 1), not math.isnan(cost.utilisation)),
+        ("clean", {None: text.NONE, True: "yes", False: "no"}[cost.clean], True),
+    )
 
 
-def phases(content: Content) -> list[str]:
-    """The phases of a step, in the order the records first name them."""
-    return list(dict.fromkeys(phase for cost in content.costs.values() for phase in cost.phases))
-
-
-def csv_tables(content: Content) -> dict[str, pd.DataFrame]:
-    """Numbers behind the report, by file name without its suffix; an interval is three columns."""
-    tables: dict[str, pd.DataFrame] = {}
-    if content.has_accuracy:
-        tables["cells"] = content.study.cells
-        tables["curves"] = content.study.curves
-        tables["gains"] = _numeric(list(content.gains.values())).drop(columns="seed_gains")
-        tables["gains_by_seed"] = _gains_by_seed(content)
-        tables["gains_by_group"] = _numeric(list(content.group_gains.values()))
-    if content.has_throughput:
-        tables["throughput"] = _numeric(list(content.costs.values())).drop(columns="ratios")
-        tables["throughput_by_group"] = _numeric(list(content.group_costs.values()))
-    if content.equal_times:
-        tables["equal_time"] = _numeric(content.equal_times).drop(columns="seed_gains")
-        tables["equal_time_by_group"] = _numeric(content.group_equal_times)
-    if content.published:
-        tables["published"] = _numeric(content.published)
-    if content.open is not None:
-        tables |= {f"open_{name}": table for name, table in csv_tables(content.open).items()}
-    return tables
-
-
-def _gains_by_seed(content: Content) -> pd.DataFrame:
-    """One row a planned cell of every method but the control; no gain where it or its control is not done."""
-    cells = content.study.cells
-    cells = cells.loc[cells["role"] != "control", ["pair", "method", "seed", "status"]]
-    gains = [(row.pair, row.method, *both) for row in content.gains.values() for both in row.seed_gains]
-    known = pd.DataFrame(gains, columns=["pair", "method", "seed", "gain"])
-    return cells.merge(known, how="left", on=["pair", "method", "seed"])
-
-
-def _numeric(rows: list[Any]) -> pd.DataFrame:
-    """A frame of dataclass rows: an `Interval` gives name, name_low, name_high, a dict one name_key a key."""
-    return pd.DataFrame([_flat(vars(row)) for row in rows])
-
-
-def _flat(fields: dict[str, Any]) -> dict[str, Any]:
-    cells: dict[str, Any] = {}
-    for name, value in fields.items():
-        if isinstance(value, Interval):
-            cells |= {name: value.value, f"{name}_low": value.low, f"{name}_high": value.high}
-        elif isinstance(value, Match):
-            cells |= {f"{name}_{key}": part for key, part in _flat(vars(value)).items()}
-        elif isinstance(value, dict):
-            cells |= {f"{name}_{key}": part for key, part in value.items()}
-        else:
-            cells[name] = "; ".join(value) if name in ("sources", "unclean") else value
-    return cells
-
-
-def markdown(table: pd.DataFrame) -> str:
-    """A Markdown table of a text frame: the first column to the left, the others to the right."""
-    names = [str(name) for name in table.columns]
-    lines = [names, [":--", *["--:"] * (len(names) - 1)], *table.astype(str).to_numpy().tolist()]
-    return "\n".join("| " + " | ".join(cell(text) for text in line) + " |" for line in lines)
+def _sensitivity(content: Content, group: Group) -> str:
+    """What gain a study of this size finds, and one of more seeds."""
+    row = content.sensitivities[group]
+    known = {seeds: gain for seeds, gain in row.detectable.items() if not math.isnan(gain)}
+    if not known:
+        return ""
+    (own, gain), *others = known.items()
+    more = f" ({', '.join(f'{other:.2f} with {seeds}' for seeds, other in others)} seeds)" if others else ""
+    return (
+        f"Smallest gain that {POWER:.0%} of such studies would find: {gain:.2f} points{more}; spread of a gain "
+        f"over the {own} seeds {row.sigma:.2f}, {text.plural(row.tests, 'test')} corrected by Holm."
+    )

@@ -2,20 +2,21 @@
 
 from dataclasses import replace
 
-import pandas as pd
+import rich.table
 from rich import box
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from kdbench.report import text
 from kdbench.report.content import Content
-from kdbench.report.notes import completeness, notes
-from kdbench.report.sections import Section, group_sections, pair_sections
+from kdbench.report.notes import completeness, legends, notes
+from kdbench.report.tables import Table, group_tables, pair_tables
 
 OVERHEAD = 3
 """Columns that a cell takes beside its text."""
 MARKS = "*▲▼="
+
+Column = list[str]
+"""What stands over a column, in one line or two, and its cells."""
 
 
 def print_report(content: Content, console: Console) -> None:
@@ -24,83 +25,74 @@ def print_report(content: Content, console: Console) -> None:
     A study without accuracies gets the cost of every pair in their place.
     """
     manifest = content.study.manifest
-    console.print(f"{manifest['suite']} ({manifest['protocol']})", style="bold", highlight=False, markup=False)
+    print_line(console, f"{manifest['suite']} ({manifest['protocol']})", "bold")
     for group in content.study.groups:
-        sections = group_sections(content, group)
-        if _total_width(sections[0].rows) > console.width:
-            sections = group_sections(content, group, full=False)
-        for section in sections:
-            print_section(console, section)
-    legends = [text.LEGEND, text.SCOPE, *([text.PUBLISHED_LEGEND] if content.own_published else [])]
+        tables = group_tables(content, group)
+        if sum(map(_width, _columns(tables[0]))) > console.width:
+            tables = group_tables(content, group, full=False)
+        for table in tables:
+            print_table(console, table)
     if content.has_accuracy:
-        console.print(completeness(content), style="bold", highlight=False, markup=False)
+        print_line(console, completeness(content), "bold")
     else:
         for pair in content.study.pairs:
-            for section in pair_sections(content, pair):
-                print_section(console, replace(section, title=f"{section.title} on {pair}"))
-        legends = [text.SPEED_LEGEND]
-    for line in [*notes(content), *legends]:
-        console.print(line, style="dim", highlight=False, markup=False)
+            for table in pair_tables(content, pair):
+                print_table(console, replace(table, title=f"{table.title} on {pair}"))
+    for line in [*notes(content), *legends(content)]:
+        print_line(console, line, "dim")
 
 
-def print_section(console: Console, section: Section) -> None:
+def print_table(console: Console, table: Table) -> None:
     """The title, the table in as many parts as the width asks for, and what stands under it."""
-    console.print(section.title, style="bold", highlight=False, markup=False)
-    rows = section.rows
-    first, *others = rows.columns
-    headers = {name: max(map(len, _header(str(name)).split("\n"))) for name in others}
-    aligned = pd.DataFrame(
-        {first: rows[first]}
-        | {name: [cell.rjust(headers[name]) for cell in _aligned(rows[name].tolist())] for name in others}
-    )
-    for part in _wrapped(aligned, console.width):
-        console.print(_table(part))
-    console.print(f" {section.under}\n", style="dim", highlight=False, markup=False)
+    print_line(console, table.title, "bold")
+    first, *others = _columns(table)
+    for part in _wrapped([first, *map(_aligned, others)], console.width):
+        console.print(_grid(part))
+    print_line(console, f" {table.note}\n", "dim")
 
 
-def _aligned(cells: list[str]) -> list[str]:
-    """The cells of a column at one width: to the right, with room for marks, so that digits stand below digits."""
+def print_line(console: Console, line: str, style: str) -> None:
+    """A line of free text, wrapped at words."""
+    console.print(line, style=style, highlight=False, markup=False)
+
+
+def _columns(table: Table) -> list[Column]:
+    """The columns of a table; the names of a pair, or of two contenders, are on a line each."""
+    cells = zip(*table.lines, strict=True)
+    return [[name.replace(":", ":\n", 1), *column] for name, column in zip(table.columns, cells, strict=True)]
+
+
+def _aligned(column: Column) -> Column:
+    """The cells at one width: to the right, with room for marks, so that digits stand below digits."""
+    head, *cells = column
     bare = [cell.rstrip(MARKS) for cell in cells]
     tail = max(len(cell) - len(body) for cell, body in zip(cells, bare, strict=True))
     width = max(map(len, bare))
-    return [(" " * (width - len(body)) + cell).ljust(width + tail) for cell, body in zip(cells, bare, strict=True)]
+    aligned = [(" " * (width - len(body)) + cell).ljust(width + tail) for cell, body in zip(cells, bare, strict=True)]
+    return [head, *(cell.rjust(max(map(len, head.split("\n")))) for cell in aligned)]
 
 
-def _table(rows: pd.DataFrame) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in rows.columns:
-        side = "left" if name == rows.columns[0] else "right"
+def _grid(columns: list[Column]) -> rich.table.Table:
+    grid = rich.table.Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        side = "left" if column is columns[0] else "right"
         # Rich drops the trailing blanks of a cell it aligns to the right, so the cells bring their own alignment.
-        table.add_column(Text(_header(str(name)), justify=side), no_wrap=True)
-    for line in rows.to_numpy().tolist():
-        table.add_row(*map(Text, line))
-    return table
+        grid.add_column(Text(column[0], justify=side), no_wrap=True)
+    for line in list(zip(*columns, strict=True))[1:]:
+        grid.add_row(*map(Text, line))
+    return grid
 
 
-def _header(name: str) -> str:
-    """The names of a pair, or of two contenders, on a line each."""
-    return name.replace(":", ":\n", 1)
+def _width(column: Column) -> int:
+    return max(len(line) for cell in column for line in cell.split("\n")) + OVERHEAD
 
 
-def _width(rows: pd.DataFrame, name: str) -> int:
-    lines = [*_header(name).split("\n"), *rows[name].tolist()]
-    return max(map(len, lines)) + OVERHEAD
-
-
-def _total_width(rows: pd.DataFrame) -> int:
-    return sum(_width(rows, str(name)) for name in rows.columns)
-
-
-def _wrapped(rows: pd.DataFrame, width: int) -> list[pd.DataFrame]:
-    """The table cut into several that fit the width, each with the first column and at least one other."""
-    first, *others = map(str, rows.columns)
-    parts: list[list[str]] = [[]]
-    used = start = _width(rows, first)
-    for name in others:
-        needed = _width(rows, name)
-        if parts[-1] and used + needed > width:
-            parts.append([])
-            used = start
-        parts[-1].append(name)
-        used += needed
-    return [rows[[first, *names]] for names in parts]
+def _wrapped(columns: list[Column], width: int) -> list[list[Column]]:
+    """The columns in several parts that fit the width, each with the first column and at least one other."""
+    first, *others = columns
+    parts = [[first]]
+    for column in others:
+        if len(parts[-1]) > 1 and sum(map(_width, [*parts[-1], column])) > width:
+            parts.append([first])
+        parts[-1].append(column)
+    return parts

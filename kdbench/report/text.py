@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from kdbench.analysis.comparison import ALLOWANCE, Comparison, Match
-from kdbench.analysis.cost import PairCost
+from kdbench.analysis.cost import GroupCost, PairCost
 from kdbench.analysis.equal_time import EqualTime, GroupEqualTime
 from kdbench.analysis.gains import GroupGain, PairGain
 from kdbench.analysis.stats import ALPHA, Interval
@@ -74,11 +74,6 @@ def ratio_spread(interval: Interval) -> str:
     return f"{ratio(interval.value)} [{interval.low:.2f}, {interval.high:.2f}]"
 
 
-def answer(value: bool | None) -> str:
-    """`yes`, `no`, or a dash where it is not known."""
-    return NONE if value is None else "yes" if value else "no"
-
-
 def count(value: int | None) -> str:
     """`940`, `12.3k` or `4.56M`."""
     if value is None:
@@ -137,6 +132,11 @@ def speed(cost: PairCost) -> str:
     return ratio_spread(cost.to_control) if cost.status == "done" else images(cost)
 
 
+def mean_speed(cost: GroupCost) -> str:
+    """The mean of those ratios over the pairs of a group, or what stands in its place."""
+    return ratio(cost.to_control) if cost.measured == cost.pairs else runs(cost.measured, cost.pairs)
+
+
 def images(cost: PairCost) -> str:
     """Median images/s with the 10th and 90th percentile of its blocks, or what stands in its place."""
     if cost.status == "unsupported":
@@ -160,11 +160,6 @@ def published_title(rows: Sequence[Comparison], of_gain: bool) -> str:
     what = "gain" if of_gain else "top-1"
     ours = "" if all(row.reason for row in rows) else " and ours minus it"
     return f"published {what} ({rows[0].protocol}, {_epochs(rows)}){ours}{_reasons(rows)}"
-
-
-def published_note(rows: Sequence[Comparison]) -> str:
-    """What the hollow markers of a figure are."""
-    return f"hollow: {published_as(rows)}"
 
 
 def published_as(rows: Sequence[Comparison]) -> str:

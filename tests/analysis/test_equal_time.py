@@ -11,7 +11,7 @@ from kdbench.analysis.equal_time import group_equal_times, pair_equal_times
 from kdbench.analysis.stats import paired_t
 from kdbench.report.build import build_report
 from kdbench.report.content import collect
-from kdbench.report.sections import group_sections
+from kdbench.report.tables import group_tables
 from kdbench.results.study import load
 from tests.support.synthetic import PAIRS, Plan, write_results
 
@@ -64,11 +64,11 @@ def test_a_missing_cell_has_no_average(tmp_path: Path):
     short = rows[OTHER, "assistant"]
     assert (short.n, short.planned) == (2, 3) and np.isnan(short.gain.value) and np.isnan(short.top1)
     assert rows[PAIR, "assistant"].n == 3
-    (table,) = [one for one in group_sections(content, "heterogeneous") if one.name == "heterogeneous-equal-time"]
-    lines = table.rows.set_index("method")
-    assert lines.loc["assistant", "gain"] == "X (5/6)"
-    assert lines.loc["assistant", OTHER] == "X (2/3)"
-    assert str(lines.loc["ofa", OTHER]).endswith("] (50)")
+    (table,) = [one for one in group_tables(content, "heterogeneous") if one.name == "heterogeneous-equal-time"]
+    lines = {row["method"]: row for row in table.rows}
+    assert lines["assistant"]["gain"] == "X (5/6)"
+    assert lines["assistant"][OTHER] == "X (2/3)"
+    assert lines["ofa"][OTHER].endswith("] (50)")
 
 
 def test_a_method_without_throughput_and_a_run_that_did_not_ask(tmp_path: Path):
@@ -77,7 +77,7 @@ def test_a_method_without_throughput_and_a_run_that_did_not_ask(tmp_path: Path):
     assert rows[PAIR, "fitnet"].epochs is None and rows[PAIR, "fitnet"].n == 0
     plain = collect(load(write_results(tmp_path / "plain", Plan(pairs=[PAIR]))))
     assert plain.equal_times == plain.group_equal_times == []
-    assert not [one for one in group_sections(plain, "heterogeneous") if "equal-time" in one.name]
+    assert not [one for one in group_tables(plain, "heterogeneous") if "equal-time" in one.name]
 
 
 def test_the_report_tells_it(tmp_path: Path):

@@ -10,9 +10,9 @@ from PIL import Image
 
 from kdbench.report.build import build_report
 from kdbench.report.content import Content, collect
+from kdbench.report.drawing.layout import spaced
+from kdbench.report.drawing.style import STYLES, render, styled
 from kdbench.report.plots import planned
-from kdbench.report.plots.layout import spaced
-from kdbench.report.plots.style import STYLES, render, styled
 from kdbench.results.study import load
 from tests.support.command import kdbench
 from tests.support.synthetic import PAIRS, Plan, many_methods, published_plan, write_results

@@ -9,7 +9,8 @@ import pytest
 
 from kdbench.report.build import build_report
 from kdbench.report.content import collect
-from kdbench.report.latex import documents, escape
+from kdbench.report.escape import latex
+from kdbench.report.latex import documents
 from kdbench.results.study import load
 from tests.support.synthetic import PAIRS, Plan, published_plan, write_results
 
@@ -28,12 +29,12 @@ def rows(source: str) -> dict[str, list[str]]:
 
 
 def test_signs_of_latex_are_escaped():
-    assert escape("a_b 5% x&y #1 $2 {z}") == r"a\_b 5\% x\&y \#1 \$2 \{z\}"
-    assert escape("a\\b~c^d") == r"a\textbackslash{}b\textasciitilde{}c\textasciicircum{}d"
-    assert escape("-0.23 [-1.79, 1.32]*▼") == r"$-$0.23 [$-$1.79, 1.32]$^{*}$$^{\blacktriangledown}$"
-    assert escape("vit-t-16:resnet-s") == "vit-t-16:resnet-s"
-    assert escape("61.23 ± 0.45, < 0.001") == r"61.23 $\pm$ 0.45, $<$ 0.001"
-    assert escape("-") == "--"
+    assert latex("a_b 5% x&y #1 $2 {z}") == r"a\_b 5\% x\&y \#1 \$2 \{z\}"
+    assert latex("a\\b~c^d") == r"a\textbackslash{}b\textasciitilde{}c\textasciicircum{}d"
+    assert latex("-0.23 [-1.79, 1.32]*▼") == r"$-$0.23 [$-$1.79, 1.32]$^{*}$$^{\blacktriangledown}$"
+    assert latex("vit-t-16:resnet-s") == "vit-t-16:resnet-s"
+    assert latex("61.23 ± 0.45, < 0.001") == r"61.23 $\pm$ 0.45, $<$ 0.001"
+    assert latex("-") == "--"
 
 
 def test_best_is_bold_second_underlined_and_the_control_takes_no_part(tmp_path: Path):

@@ -13,8 +13,7 @@ from rich.console import Console
 
 from kdbench.report.build import build_report
 from kdbench.report.content import collect
-from kdbench.report.plots.curves import draw_curves
-from kdbench.report.plots.gains import draw_gains
+from kdbench.report.plots import curves, gains
 from kdbench.report.terminal import print_report
 from kdbench.results.study import load
 from tests.support.synthetic import PUBLISHED, Plan, published_plan, write_results
@@ -91,19 +90,19 @@ def hollow(figure: Figure) -> list[tuple[NDArray[np.float64], str]]:
 
 def test_hollow_markers_in_the_figures(tmp_path: Path) -> None:
     content = collect(load(write_results(tmp_path / "a", published_plan(pairs=1))))
-    gains = draw_gains(content)
-    drawn = sorted(round(float(place[0, 0]), 2) for place, _ in hollow(gains))
+    drawing = gains.PLOT.draw(content)
+    drawn = sorted(round(float(place[0, 0]), 2) for place, _ in hollow(drawing))
     assert drawn == [4.73, 4.86, 6.48, 6.53, 7.6]
-    low, high = gains.axes[0].get_xlim()
+    low, high = drawing.axes[0].get_xlim()
     assert low < min(drawn) and max(drawn) < high
-    assert [entry.get_text() for entry in gains.legends[0].get_texts()] == ["published", "ours"]
-    assert "hollow: published (ofa-300ep-224px, best epoch; FBT" in gains.caption
-    curves = draw_curves(content)
-    assert sorted(float(place[0, 1]) for place, _ in hollow(curves)) == [74.01, 78.74, 78.87, 80.49, 80.54, 81.61]
+    assert [entry.get_text() for entry in drawing.legends[0].get_texts()] == ["published", "ours"]
+    assert "hollow: published (ofa-300ep-224px, best epoch; FBT" in drawing.caption
+    drawing = curves.PLOT.draw(content)
+    assert sorted(float(place[0, 1]) for place, _ in hollow(drawing)) == [74.01, 78.74, 78.87, 80.49, 80.54, 81.61]
 
     reduced = collect(load(write_results(tmp_path / "b", published_plan(REDUCED, pairs=1))))
-    assert {colour for _, colour in hollow(draw_gains(reduced))} == {"#777777"}, "grey where not comparable"
-    assert not hollow(draw_curves(reduced))
+    assert {colour for _, colour in hollow(gains.PLOT.draw(reduced))} == {"#777777"}, "grey where not comparable"
+    assert not hollow(curves.PLOT.draw(reduced))
 
 
 def test_nothing_is_added_without_labels(tmp_path: Path) -> None:
@@ -115,7 +114,7 @@ def test_nothing_is_added_without_labels(tmp_path: Path) -> None:
     assert "report/csv/published.csv" not in files
     assert "ublished" not in (tmp_path / "report/report.md").read_text()
     content = collect(load(results))
-    assert not hollow(draw_gains(content)) and not draw_gains(content).legends
+    assert not hollow(gains.PLOT.draw(content)) and not gains.PLOT.draw(content).legends
 
 
 def test_the_committed_report_of_the_proxy_is_what_its_records_give(tmp_path: Path) -> None:
@@ -136,7 +135,7 @@ def test_without_the_best_epoch_nothing_is_held_against_one(tmp_path: Path) -> N
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if "| OFA |" in line]
     assert rows[0][3:6] == ["-", "-", reason]
     assert "| best epoch |" not in text and "| best epoch |" in page(tmp_path / "best", published_plan(pairs=1))
-    curves = draw_curves(collect(load(write_results(tmp_path / "again", plan))))
-    assert not hollow(curves), "published numbers are of the test split, these curves are not"
-    told = " ".join(word for entry in curves.texts for word in entry.get_text().split())
+    drawing = curves.PLOT.draw(collect(load(write_results(tmp_path / "again", plan))))
+    assert not hollow(drawing), "published numbers are of the test split, these curves are not"
+    told = " ".join(word for entry in drawing.texts for word in entry.get_text().split())
     assert "on held-out training images" in told

@@ -10,28 +10,24 @@ from matplotlib.ticker import MaxNLocator
 from kdbench.analysis.comparison import Comparison
 from kdbench.report import text
 from kdbench.report.content import Content
-from kdbench.report.plots.layout import ROW, Drawing, head, label_width, legend_right, panel_width, panels, tell
-from kdbench.report.plots.style import GREY, SCREEN, Look, Style, hollow, looks, styled
+from kdbench.report.drawing.layout import ROW, Drawing, panel_width, panels, tell
+from kdbench.report.drawing.style import GREY, Look, Style, hollow, looks
+from kdbench.report.plots import Plot
 
 SHOWN_FROM = 0.3
 """The vertical axis starts at the lowest value after this share of the epochs, without the first rise."""
-
 PUBLISHED_AT = 1.05
 """Where published numbers stand, as a share of the epochs: behind the end of the curves."""
-
 MOST_BANDS = 8
 """With more methods the bands hide each other, and are left out."""
-
 MOST_EPOCHS = 60
 """Of longer curves every n-th evaluation is shown."""
 
 
-def draw_curves(content: Content, style: Style = SCREEN) -> Drawing:
+def _figure(content: Content, style: Style) -> Drawing:
     """One panel a pair; a method of which a seed is not done has no curve there."""
     study = content.study
     styles = looks(study.methods, study.control)
-    right = label_width(study.methods) + 0.5
-    legend_rows = ROW * len(study.methods)
     rows = max(1, -(-len(study.pairs) // 4))
     published = [row for row in content.own_published if not row.reason and row.seeds]
     banded = len(study.methods) <= MOST_BANDS and len(study.manifest["seeds"]) > 1
@@ -39,37 +35,32 @@ def draw_curves(content: Content, style: Style = SCREEN) -> Drawing:
     if study.curve_split != "test" and "val" not in study.cells["split"].tolist():
         # Published numbers are of the test split, and have no place beside these.
         published, noise = [], f"{noise}, on held-out training images"
-    noise = noise + (f" · {text.published_note(published)}" if published else "")
-    table = mean_curves(content)
-    with styled(style):
-        figure, axes = panels(
-            len(study.pairs),
-            (panel_width(len(study.pairs)), max(1.9, (legend_rows - 0.5) / rows)),
-            style=style,
-            title="Top-1 by epoch",
-            caption=text.caption(study, study.cells, noise),
-            left=0.5,
-            right=right,
-            x_labels=True,
-            gap_x=0.45,
-        )
-        for axis, pair in zip(axes, study.pairs, strict=True):
-            head(axis, pair)
-            axis.set_xlabel("epoch")
-            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-            own = table[table["pair"] == pair]
-            _curves(axis, own, styles, banded)
-            _published(axis, own, styles, [row for row in published if row.pair == pair])
-            absent = sum(content.gains[pair, method].state != "complete" for method in study.methods)
-            if absent:
-                note = f"not shown: {text.plural(absent, 'incomplete method')}"
-                axis.text(0.02, 0.97, note, transform=axis.transAxes, va="top", color=GREY, fontsize="small")
-        handles = [Line2D([], [], color=styles[name].colour, linestyle=styles[name].line) for name in study.methods]
-        legend_right(figure, handles, study.methods, right)
+    noise += f" · hollow: {text.published_as(published)}" if published else ""
+    figure, axes = panels(
+        study.pairs,
+        (panel_width(len(study.pairs)), max(1.9, (ROW * len(study.methods) - 0.5) / rows)),
+        style=style,
+        title="Top-1 by epoch",
+        caption=text.caption(study, study.cells, noise),
+        left=0.5,
+        gap_x=0.45,
+        x_label="epoch",
+        legend={name: Line2D([], [], color=look.colour, linestyle=look.line) for name, look in styles.items()},
+    )
+    table = _table(content)
+    for axis, pair in zip(axes, study.pairs, strict=True):
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        own = table[table["pair"] == pair]
+        _curves(axis, own, styles, banded)
+        _published(axis, own, styles, [row for row in published if row.pair == pair])
+        absent = sum(content.gains[pair, method].state != "complete" for method in study.methods)
+        if absent:
+            note = f"not shown: {text.plural(absent, 'incomplete method')}"
+            axis.text(0.02, 0.97, note, transform=axis.transAxes, va="top", color=GREY, fontsize="small")
     return figure
 
 
-def mean_curves(content: Content) -> pd.DataFrame:
+def _table(content: Content) -> pd.DataFrame:
     """Mean, lowest and highest seed by pair, method and epoch, of the methods that are complete on the pair."""
     curves = content.study.curves
     epochs = np.sort(curves["epoch"].unique())
@@ -118,3 +109,10 @@ def _end_at(axis: Axes, floor: list[float]) -> None:
     """Begin the vertical axis below the lowest of these."""
     if floor:
         axis.set_ylim(bottom=min(floor) - 0.03 * (max(floor) - min(floor)) - 0.1)
+
+
+def _lacks(content: Content) -> str | None:
+    return None if len(content.study.curves) else "curves in the records"
+
+
+PLOT = Plot("curves", "Learning curves", 80, _figure, _table, _lacks, slow=4)

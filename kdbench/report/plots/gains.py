@@ -2,26 +2,26 @@
 
 import math
 
+import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
 from matplotlib.lines import Line2D
 
 from kdbench.analysis.comparison import Comparison
 from kdbench.report import text
 from kdbench.report.content import Content
-from kdbench.report.plots.layout import (
-    ROW,
+from kdbench.report.drawing.layout import (
     Drawing,
-    first_in_row,
-    head,
+    estimates,
+    label_rows,
     label_width,
     legend_above,
     panel_width,
     panels,
-    rows_of,
+    rows_height,
     tell,
 )
-from kdbench.report.plots.style import GREY, SCREEN, Look, Style, hollow, looks, styled
+from kdbench.report.drawing.style import GREY, Look, Style, hollow, looks
+from kdbench.report.plots import Plot
 
 SEEDS = 0.27
 """How far below the interval the seeds lie, in rows."""
@@ -31,77 +31,83 @@ PUBLISHED = 0.33
 """How far above it the published gains lie."""
 
 
-def draw_gains(content: Content, style: Style = SCREEN) -> Drawing:
+def _figure(content: Content, style: Style) -> Drawing:
     """One panel a pair, one row a method; needs a study with a control."""
     study = content.study
     methods = [method for method in study.methods if method != study.control]
+    styles = looks(study.methods, study.control)
+    published = _published(content)
     noise = "95 % interval (paired t), dots are seeds"
-    published = [row for row in content.own_published if not math.isnan(row.gain.published)]
+    noise += f" · hollow: {text.published_as(published)}" if published else ""
+    figure, axes = panels(
+        study.pairs,
+        (panel_width(len(study.pairs)), rows_height(len(methods))),
+        style=style,
+        title=f"Gain over {study.control} in points of top-1",
+        caption=text.caption(study, study.cells, noise),
+        left=label_width(methods),
+    )
+    for axis, pair in zip(axes, study.pairs, strict=True):
+        label_rows(axis, methods)
+        axis.axvline(0, color=GREY, linewidth=0.9)
+        _panel(axis, content, pair, methods, styles)
+        for row in published:
+            if row.pair == pair and row.method in methods:
+                _published_mark(axis, methods.index(row.method), row, styles[row.method])
     if published:
-        noise += f" · {text.published_note(published)}"
-    with styled(style):
-        figure, axes = panels(
-            len(study.pairs),
-            (panel_width(len(study.pairs)), max(ROW * (len(methods) + 0.4), 0.8)),
-            style=style,
-            title=f"Gain over {study.control} in points of top-1",
-            caption=text.caption(study, study.cells, noise),
-            left=label_width(methods),
-        )
-        labelled = first_in_row(axes)
-        styles = looks(study.methods, study.control)
-        for axis, pair in zip(axes, study.pairs, strict=True):
-            head(axis, pair)
-            rows_of(axis, methods, axis in labelled)
-            axis.axvline(0, color=GREY, linewidth=0.9)
-            _panel(axis, content, pair, methods, styles)
-            for row in published:
-                if row.pair == pair and row.method in methods:
-                    _published(axis, methods.index(row.method), row, styles[row.method])
-        if published:
-            handles = [Line2D([], [], **hollow("o", GREY)), Line2D([], [], color=GREY, marker="o", markersize=5)]
-            legend_above(figure, handles, ["published", "ours"])
+        ours = Line2D([], [], color=GREY, marker="o", markersize=5)
+        legend_above(figure, {"published": Line2D([], [], **hollow("o", GREY)), "ours": ours})
     return figure
 
 
+def _table(content: Content) -> pd.DataFrame:
+    """Gain with its interval by pair and method, published gains as rows of their own."""
+    rows = []
+    for row in content.gains.values():
+        if row.role != "control":
+            seeds = " ".join(f"{gain:.4g}" for _, gain in row.seed_gains)
+            interval = row.gain.value, row.gain.low, row.gain.high
+            rows.append((row.pair, row.method, "ours", row.n, row.planned, *interval, seeds))
+    for row in _published(content):
+        interval = row.gain.published, math.nan, math.nan
+        rows.append((row.pair, row.method, row.sources[0], None, None, *interval, ""))
+    return pd.DataFrame(rows, columns=["pair", "method", "source", "n", "planned", "gain", "low", "high", "by_seed"])
+
+
+def _published(content: Content) -> list[Comparison]:
+    return [row for row in content.own_published if not math.isnan(row.gain.published)]
+
+
 def _panel(axis: Axes, content: Content, pair: str, methods: list[str], styles: dict[str, Look]) -> None:
-    """Seeds, intervals and means are collections: drawn one by one they take three times as long."""
+    """The seeds are one collection: drawn one by one they take three times as long."""
     rows = [content.gains[pair, method] for method in methods]
-    dots = [(gain, y + SEEDS, styles[row.method].colour) for y, row in enumerate(rows) for _, gain in row.seed_gains]
+    dots = [
+        (gain, y + SEEDS, styles[row.method].colour, f"{row.method} on {pair}, seed {seed}: {text.signed(gain)}")
+        for y, row in enumerate(rows)
+        for seed, gain in row.seed_gains
+    ]
     if dots:
-        x, y, colours = zip(*dots, strict=True)
+        x, y, colours, tips = zip(*dots, strict=True)
         raster = len(dots) > MOST_DOTS
         seeds = axis.scatter(x, y, s=2.4**2, c=colours, alpha=0.6, linewidths=0, rasterized=raster)
         if not raster:
-            tips = [
-                f"{row.method} on {pair}, seed {seed}: {text.signed(gain)}"
-                for row in rows
-                for seed, gain in row.seed_gains
-            ]
             tell(axis, seeds, tips)
-    known = [(y, row) for y, row in enumerate(rows) if not math.isnan(row.gain.low)]
-    ends = [[(row.gain.low, y), (row.gain.high, y)] for y, row in known]
-    axis.add_collection(LineCollection(ends, colors=[styles[row.method].colour for _, row in known]))
-    means: dict[str, list[tuple[float, int, str, str]]] = {}
+    estimates(axis, [(row.gain, styles[row.method], f"{row.method} on {pair}: {text.gain(row)}") for row in rows])
     for y, row in enumerate(rows):
-        look = styles[row.method]
         if math.isnan(row.gain.value):
             place = axis.get_yaxis_transform()
             axis.text(0.99, y, text.gain(row), transform=place, ha="right", va="center", color=GREY)
-        else:
-            tip = f"{row.method} on {pair}: {text.gain(row)}"
-            means.setdefault(look.marker, []).append((row.gain.value, y, look.colour, tip))
-    for marker, points in means.items():
-        x, y, colours, tips = zip(*points, strict=True)
-        tell(axis, axis.scatter(x, y, s=5**2, marker=marker, c=colours, linewidths=1), tips)
-    if dots or means:
+    if any(row.seed_gains for row in rows):
         axis.autoscale_view(scaley=False)
     else:
         # Nothing is there yet: the span of nothing is rounding.
         axis.set_xlim(-1, 1, auto=True)
 
 
-def _published(axis: Axes, y: int, row: Comparison, look: Look) -> None:
+def _published_mark(axis: Axes, y: int, row: Comparison, look: Look) -> None:
     colour = GREY if row.reason else look.colour
     (mark,) = axis.plot([row.gain.published], [y - PUBLISHED], **hollow(look.marker, colour))
     tell(axis, mark, [f"{row.method} as published by {row.sources[0]}: {text.signed(row.gain.published)}"])
+
+
+PLOT = Plot("gains", "Gain by pair", 20, _figure, _table, slow=5)

@@ -4,14 +4,16 @@ import math
 
 import matplotlib
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 
 from kdbench.analysis.gains import PairGain
 from kdbench.report import text
 from kdbench.report.content import Content
-from kdbench.report.plots.layout import CHARACTER, ROW, Drawing, label_width, panels, tell
-from kdbench.report.plots.style import GREY, SCREEN, Style, styled
+from kdbench.report.drawing.layout import CHARACTER, ROW, Drawing, label_width, panels, tell
+from kdbench.report.drawing.style import GREY, Style
+from kdbench.report.plots import Plot
 from kdbench.results.study import Group
 
 COLUMN, ROOM = 0.5, 0.36
@@ -28,40 +30,47 @@ PALE = 0.55
 """Share of the scale from which on a number is white on its colour."""
 
 
-def draw_heatmap(content: Content, style: Style = SCREEN) -> Drawing:
+def _figure(content: Content, style: Style) -> Drawing:
     """Methods by mean gain over the first group, pairs by group; what is missing is told in its cell."""
     study = content.study
     methods = _by_gain(content)
     groups = list(study.groups.values())
     pairs = [pair for group in groups for pair in group]
     places = [pairs.index(pair) + GAP * number for number, group in enumerate(groups) for pair in group]
-    longest = max(map(len, pairs))
-    with styled(style):
-        figure, (axis,) = panels(
-            1,
-            (max(1.2, COLUMN * (places[-1] + 1)), ROW * len(methods)),
-            style=style,
-            title=f"Gain over {study.control} in points of top-1",
-            caption=text.caption(study, study.cells, "means over seeds, methods by their mean gain"),
-            left=label_width(methods),
-            # Long names end beyond the last column.
-            right=0.2,
-            below=0.6 * CHARACTER * longest,
-            least=COLUMN * (places[-1] + 1) * 0.75,
-        )
-        width = axis.get_position().width * figure.get_figwidth() / (places[-1] + 1) / style.scale
-        _cells(axis, [[content.gains[pair, method] for pair in pairs] for method in methods], places, width)
-        for group, own in study.groups.items():
-            above = {"fontsize": matplotlib.rcParams["axes.titlesize"], "fontweight": "bold"}
-            axis.text(places[pairs.index(own[0])], -0.3, SHORT[group], va="bottom", **above)
-        axis.set_xlim(0, places[-1] + 1)
-        axis.set_ylim(len(methods), 0)
-        axis.grid(False)
-        axis.tick_params(length=0)
-        axis.spines[:].set_visible(False)
-        axis.set_yticks([y + 0.5 for y in range(len(methods))], methods)
-        axis.set_xticks([x + 0.5 for x in places], pairs, rotation=45, ha="right", rotation_mode="anchor")
+    figure, (axis,) = panels(
+        [""],
+        (max(1.2, COLUMN * (places[-1] + 1)), ROW * len(methods)),
+        style=style,
+        title=f"Gain over {study.control} in points of top-1",
+        caption=text.caption(study, study.cells, "means over seeds, methods by their mean gain"),
+        left=label_width(methods),
+        # Long names end beyond the last column.
+        right=0.2,
+        below=0.6 * CHARACTER * max(map(len, pairs)),
+        least=COLUMN * (places[-1] + 1) * 0.75,
+    )
+    width = axis.get_position().width * figure.get_figwidth() / (places[-1] + 1) / style.scale
+    _cells(axis, [[content.gains[pair, method] for pair in pairs] for method in methods], places, width)
+    for group, own in study.groups.items():
+        above = {"fontsize": matplotlib.rcParams["axes.titlesize"], "fontweight": "bold"}
+        axis.text(places[pairs.index(own[0])], -0.3, SHORT[group], va="bottom", **above)
+    axis.set(xlim=(0, places[-1] + 1), ylim=(len(methods), 0))
+    axis.grid(False)
+    axis.tick_params(length=0)
+    axis.spines[:].set_visible(False)
+    axis.set_yticks([y + 0.5 for y in range(len(methods))], methods)
+    axis.set_xticks([x + 0.5 for x in places], pairs, rotation=45, ha="right", rotation_mode="anchor")
     return figure
+
+
+def _table(content: Content) -> pd.DataFrame:
+    """Methods by pairs; empty where there is no average."""
+    rows = {
+        method: {pair: content.gains[pair, method].gain.value for pair in content.study.pairs}
+        for method in content.study.methods
+        if method != content.study.control
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method").reset_index()
 
 
 def _by_gain(content: Content) -> list[str]:
@@ -94,3 +103,6 @@ def _cells(axis: Axes, rows: list[list[PairGain]], places: list[float], width: f
     cells = PolyCollection(boxes, facecolors=colours, edgecolors="white", linewidths=0.8)
     axis.add_collection(cells)
     tell(axis, cells, tips)
+
+
+PLOT = Plot("heatmap", "Gain by method and pair", 30, _figure, _table, tabled=True, slow=2)

@@ -3,62 +3,84 @@
 import math
 from collections.abc import Sequence
 
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from kdbench.analysis.comparison import Comparison, Match
 from kdbench.report import text
 from kdbench.report.content import Content
-from kdbench.report.plots.layout import ROW, Drawing, head, label_width, legend_right, panels, tell
-from kdbench.report.plots.style import GREY, SCREEN, Look, Style, hollow, looks, styled
+from kdbench.report.drawing.layout import ROW, Drawing, panels, tell
+from kdbench.report.drawing.style import GREY, Look, Style, hollow, looks
+from kdbench.report.plots import Plot
 
 SIDE = 3.4
 """Of a panel."""
 
 
-def draw_published(content: Content, style: Style = SCREEN) -> Drawing:
+def _figure(content: Content, style: Style) -> Drawing:
     """Top-1 and gain, one marker a published number that we have one beside; hollow where they are not comparable."""
     study = content.study
-    shown = measured(content)
-    by_kind = {title: [row for row in shown if known(_match(row, title))] for title in ("top-1", "gain")}
-    kinds = [(title, rows) for title, rows in by_kind.items() if rows]
-    methods = [method for method in study.methods if any(row.method == method for row in shown)]
+    shown = _measured(content)
+    by_kind = {title: [row for row in shown if _known(_match(row, title))] for title in ("top-1", "gain")}
+    kinds = {title: rows for title, rows in by_kind.items() if rows}
     styles = looks(study.methods, study.control)
-    names = [*methods, "not comparable"] if any(row.reason for row in shown) else methods
-    right = label_width(names) + 0.5
+    legend = {
+        method: Line2D([], [], color=styles[method].colour, marker=styles[method].marker, linestyle="")
+        for method in study.methods
+        if any(row.method == method for row in shown)
+    }
+    if any(row.reason for row in shown):
+        legend["not comparable"] = Line2D([], [], **hollow("o", GREY))
     noise = "bars: tolerance of the verdict (our 95 % interval and the allowance for theirs)"
-    with styled(style):
-        figure, axes = panels(
-            len(kinds),
-            (SIDE, max(SIDE, ROW * len(names) - 0.2)),
-            style=style,
-            title="Measured against published",
-            caption=f"{text.caption(study, study.cells, noise)} · {text.published_as(shown)}",
-            left=0.65,
-            right=right,
-            x_labels=True,
-            gap_x=0.65,
-        )
-        for axis, (title, rows) in zip(axes, kinds, strict=True):
-            head(axis, title)
-            axis.set_xlabel(f"published {title}")
-            axis.set_ylabel(f"our {title}")
-            _panel(axis, [(row, _match(row, title)) for row in rows], {name: styles[name] for name in methods})
-        handles = [
-            Line2D([], [], color=styles[name].colour, marker=styles[name].marker, linestyle="") for name in methods
-        ]
-        if len(names) > len(methods):
-            handles.append(Line2D([], [], **hollow("o", GREY)))
-        legend_right(figure, handles, names, right)
+    figure, axes = panels(
+        list(kinds),
+        (SIDE, max(SIDE, ROW * len(legend) - 0.2)),
+        style=style,
+        title="Measured against published",
+        caption=f"{text.caption(study, study.cells, noise)} · {text.published_as(shown)}",
+        left=0.65,
+        gap_x=0.65,
+        x_label="published",
+        y_label="ours",
+        legend=legend,
+    )
+    for axis, (title, rows) in zip(axes, kinds.items(), strict=True):
+        axis.set(xlabel=f"published {title}", ylabel=f"our {title}")
+        _panel(axis, [(row, _match(row, title)) for row in rows], styles)
     return figure
 
 
-def measured(content: Content) -> list[Comparison]:
+def _table(content: Content) -> pd.DataFrame:
+    """Ours beside the published numbers, with why the two are not comparable."""
+    rows = [
+        {
+            "pair": row.pair,
+            "method": row.method,
+            "source": row.sources[0],
+            "epoch": row.epoch,
+            "published_top1": row.top1.published,
+            "top1": row.top1.ours.value,
+            "published_gain": row.gain.published,
+            "gain": row.gain.ours.value,
+            "not_comparable": row.reason,
+        }
+        for row in _measured(content)
+    ]
+    return pd.DataFrame(rows)
+
+
+def _lacks(content: Content) -> str | None:
+    # Most pairs were never published; where they were, it is told why they are not compared.
+    return None if _measured(content) else "comparable protocol and seeds" if content.published else ""
+
+
+def _measured(content: Content) -> list[Comparison]:
     """The published numbers of the study's own protocol for which all our seeds are done."""
-    return [row for row in content.own_published if known(row.top1) or known(row.gain)]
+    return [row for row in content.own_published if _known(row.top1) or _known(row.gain)]
 
 
-def known(match: Match) -> bool:
+def _known(match: Match) -> bool:
     """Whether there are a published number and one of ours."""
     return not math.isnan(match.published + match.ours.value)
 
@@ -83,3 +105,6 @@ def _panel(axis: Axes, rows: Sequence[tuple[Comparison, Match]], styles: dict[st
     start = rows[0][1].published
     axis.axline((start, start), slope=1, color=GREY, linewidth=0.7, zorder=0.6)
     axis.margins(0.06)
+
+
+PLOT = Plot("published", "Measured against published", 100, _figure, _table, _lacks)

@@ -1,21 +1,23 @@
 """Where panels, legends and captions go, in inches: figures grow with their content, text keeps its size.
 
-All lengths that are handed in are those of the screen style; a smaller style scales them.
+All lengths that are given are those of the screen style; a smaller style scales them.
 """
 
 import math
 import textwrap
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, cast
 
 import matplotlib
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from kdbench.report.plots.style import GREY, Style
+from kdbench.analysis.stats import Interval
+from kdbench.report.drawing.style import GREY, Look, Style
 
 ROW = 0.21
 """Height of one row of a panel that has a method a row."""
@@ -36,15 +38,17 @@ class Drawing(Figure):
     Attributes:
         style: its own.
         caption: what stands under it, whether it is in the figure or not.
+        leftmost: the panels of the first column, which carry the labels of the rows.
         tips: by the id of an artist, what each of its marks says, in the order in which they are drawn.
         head, foot: inches at the top and at the bottom that hold title and caption alone.
     """
 
-    def __init__(self, size: tuple[float, float], style: Style) -> None:
+    def __init__(self, size: tuple[float, float], style: Style, caption: str) -> None:
         super().__init__(figsize=size)
         self.style = style
+        self.caption = caption
+        self.leftmost: list[Axes] = []
         self.tips: dict[str, list[str]] = {}
-        self.caption = ""
         self.head = self.foot = 0.0
 
 
@@ -66,8 +70,13 @@ def panel_width(count: int) -> float:
     return 4.0 if count == 1 else 2.5
 
 
+def rows_height(count: int) -> float:
+    """Inches of a panel of `count` rows."""
+    return max(ROW * (count + 0.4), 0.8)
+
+
 def panels(
-    count: int,
+    heads: Sequence[str],
     size: tuple[float, float],
     *,
     style: Style,
@@ -76,58 +85,66 @@ def panels(
     left: float,
     right: float = 0.15,
     gap_x: float = _GAP_X,
-    x_labels: bool = False,
+    x_label: str = "",
+    y_label: str = "",
+    legend: Mapping[str, Artist] | None = None,
     below: float = 0.0,
     least: float = _LEAST,
 ) -> tuple[Drawing, list[Axes]]:
-    """A figure of `count` panels in rows of up to four, with its title above and the caption below.
+    """A figure of panels in rows of up to four, with its title above and the caption below.
 
     Args:
-        count: panels.
+        heads: what stands over each panel.
         size: width and height of a panel; a style of given widths has a width of its own.
-        style: how large it is.
-        title: above all, at the left.
-        caption: below all, wrapped to the width.
+        title, caption: above and below all; the caption is wrapped to the width.
         left: room for the labels of the first column.
-        right: room for a legend beside the panels.
+        right: room beside the panels, where there is no legend.
         gap_x: room between columns.
-        x_labels: whether panels get a label below their ticks.
+        x_label, y_label: what the axes of every panel show.
+        legend: what stands for each name, written beside the panels from the top down.
         below: room for long labels of the ticks.
         least: width of a panel, where the style may choose it.
     """
     scale = style.scale
+    right = right if legend is None else label_width(list(legend)) + 0.5
+    legend_room = scale * (right - 0.1)
     left, right, gap_x = scale * left, scale * right, scale * gap_x
-    columns, wide = _columns(count, scale * size[0], left + right, gap_x, style, scale * least)
-    high, rows = scale * size[1], math.ceil(count / columns)
-    width = left + columns * wide + (columns - 1) * gap_x + right
-    if style.framed:
-        width = max(width, 0.2 + 1.25 * CHARACTER * len(title))
+    columns, wide = _columns(len(heads), scale * size[0], left + right, gap_x, style, scale * least)
+    high, rows = scale * size[1], math.ceil(len(heads) / columns)
+    title_width = 0.2 + 1.25 * CHARACTER * len(title) if style.framed else 0.0
+    width = max(left + columns * wide + (columns - 1) * gap_x + right, title_width)
     lines = textwrap.wrap(caption, max(40, int((width - 0.2) / (0.82 * CHARACTER)))) if style.framed else []
-    ticks = scale * (_TICKS + (_LABEL if x_labels else 0.0) + below)
+    ticks = scale * (_TICKS + (_LABEL if x_label else 0.0) + below)
     gap_y = ticks + scale * (_TITLE + 0.05)
     top = _TOP if style.framed else scale * _UNFRAMED_TOP
     foot = _LINE * len(lines) + 0.05
     height = top + rows * high + (rows - 1) * gap_y + ticks + foot + 0.1
-    figure = Drawing((width, height), style)
-    axes = []
-    for i in range(count):
-        row, column = divmod(i, columns)
-        x = left + column * (wide + gap_x)
-        y = height - top - high - row * (high + gap_y)
+    figure = Drawing((width, height), style, caption)
+    for number, words in enumerate(heads):
+        row, column = divmod(number, columns)
+        x, y = left + column * (wide + gap_x), height - top - high - row * (high + gap_y)
         axis = figure.add_axes((x / width, y / height, wide / width, high / height))
         # Fixed places: to lay out labels beside the ticks matplotlib measures every tick once more.
         axis.xaxis.set_label_coords(0.5, -scale * (_TICKS + below) / high)
         axis.yaxis.set_label_coords(-scale * _Y_LABEL / wide, 0.5)
-        axes.append(axis)
+        axis.set(xlabel=x_label, ylabel=y_label)
+        _head(axis, words)
+    figure.leftmost = figure.axes[::columns]
     if style.framed:
-        head = figure.text(0.1 / width, 1 - 0.1 / height, title, va="top", fontsize="large", fontweight="bold")
-        words = "\n".join(lines)
-        under = figure.text(0.1 / width, 0.07 / height, words, va="bottom", fontsize="small", color=GREY)
-        head.set_gid("title")
-        under.set_gid("caption")
-        figure.head, figure.foot = _HEAD, foot
-    figure.caption = caption
-    return figure, axes
+        _frame(figure, title, "\n".join(lines), foot)
+    if legend:
+        _legend(figure, legend, "upper left", (1 - legend_room / width, 1 - (top - 0.08) / height), handlelength=2.4)
+    return figure, figure.axes
+
+
+def _frame(figure: Drawing, title: str, caption: str, foot: float) -> None:
+    """Title and caption, which a page cuts away and says in its own words."""
+    width, height = figure.get_size_inches()
+    head = figure.text(0.1 / width, 1 - 0.1 / height, title, va="top", fontsize="large", fontweight="bold")
+    under = figure.text(0.1 / width, 0.07 / height, caption, va="bottom", fontsize="small", color=GREY)
+    head.set_gid("title")
+    under.set_gid("caption")
+    figure.head, figure.foot = _HEAD, foot
 
 
 def _columns(count: int, width: float, beside: float, gap: float, style: Style, least: float) -> tuple[int, float]:
@@ -145,7 +162,7 @@ def _columns(count: int, width: float, beside: float, gap: float, style: Style, 
     return next(((columns, room) for columns, room in fitting if room >= least), (1, max(least, fitting[-1][1])))
 
 
-def head(axis: Axes, words: str) -> None:
+def _head(axis: Axes, words: str) -> None:
     """The title of a panel, smaller where it is longer than the panel is wide."""
     drawing = cast(Drawing, axis.figure)
     room = axis.get_position().width * drawing.get_figwidth() / (1.05 * CHARACTER * drawing.style.scale)
@@ -153,43 +170,49 @@ def head(axis: Axes, words: str) -> None:
     axis.set_title(words, fontsize=max(4.5, size))
 
 
-def first_in_row(axes: Sequence[Axes]) -> list[Axes]:
-    """The panels that carry the labels of the vertical axis: the leftmost of each row."""
-    left = min(axis.get_position().x0 for axis in axes)
-    return [axis for axis in axes if axis.get_position().x0 == left]
-
-
-def legend_right(figure: Drawing, handles: Sequence[Any], labels: Sequence[str], right: float) -> None:
-    """The legend in the room that `panels` left at the right, from the top down."""
-    width, height = figure.get_size_inches()
-    scale, top = figure.style.scale, _TOP if figure.style.framed else figure.style.scale * _UNFRAMED_TOP
-    anchor = (1 - scale * (right - 0.1) / width, 1 - (top - 0.08) / height)
-    figure.legend(handles, labels, loc="upper left", bbox_to_anchor=anchor, borderaxespad=0, handlelength=2.4)
-
-
-def legend_above(figure: Drawing, handles: Sequence[Artist], labels: Sequence[str]) -> None:
+def legend_above(figure: Drawing, legend: Mapping[str, Artist]) -> None:
     """The legend at the right of the title, in one line."""
     width, height = figure.get_size_inches()
-    anchor = (1 - 0.1 / width, 1 - 0.07 / height)
     figure.head = 0.0
-    figure.legend(handles, labels, loc="upper right", bbox_to_anchor=anchor, borderaxespad=0, ncols=len(labels))
+    _legend(figure, legend, "upper right", (1 - 0.1 / width, 1 - 0.07 / height), ncols=len(legend))
 
 
-def rows_of(axis: Axes, labels: Sequence[str], labelled: bool) -> None:
+def _legend(
+    figure: Drawing,
+    legend: Mapping[str, Artist],
+    corner: Literal["upper left", "upper right"],
+    place: tuple[float, float],
+    **options: Any,
+) -> None:
+    handles, names = list(legend.values()), list(legend)
+    figure.legend(handles, names, loc=corner, bbox_to_anchor=place, borderaxespad=0, **options)
+
+
+def label_rows(axis: Axes, labels: Sequence[str], *, every_panel: bool = False) -> None:
     """Give the panel one row a label, the first at the top; lines without labels cost a tenth of ticks."""
+    labelled = every_panel or axis in cast(Drawing, axis.figure).leftmost
     axis.set_ylim(len(labels) - 0.4, -0.6)
     axis.set_yticks(range(len(labels)) if labelled else [], labels if labelled else [])
     axis.tick_params(axis="y", length=0)
     axis.grid(False, axis="y")
-    axis.hlines(
-        range(len(labels)),
-        0,
-        1,
-        transform=axis.get_yaxis_transform(),
-        colors=matplotlib.rcParams["grid.color"],
-        linewidth=matplotlib.rcParams["grid.linewidth"],
-        zorder=0.5,
-    )
+    grid = {"colors": matplotlib.rcParams["grid.color"], "linewidth": matplotlib.rcParams["grid.linewidth"]}
+    axis.hlines(range(len(labels)), 0, 1, transform=axis.get_yaxis_transform(), zorder=0.5, **grid)
+
+
+def estimates(axis: Axes, rows: Sequence[tuple[Interval, Look, str]], layer: float = 1) -> None:
+    """The value and the interval of each row where they are known, and what the mark of the value says.
+
+    All marks of a kind are one collection: drawn one by one they take three times as long.
+    """
+    bars = [(y, interval, look.colour) for y, (interval, look, _) in enumerate(rows) if not math.isnan(interval.low)]
+    ends = [[(interval.low, y), (interval.high, y)] for y, interval, _ in bars]
+    axis.add_collection(LineCollection(ends, colors=[colour for *_, colour in bars]))
+    points = [(interval.value, y, look, tip) for y, (interval, look, tip) in enumerate(rows)]
+    known = [point for point in points if not math.isnan(point[0])]
+    for marker in dict.fromkeys(look.marker for _, _, look, _ in known):
+        x, y, looks, tips = zip(*(point for point in known if point[2].marker == marker), strict=True)
+        colours = [look.colour for look in looks]
+        tell(axis, axis.scatter(x, y, s=5**2, marker=marker, c=colours, linewidths=1, zorder=layer), tips)
 
 
 def spaced(places: Sequence[float], least: float, low: float, high: float) -> NDArray[np.float64]:

@@ -3,9 +3,10 @@
 import re
 from xml.etree import ElementTree
 
-from kdbench.report.html.element import Html
-from kdbench.report.plots.layout import Drawing
-from kdbench.report.plots.style import DARK
+from markupsafe import Markup
+
+from kdbench.report.drawing.layout import Drawing
+from kdbench.report.drawing.style import DARK
 
 SVG, LINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
 POINT = 72
@@ -22,7 +23,7 @@ ElementTree.register_namespace("", SVG[1:-1])
 ElementTree.register_namespace("xlink", LINK[1:-5])
 
 
-def inline(name: str, title: str, drawing: Drawing, source: bytes) -> Html:
+def inline(name: str, title: str, drawing: Drawing, source: bytes) -> Markup:
     """The SVG element for a page.
 
     Args:
@@ -55,12 +56,12 @@ def inline(name: str, title: str, drawing: Drawing, source: bytes) -> Html:
             for mark, tip in zip(marks, tips, strict=True):
                 mark.set("data-tip", tip)
     _shorten(root, name)
-    return Html(ElementTree.tostring(root, encoding="unicode"))
+    return Markup(ElementTree.tostring(root, encoding="unicode"))
 
 
-def theme() -> str:
+def theme() -> Markup:
     """The colours of the figures on a light and on a dark page, as CSS declarations."""
-    return "".join(f"{_variable(light)}:light-dark({light},{dark});" for light, dark in DARK.items())
+    return Markup("".join(f"{_variable(light)}:light-dark({light},{dark});" for light, dark in DARK.items()))
 
 
 def _marks(group: ElementTree.Element) -> list[ElementTree.Element]:

@@ -1,1 +1,0 @@
-"""report.html: one file that needs neither network nor files beside it."""
