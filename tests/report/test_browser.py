@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_html import hostile_page
+from tests.report.test_html import hostile_page
 
 from kdbench.report.build import build_report
 from kdbench.report.content import collect
