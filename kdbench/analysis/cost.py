@@ -16,6 +16,10 @@ Known = TypeVar("Known")
 Otherwise = TypeVar("Otherwise")
 
 
+SPEED_MARGIN = 0.05
+"""Medians of a ratio agree within this from run to run on one loaded machine; a smaller change is not told."""
+
+
 @dataclass(frozen=True)
 class PairCost:
     """One method on one pair; NaN or None where it was not measured.

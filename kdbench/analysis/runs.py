@@ -13,7 +13,7 @@ from typing import Any, Literal, cast
 import numpy as np
 from scipy.stats import mannwhitneyu
 
-from kdbench.analysis.cost import PairCost, pair_costs
+from kdbench.analysis.cost import SPEED_MARGIN, PairCost, pair_costs
 from kdbench.analysis.gains import Accuracies, State
 from kdbench.analysis.stats import (
     ALPHA,
@@ -26,7 +26,6 @@ from kdbench.analysis.stats import (
     stratified_p,
 )
 from kdbench.errors import KdbenchError
-from kdbench.gate.check import SPEED_MARGIN
 from kdbench.results.study import Study
 
 Test = Literal["paired t", "Welch", "Mann-Whitney", "t over pairs", ""]

@@ -18,6 +18,7 @@ from dataclasses import replace
 
 from scipy.stats import mannwhitneyu
 
+from kdbench.analysis.cost import SPEED_MARGIN
 from kdbench.analysis.stats import median_interval
 from kdbench.errors import one_line
 from kdbench.gate.baseline import Baseline, BaselineCell, last_losses, machine, ratios, trace
@@ -28,8 +29,6 @@ from kdbench.results.study import PairMethod, Study
 
 COLLAPSED = 0.5
 """Share of the baseline's mean top-1 that every seed must reach: far above chance, far below any noise."""
-SPEED_MARGIN = 0.05
-"""Medians of a ratio on one loaded machine agree within this from run to run; nearer ones are no news."""
 
 
 def check(

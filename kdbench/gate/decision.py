@@ -2,7 +2,7 @@
 
 Three new seeds are held against the baseline's with a pooled two-sided t-test. What is suspicious gets three more, and
 moves only if all six say so much more strongly. Simulated with 20 seeds in the baseline and normal noise of standard
-deviation sigma (200,000 studies; tests/analysis/test_gate_decision.py repeats it):
+deviation sigma (200,000 studies; tests/gate/test_decision.py repeats it):
 
 ===========================  ==========  =======
 alarms                       `ACCURACY`  `LOSS`

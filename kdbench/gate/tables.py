@@ -14,7 +14,7 @@ from rich.text import Text
 from kdbench.gate.baseline import LEAST_SEEDS, Baseline, Change, Scattered
 from kdbench.gate.decision import Shift, false_alarm
 from kdbench.gate.verdict import Check, Outcome, Verdict
-from kdbench.report.text import NONE, fixed, p_value, plural, ratio, signed
+from kdbench.report.text import NONE, fixed, p_value, plain, plural, ratio, signed
 
 WIDE = 135
 """Columns from which the console shows everything."""
@@ -158,13 +158,6 @@ def as_json(check: Check) -> dict[str, Any]:
         "summary": summary(check),
         "cells": [plain(asdict(verdict)) for verdict in check.verdicts],
     }
-
-
-def plain(value: Any) -> Any:
-    """Nested dicts with what JSON has no number for as None."""
-    if isinstance(value, dict):
-        return {name: plain(part) for name, part in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def print_baseline(baseline: Baseline, console: Console) -> None:

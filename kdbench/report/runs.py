@@ -10,7 +10,6 @@ from rich.console import Console
 
 from kdbench.analysis.runs import ALL_PAIRS, MEMORY_MARGIN, SPEED_MARGIN, Change, Row, RunComparison
 from kdbench.analysis.stats import MIN_TEST_SEEDS
-from kdbench.gate.tables import plain
 from kdbench.report import text
 from kdbench.report.render import render_template
 from kdbench.report.tables import Table, row_of
@@ -160,8 +159,8 @@ def as_json(comparison: RunComparison, names: tuple[str, str]) -> dict[str, Any]
         for word, name, study in zip(("old", "new"), names, (comparison.old, comparison.new), strict=True)
     }
     return runs | {
-        "over_pairs": [plain(asdict(row)) for row in comparison.over_pairs],
-        "by_pair": [plain(asdict(row)) for row in comparison.by_pair],
+        "over_pairs": [text.plain(asdict(row)) for row in comparison.over_pairs],
+        "by_pair": [text.plain(asdict(row)) for row in comparison.by_pair],
         "only_old": comparison.only_old,
         "only_new": comparison.only_new,
         "notes": comparison.notes,

@@ -221,3 +221,10 @@ def caption(study: Study, records: pd.DataFrame, noise: str) -> str:
     parts = [manifest["suite"], manifest["protocol"], split, seeds]
     parts += [devices(study, records), dates(study), f"run {study.run_id}", noise]
     return " · ".join(part for part in parts if part)
+
+
+def plain(value: Any) -> Any:
+    """Nested dicts with what JSON has no number for as None."""
+    if isinstance(value, dict):
+        return {name: plain(part) for name, part in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
