@@ -46,7 +46,7 @@ class Plugin:
         return Plugin, (self.name, self.target, self.origin)
 
     @cached_property
-    def source(self) -> "Source":
+    def source(self) -> "PluginSource":
         """What the plug-in's source says of itself.
 
         Raises:
@@ -94,7 +94,7 @@ class Plugin:
 
 
 @dataclass(frozen=True)
-class Source:
+class PluginSource:
     """What can be known of a plug-in without importing it."""
 
     path: Path
@@ -216,7 +216,7 @@ class Registry:
         return plugin.name
 
 
-def read_source(target: str) -> Source:
+def read_source(target: str) -> PluginSource:
     """Find and parse the source of `package.module:Class`, `file.py:Class` or `file.py`.
 
     Raises:
@@ -241,7 +241,7 @@ def read_source(target: str) -> Source:
     for node in classes:
         if node.name == class_name:
             constants = _constants(node)
-            return Source(
+            return PluginSource(
                 path=path.resolve(),
                 class_name=class_name,
                 summary=(ast.get_docstring(node) or "").partition("\n")[0],

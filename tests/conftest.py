@@ -15,7 +15,7 @@ from kdbench.compute.device import Compute
 from kdbench.models.create import create_model
 from kdbench.models.spec import ModelSpec
 from kdbench.models.staged import StagedModel
-from kdbench.suites.loading import load
+from kdbench.suites.loading import load_suite
 from kdbench.suites.schema import Suite
 
 torch.set_num_threads(1)
@@ -39,7 +39,7 @@ def staged(name: str, classes: int = 10, size: int = 32, in_chans: int = 3, **kw
 
 @pytest.fixture(scope="session")
 def proxy() -> Suite:
-    return load("proxy")
+    return load_suite("proxy")
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import pytest
 
 from kdbench.errors import KdbenchError
 from kdbench.suites.anymodel import request_of, select_pairs, with_checkpoint
-from kdbench.suites.loading import load
+from kdbench.suites.loading import load_suite
 from kdbench.suites.schema import Suite
 
 OWN = """
@@ -79,7 +79,7 @@ def test_a_checkpoint_stands_beside_the_suites_own_teacher(proxy: Suite) -> None
 
 @pytest.mark.parametrize("name", ["cifar100", "imagenet1k", "cifar100-32"])
 def test_any_suite_takes_any_pair(name: str) -> None:
-    suite, (pair,) = select_pairs(load(name), "regnetx_002:pit_ti_224")
+    suite, (pair,) = select_pairs(load_suite(name), "regnetx_002:pit_ti_224")
     assert suite.is_hetero(pair) and {suite.models[pair.teacher].recipe, suite.models[pair.student].recipe} <= set(
         suite.recipes
     )

@@ -7,7 +7,7 @@ import torch
 
 from kdbench.errors import KdbenchError
 from kdbench.models.create import create_model
-from kdbench.suites.loading import available, load
+from kdbench.suites.loading import available, load_suite
 from kdbench.suites.schema import Suite
 from kdbench.training.teacher import teacher_metadata
 from tests.conftest import NO_DATA
@@ -15,7 +15,7 @@ from tests.conftest import NO_DATA
 
 @pytest.mark.parametrize("name", available())
 def test_shipped_suites_load(name: str) -> None:
-    assert load(name).name == name
+    assert load_suite(name).name == name
 
 
 def test_the_proxy_has_every_direction(proxy: Suite) -> None:
@@ -57,7 +57,7 @@ def test_broken_suites(proxy: Suite, tmp_path: Path, old: str, new: str, message
     path = tmp_path / "mine.toml"
     path.write_text((proxy.folder / "proxy.toml").read_text().replace(old, new))
     with pytest.raises(KdbenchError, match=message):
-        load(str(path))
+        load_suite(str(path))
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_broken_suites(proxy: Suite, tmp_path: Path, old: str, new: str, message
     ],
 )
 def test_variants_change_what_they_say_and_nothing_else(suite: str, changes: dict[str, dict[str, float]]) -> None:
-    variant, base = load(suite), load(suite.partition("@")[0])
+    variant, base = load_suite(suite), load_suite(suite.partition("@")[0])
     assert variant.name == suite and variant.protocol != base.protocol
     assert (variant.pairs, variant.models, variant.data) == (base.pairs, base.models, base.data)
     for recipe, values in changes.items():
@@ -80,24 +80,24 @@ def test_variants_change_what_they_say_and_nothing_else(suite: str, changes: dic
 
 def test_unknown_variants() -> None:
     with pytest.raises(KdbenchError, match="unknown variant of suite cifar100 'yml'; did you mean yaml"):
-        load("cifar100@yml")
+        load_suite("cifar100@yml")
 
 
 def test_extending_recipes(proxy: Suite, tmp_path: Path) -> None:
     text = (proxy.folder / "proxy.toml").read_text()
     path = tmp_path / "mine.toml"
     path.write_text(text + '\n[recipes.long]\nextends = "token"\nepochs = 40\naugment = { flip = 0.0 }\n')
-    recipes = load(str(path)).recipes
+    recipes = load_suite(str(path)).recipes
     expected = recipes["token"].model_copy(update={"epochs": 40}).model_dump()
     expected["augment"]["flip"] = 0.0
     assert recipes["long"].model_dump() == expected
     path.write_text(text + '\n[recipes.a]\nextends = "b"\n\n[recipes.b]\nextends = "a"\n')
     with pytest.raises(KdbenchError, match="unknown recipe that b extends 'a'"):
-        load(str(path))
+        load_suite(str(path))
 
 
 def test_reduced_runs_have_a_protocol_of_their_own() -> None:
-    whole = load("cifar100-crd")
+    whole = load_suite("cifar100-crd")
     less = whole.reduced(24, 5000, None)
     assert less.protocol == whole.protocol + "+epochs=24,limit=5000"
     assert (less.data.limit, less.data.test_limit) == (5000, None)
@@ -137,7 +137,7 @@ SIZES = {
 
 @pytest.mark.parametrize(("suite", "model"), [(suite, model) for suite, sizes in SIZES.items() for model in sizes])
 def test_models_have_the_published_size(suite: str, model: str) -> None:
-    whole = load(suite)
+    whole = load_suite(suite)
     classes = whole.data.classes
     assert classes is not None and set(whole.models) == set(SIZES[suite])
     with torch.device("meta"):
@@ -147,7 +147,7 @@ def test_models_have_the_published_size(suite: str, model: str) -> None:
 
 @pytest.mark.parametrize(("suite", "hetero"), [("cifar100", 12), ("imagenet1k", 15), ("cifar100-crd", 0)])
 def test_the_pairs_of_the_literature(suite: str, hetero: int) -> None:
-    whole = load(suite)
+    whole = load_suite(suite)
     pairs = whole.select_pairs("hetero") if hetero else []
     assert len(pairs) == hetero
     if suite == "cifar100-crd":
@@ -157,6 +157,6 @@ def test_the_pairs_of_the_literature(suite: str, hetero: int) -> None:
 
 def test_unknown_suites() -> None:
     with pytest.raises(KdbenchError, match="unknown suite 'proxi'; did you mean proxy"):
-        load("proxi")
+        load_suite("proxi")
     with pytest.raises(KdbenchError, match="cannot read suite"):
-        load("no_such.toml")
+        load_suite("no_such.toml")

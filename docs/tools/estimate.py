@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from kdbench.models.flops import forward_flops
 from kdbench.study.run import TOGETHER
 from kdbench.suites.anymodel import select_pairs
-from kdbench.suites.loading import load
+from kdbench.suites.loading import load_suite
 from kdbench.suites.schema import PairSpec, Suite
 
 STEP = 3.3
@@ -100,7 +100,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--peak", type=float, required=True, help="TFLOP/s of the device by its data sheet")
     parser.add_argument("--utilisation", type=float, default=0.16, help="share of that which is reached")
     options = parser.parse_args(arguments)
-    suite, pairs = select_pairs(load(options.suite), options.pairs)
+    suite, pairs = select_pairs(load_suite(options.suite), options.pairs)
     rate = options.peak * 1e12 * options.utilisation
     print(table(works(suite, pairs, options.images), options.methods, options.seeds, rate))
     return 0

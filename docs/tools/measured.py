@@ -10,7 +10,7 @@ import numpy as np
 from kdbench.analysis.cost import PairCost, pair_costs
 from kdbench.analysis.gains import sensitivities
 from kdbench.results.folder import Results
-from kdbench.results.study import Study, load
+from kdbench.results.study import Study, load_study
 
 RESULTS = Path(__file__).parents[2] / "results" / "reference" / "proxy"
 PLACE = re.compile(r"(<!-- measured -->\n).*?(<!-- /measured -->)", re.DOTALL)
@@ -45,7 +45,7 @@ def table(study: Study) -> str:
 
 def page(text: str) -> str:
     """A page with the table in its place."""
-    return PLACE.sub(lambda match: f"{match[1]}{table(load(Results(RESULTS)))}{match[2]}", text)
+    return PLACE.sub(lambda match: f"{match[1]}{table(load_study(Results(RESULTS)))}{match[2]}", text)
 
 
 def _drift(costs: Sequence[PairCost]) -> str:

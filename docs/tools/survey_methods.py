@@ -20,7 +20,7 @@ from kdbench.files import write_bytes
 from kdbench.method import Needs, StagedModel
 from kdbench.registry import Plugin, Registry
 from kdbench.results.folder import Results
-from kdbench.results.study import load
+from kdbench.results.study import load_study
 from kdbench.suites import loading
 from kdbench.suites.schema import Suite
 from kdbench.training.arena import Arena
@@ -139,7 +139,7 @@ def _source(plugin: Plugin) -> str:
 
 def _times(results: Path) -> dict[str, float]:
     """Time of a step over the control's, by method."""
-    study = load(Results(results))
+    study = load_study(Results(results))
     costs = group_costs(study, pair_costs(study))
     return {cost.method: 1 / cost.to_control for cost in costs if cost.group == "heterogeneous"}
 
@@ -175,7 +175,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     registry = Registry.installed()
     plugins = [registry.plugins[name] for name in registry.names]
-    text = page(plugins, (loading.load(SMALL), loading.load(FULL)), options.results)
+    text = page(plugins, (loading.load_suite(SMALL), loading.load_suite(FULL)), options.results)
     write_bytes(options.out, text.encode())
     return 0
 

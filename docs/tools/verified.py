@@ -12,7 +12,7 @@ from pathlib import Path
 from kdbench.compute.device import resolve
 from kdbench.registry import Registry
 from kdbench.study.plan import settle
-from kdbench.study.verify import Verdict, verify
+from kdbench.study.verify import SelfCheckVerdict, self_check_methods
 from kdbench.suites import loading
 
 HEAD = """\
@@ -28,15 +28,15 @@ failed. The first two lines are the networks' own.
 
 def section(suite: str) -> str:
     """The table of a suite as Markdown, and why methods do not support pairs."""
-    loaded = loading.load(suite)
+    loaded = loading.load_suite(suite)
     methods = settle(loaded, Registry.installed().select("all"), {})
-    verdicts = list(verify(loaded, loaded.pairs, methods, resolve("cpu", "fp32"), Path("no-data")))
+    verdicts = list(self_check_methods(loaded, loaded.pairs, methods, resolve("cpu", "fp32"), Path("no-data")))
     counts = Counter(one.status for one in verdicts)
     summary = ", ".join(f"{count} {status}" for status, count in counts.most_common())
     return "\n".join([f"{suite}\n", f"{summary} of {len(verdicts)}.\n", *_table(verdicts), "", *_reasons(verdicts)])
 
 
-def _table(verdicts: Sequence[Verdict]) -> Iterator[str]:
+def _table(verdicts: Sequence[SelfCheckVerdict]) -> Iterator[str]:
     found = {(one.method, one.pair): one for one in verdicts}
     methods, pairs = (list(dict.fromkeys(names)) for names in zip(*found, strict=True))
     yield _row("", pairs)
@@ -48,7 +48,7 @@ def _table(verdicts: Sequence[Verdict]) -> Iterator[str]:
         yield _row(f"`{method}`", [_cell(found[method, pair]) for pair in pairs])
 
 
-def _reasons(verdicts: Sequence[Verdict]) -> Iterator[str]:
+def _reasons(verdicts: Sequence[SelfCheckVerdict]) -> Iterator[str]:
     concerned: dict[tuple[str, str], list[str]] = {}
     for one in verdicts:
         if one.status != "passed":
@@ -58,7 +58,7 @@ def _reasons(verdicts: Sequence[Verdict]) -> Iterator[str]:
         yield f"* `{method}` on {', '.join(pairs)}: {reason}"
 
 
-def _cell(verdict: Verdict) -> str:
+def _cell(verdict: SelfCheckVerdict) -> str:
     if verdict.parameters and verdict.status == "passed":
         return _millions(verdict.parameters[2])
     return "n/a" if verdict.status == "unsupported" else "FAILED"

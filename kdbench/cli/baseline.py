@@ -44,17 +44,17 @@ def add_parser(commands: Any) -> None:
 def execute_update(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from kdbench.gate.baseline import changes, default_path, doubt, load, make, scattered
-    from kdbench.gate.joining import join
+    from kdbench.gate.baseline import changes, default_path, doubt, load_baseline, make_baseline, scattered
+    from kdbench.gate.joining import join_baselines
     from kdbench.gate.tables import changes_as_json, print_baseline, print_changes, scattered_lines
     from kdbench.results.folder import Results
-    from kdbench.results.study import read
+    from kdbench.results.study import read_study
 
-    new = make(read(Results(args.results)))
+    new = make_baseline(read_study(Results(args.results)))
     path = args.out or default_path(new.suite)
-    old = load(path) if args.add or path.is_file() else None
+    old = load_baseline(path) if args.add or path.is_file() else None
     if old and args.add:
-        new = join(old, new)
+        new = join_baselines(old, new)
     if not args.provisional and (reason := doubt(new.seeds, new.environments)):
         raise KdbenchError(reason)
     wide = scattered_lines(scattered(new))
@@ -89,10 +89,10 @@ def execute_update(args: argparse.Namespace) -> int:
 def execute_show(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from kdbench.gate.baseline import default_path, load
+    from kdbench.gate.baseline import default_path, load_baseline
     from kdbench.gate.tables import print_baseline
 
-    baseline = load(args.file or default_path("proxy"))
+    baseline = load_baseline(args.file or default_path("proxy"))
     if args.json:
         options.print_json(baseline.model_dump(mode="json", by_alias=True))
     else:

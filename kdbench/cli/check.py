@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from kdbench.gate.baseline import Baseline
-    from kdbench.gate.verdict import Check
+    from kdbench.gate.verdict import CheckResult
     from kdbench.registry import Registry
     from kdbench.results.folder import Results
     from kdbench.results.study import PairMethod
@@ -65,11 +65,11 @@ def add_parser(commands: Any) -> None:
 def execute(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from kdbench.gate.baseline import default_path, load
-    from kdbench.gate.check import check
+    from kdbench.gate.baseline import default_path, load_baseline
+    from kdbench.gate.check import check_study
     from kdbench.registry import Registry
     from kdbench.results.folder import Results
-    from kdbench.results.study import read
+    from kdbench.results.study import read_study
 
     if args.run:
         suite = Path(args.suite or "proxy").stem
@@ -79,7 +79,7 @@ def execute(args: argparse.Namespace) -> int:
         raise KdbenchError("name a results folder to check, or train one with --run")
     if not args.run and (args.minutes, args.first_seed, args.suite) != (None, None, None):
         raise KdbenchError("--minutes, --first-seed and --suite choose what is trained; give --run too")
-    baseline = load(args.baseline or default_path(suite))
+    baseline = load_baseline(args.baseline or default_path(suite))
     results = Results(args.results or Path("results") / f"check-{baseline.suite}")
     registry, console = Registry.installed(), Console(stderr=args.json)
     places, installed = _places(args, baseline, registry), []
@@ -88,7 +88,7 @@ def execute(args: argparse.Namespace) -> int:
         installed = registry.names
     # Asked for everything, cells that the baseline has not are told too.
     everything = args.methods == args.pairs == "all" and args.minutes is None
-    found = check(read(results), baseline, None if everything else places, installed, args.fail_on_speed)
+    found = check_study(read_study(results), baseline, None if everything else places, installed, args.fail_on_speed)
     _tell(args, found, console)
     return found.exit_code
 
@@ -122,11 +122,11 @@ def _train(
     console: "Console",
 ) -> "list[PairMethod]":
     """Train what is needed to check `places`; returns those that there was time for."""
-    from kdbench.suites.loading import load
+    from kdbench.suites.loading import load_suite
 
-    suite = load(args.suite or baseline.suite)
+    suite = load_suite(args.suite or baseline.suite)
 
-    from kdbench.gate.run import gather
+    from kdbench.gate.run import train_for_check
     from kdbench.study.session import Session
 
     compute = options.resolve_compute(args)
@@ -136,7 +136,7 @@ def _train(
         console.print(
             f"method {name} is left out: {registry.errors[name]}", style="yellow", highlight=False, markup=False
         )
-    return gather(
+    return train_for_check(
         baseline,
         suite,
         plugins,
@@ -149,7 +149,7 @@ def _train(
     )
 
 
-def _tell(args: argparse.Namespace, check: "Check", console: "Console") -> None:
+def _tell(args: argparse.Namespace, check: "CheckResult", console: "Console") -> None:
     from kdbench.files import write_bytes
     from kdbench.gate.files import annotations, junit, markdown
     from kdbench.gate.tables import as_json, print_check

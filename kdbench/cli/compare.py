@@ -30,10 +30,10 @@ def execute(args: argparse.Namespace) -> int:
     from kdbench.files import write_bytes
     from kdbench.report.runs import as_json, page, print_comparison
     from kdbench.results.folder import Results
-    from kdbench.results.study import load
+    from kdbench.results.study import load_study
 
     names = str(args.old), str(args.new)
-    comparison = compare_runs(load(Results(args.old)), load(Results(args.new)), args.any_protocol)
+    comparison = compare_runs(load_study(Results(args.old)), load_study(Results(args.new)), args.any_protocol)
     if args.markdown is not None:
         write_bytes(args.markdown, page(comparison, names).encode())
     if args.json:

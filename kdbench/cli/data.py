@@ -98,7 +98,7 @@ def _check(args: argparse.Namespace) -> int:
     from kdbench.data import sources
     from kdbench.data.sources.check import check
 
-    data = sources.load(args.source, args.data)
+    data = sources.read_dataset(args.source, args.data)
     reports = check(data)
     if args.json:
         splits = {name: _as_json(report) for name, report in reports.items()}

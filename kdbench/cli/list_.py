@@ -51,9 +51,9 @@ def _methods(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _pairs(args: argparse.Namespace) -> list[dict[str, Any]]:
-    from kdbench.suites.loading import load
+    from kdbench.suites.loading import load_suite
 
-    suite = load(args.suite)
+    suite = load_suite(args.suite)
     return [
         {
             "pair": pair.name,
@@ -66,21 +66,23 @@ def _pairs(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _suites(args: argparse.Namespace) -> list[dict[str, Any]]:
-    from kdbench.suites.loading import available, load
+    from kdbench.suites.loading import available, load_suite
     from kdbench.suites.schema import VARIANT
 
-    names = [name for base in available() for name in (base, *(f"{base}{VARIANT}{v}" for v in load(base).variants))]
+    names = [
+        name for base in available() for name in (base, *(f"{base}{VARIANT}{v}" for v in load_suite(base).variants))
+    ]
     return [
         {"suite": name, "pairs": len(suite.pairs), "protocol": suite.protocol, "description": suite.description}
         for name in names
-        for suite in [load(name)]
+        for suite in [load_suite(name)]
     ]
 
 
 def _models(args: argparse.Namespace) -> list[dict[str, Any]]:
-    from kdbench.suites.loading import load
+    from kdbench.suites.loading import load_suite
 
-    suite = load(args.suite)
+    suite = load_suite(args.suite)
     if args.stages is not None:
         return _stages(suite, args.stages, args.size)
     return [

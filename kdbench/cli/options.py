@@ -293,9 +293,9 @@ def read_grid(args: argparse.Namespace) -> Grid:
     from kdbench.hyperparameters import parse_settings
     from kdbench.registry import Registry
     from kdbench.suites.anymodel import select_pairs, with_checkpoint
-    from kdbench.suites.loading import load
+    from kdbench.suites.loading import load_suite
 
-    suite, registry = load(args.suite), Registry.installed()
+    suite, registry = load_suite(args.suite), Registry.installed()
     suite, pairs = select_pairs(suite, args.pairs or suite.usual_pairs)
     if getattr(args, "teacher_checkpoint", None) is not None:
         suite, pairs = with_checkpoint(suite, pairs, args.teacher_checkpoint)

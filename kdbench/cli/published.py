@@ -46,9 +46,9 @@ def execute(args: argparse.Namespace) -> int:
 
 
 def _suite(name: str) -> "Suite":
-    from kdbench.suites.loading import load
+    from kdbench.suites.loading import load_suite
 
-    return load(name)
+    return load_suite(name)
 
 
 def _pair(text: str, suite: "Suite | None") -> tuple[str, str]:

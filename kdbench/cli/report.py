@@ -48,12 +48,12 @@ def write_and_show(
     from kdbench.report.build import build_report
     from kdbench.report.content import collect
     from kdbench.report.terminal import print_report
-    from kdbench.results.study import load
+    from kdbench.results.study import load_study
 
     # Plan, records and figures stay to the end; the collector would walk through them again and again.
     gc.disable()
     try:
-        content = collect(load(results))
+        content = collect(load_study(results))
         files = build_report(content, out, formats, style)
     finally:
         gc.enable()

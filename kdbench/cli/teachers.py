@@ -65,10 +65,10 @@ def _chosen(args: argparse.Namespace, only: str | None) -> tuple["Suite", list[s
         KdbenchError: no such suite, or no such model.
     """
     from kdbench.suites.anymodel import with_model
-    from kdbench.suites.loading import load
+    from kdbench.suites.loading import load_suite
     from kdbench.suites.request import split
 
-    suite = load(args.suite)
+    suite = load_suite(args.suite)
     if only is None:
         return suite, list(dict.fromkeys(pair.teacher for pair in suite.pairs))
     names: dict[str, None] = {}
@@ -94,7 +94,7 @@ def _train(args: argparse.Namespace) -> int:
     from kdbench.engines.local import LocalEngine
     from kdbench.registry import Registry
     from kdbench.study.plan import command_line
-    from kdbench.study.teachers import TeacherTask
+    from kdbench.study.teachers import TeacherJob
     from kdbench.suites.schema import teacher_file
     from kdbench.training.teacher import pretrained_model
 
@@ -103,19 +103,19 @@ def _train(args: argparse.Namespace) -> int:
     if args.source is not None and (args.only is None or len(names) != 1):
         raise KdbenchError("--from FILE holds the weights of one model; say which with --only NAME")
     compute = options.resolve_compute(args)
-    classes = len(opening.load(suite.data, args.data).classes)
+    classes = len(opening.open_dataset(suite.data, args.data).classes)
     registry = Registry.installed()
     control = registry.plugins[registry.by_role("control")]
     folder = args.out or suite.own_teachers(args.data)
     paths = {name: folder / teacher_file(name) for name in names}
     command = command_line()
     tasks = [
-        TeacherTask(suite, name, control, args.seed, compute, args.data, path, command, args.source)
+        TeacherJob(suite, name, control, args.seed, compute, args.data, path, command, args.source)
         for name, path in paths.items()
     ]
     console = Console(stderr=args.json, quiet=compute.replica.rank > 0)
     for task in tasks:
-        opening.load(task.data, args.data)
+        opening.open_dataset(task.data, args.data)
         if task.fine_tuned:
             console.print(f"{task.name}: getting the weights to start from", highlight=False, markup=False)
             # Once, before any worker trains: what cannot be had or does not fit is told now.

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from kdbench.study.verify import Verdict
+    from kdbench.study.verify import SelfCheckVerdict
 
 
 def add_parser(commands: Any) -> None:
@@ -30,14 +30,14 @@ def execute(args: argparse.Namespace) -> int:
     grid = options.read_grid(args)
 
     from kdbench.study.plan import settle
-    from kdbench.study.verify import verify
+    from kdbench.study.verify import self_check_methods
 
     console = Console(stderr=args.json)
     grid.drop_broken(args.methods, console)
     compute = options.resolve_compute(args)
     methods = settle(grid.suite, grid.plugins, grid.settings)
-    verdicts: list[Verdict] = []
-    for verdict in verify(grid.suite, grid.pairs, methods, compute, args.data):
+    verdicts: list[SelfCheckVerdict] = []
+    for verdict in self_check_methods(grid.suite, grid.pairs, methods, compute, args.data):
         if verdict.without_data and (not verdicts or verdicts[-1].pair != verdict.pair):
             console.print(
                 f"[yellow]{escape(verdict.pair)}: noise and fresh weights[/yellow], as {escape(verdict.without_data)}",
@@ -56,7 +56,7 @@ MARKS = {"passed": "[green]ok[/green]", "failed": "[red]FAIL[/red]", "unsupporte
 VERDICTS = MARKS | {"passed": "[green]passed[/green]", "failed": "[red]FAILED[/red]"}
 
 
-def _print(verdict: "Verdict", console: "Console") -> None:
+def _print(verdict: "SelfCheckVerdict", console: "Console") -> None:
     from rich.markup import escape
 
     console.print(f"{VERDICTS[verdict.status]} {escape(f'{verdict.method} on {verdict.pair}')}", highlight=False)
@@ -67,7 +67,7 @@ def _print(verdict: "Verdict", console: "Console") -> None:
         console.print(f"  {sign} {check.name}: {escape(check.detail)}", highlight=False, soft_wrap=True)
 
 
-def _summary(verdicts: "list[Verdict]") -> "Table":
+def _summary(verdicts: "list[SelfCheckVerdict]") -> "Table":
     """Pairs, with the millions of parameters of both networks, and what came of the methods."""
     from rich import box
     from rich.table import Table

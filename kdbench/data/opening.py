@@ -19,13 +19,13 @@ Part = Literal["train", "val", "test"]
 
 
 @lru_cache(maxsize=4)
-def load(data: Data, root: Path) -> DataSet:
+def open_dataset(data: Data, root: Path) -> DataSet:
     """The data set of a suite, read once a process.
 
     Raises:
         KdbenchError: it is not there, not whole, or has other classes than the suite says.
     """
-    dataset = sources.load(data.source, root)
+    dataset = sources.read_dataset(data.source, root)
     if data.classes not in (None, len(dataset.classes)):
         raise KdbenchError(f"{data.source} under {root} has {len(dataset.classes)} classes, the suite {data.classes}")
     return dataset
@@ -37,7 +37,7 @@ def split(data: Data, root: Path, part: Part, held_out: float) -> ImageSet | Fil
     Args:
         held_out: share of each class that goes from the training images to the validation images.
     """
-    dataset = load(data, root)
+    dataset = open_dataset(data, root)
     if part == "test":
         chosen = dataset.test
     else:
@@ -60,7 +60,7 @@ def open_training(
             f"a batch of {recipe.batch_size} images cannot be shared in equal pairs by "
             f"{compute.replica.world} processes"
         )
-    classes = len(load(data, root).classes)
+    classes = len(open_dataset(data, root).classes)
     # Room for the shift is padded; images that are resized are shifted by their crop.
     room = recipe.augment.shift if data.fit == "pad" else 0
     images = _opened(data, root, "train", held_out, room, compute.device)

@@ -6,7 +6,7 @@ from functools import partial
 from kdbench.engines.channel import Channel
 from kdbench.engines.display import Display
 from kdbench.engines.stop import StopRequest
-from kdbench.engines.task import Task
+from kdbench.engines.task import Job
 
 
 class InProcessEngine:
@@ -14,7 +14,7 @@ class InProcessEngine:
 
     def run(
         self,
-        tasks: Sequence[Task],
+        tasks: Sequence[Job],
         *,
         workers: int,
         display: Display,

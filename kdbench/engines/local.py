@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from kdbench.engines.channel import NO_MEMBER, Channel, SharedState, Stopped, new_state
 from kdbench.engines.display import Display
 from kdbench.engines.stop import StopRequest
-from kdbench.engines.task import Task
+from kdbench.engines.task import Job
 from kdbench.errors import KdbenchError, describe
 from kdbench.results.schema import Status
 
@@ -47,7 +47,7 @@ class LocalEngine:
 
     def run(
         self,
-        tasks: Sequence[Task],
+        tasks: Sequence[Job],
         *,
         workers: int,
         display: Display,
@@ -65,7 +65,7 @@ class _Phase:
     """The tasks that wait, the workers that run, and the workers that have died."""
 
     def __init__(
-        self, tasks: Sequence[Task], workers: int, display: Display, stop: StopRequest, limit: float | None
+        self, tasks: Sequence[Job], workers: int, display: Display, stop: StopRequest, limit: float | None
     ) -> None:
         self._waiting = deque(tasks)
         self._most = workers
@@ -137,7 +137,7 @@ class _Phase:
         self._deaths_in_a_row = 0 if name else self._deaths_in_a_row + 1
         self._deaths[task.label, name] += 1
         final = status == "timeout" or self._deaths[task.label, name] >= DEATHS
-        rest: Task | None = task
+        rest: Job | None = task
         if final and name:
             error += f" at {name}" if status == "timeout" else f" at {name}, for the second time"
             rest = task.without(number, status, error)
@@ -153,7 +153,7 @@ class _Phase:
             display.dropped(task.weight - rest.weight)
             self._waiting.appendleft(rest)
 
-    def _give_up(self, task: Task, status: Status, error: str) -> None:
+    def _give_up(self, task: Job, status: Status, error: str) -> None:
         try:
             task.lost(status, error)
         except KdbenchError as problem:
@@ -176,7 +176,7 @@ class _Worker:
         slot: its number among those that run side by side, from 0.
     """
 
-    def __init__(self, task: Task, slot: int) -> None:
+    def __init__(self, task: Job, slot: int) -> None:
         self.task, self.slot = task, slot
         self.state: SharedState = new_state(partial(_CONTEXT.RawValue, SharedState))
         self.connection, other = _CONTEXT.Pipe(duplex=False)
@@ -212,7 +212,7 @@ class _Worker:
         self.connection.close()
 
 
-def _work(task: Task, connection: Connection, state: SharedState, slot: int, visible: str | None) -> None:
+def _work(task: Job, connection: Connection, state: SharedState, slot: int, visible: str | None) -> None:
     """What a worker does: run the task, on one of the visible GPUs, and report how it ended."""
     from kdbench.compute.device import gpus
 

@@ -30,7 +30,7 @@ from kdbench.engines.local import LOOK_SECONDS, LocalEngine
 from kdbench.engines.mailbox import Mailbox
 from kdbench.engines.progress import Progress
 from kdbench.engines.stop import StopRequest
-from kdbench.engines.task import RunTask
+from kdbench.engines.task import RunJob
 from kdbench.errors import KdbenchError, describe, one_line
 from kdbench.files import PART, write_bytes
 
@@ -68,7 +68,7 @@ class RayEngine:
 
     def run(
         self,
-        tasks: Sequence[RunTask],
+        tasks: Sequence[RunJob],
         *,
         workers: int,
         display: Display,
@@ -104,7 +104,7 @@ class RayEngine:
                 ray.kill(mailbox)
         return left
 
-    def _resources(self, task: RunTask, workers: int) -> dict[str, float]:
+    def _resources(self, task: RunJob, workers: int) -> dict[str, float]:
         """What Ray reserves: a core or a share of a GPU; for an exclusive task, all of one of the largest nodes."""
         if task.exclusive:
             node = self._largest_node()
@@ -168,7 +168,7 @@ class _Relay(Display):
 class _News:
     """Shows what the tasks have told."""
 
-    def __init__(self, tasks: Sequence[RunTask], display: Display) -> None:
+    def __init__(self, tasks: Sequence[RunJob], display: Display) -> None:
         self._tasks = {task.label: task for task in tasks}
         self._display = display
         self._begun: set[str] = set()
@@ -185,7 +185,7 @@ class _News:
                 self._begun.add(label)
 
 
-def _execute(task: RunTask, limit: float | None, mailbox: Any, home: Path, token: Path) -> _Ended:
+def _execute(task: RunJob, limit: float | None, mailbox: Any, home: Path, token: Path) -> _Ended:
     """A Ray task: run the local engine on a node.
 
     Args:
@@ -219,7 +219,7 @@ def _answer(reference: Any) -> Any:
     return reference.future().result()
 
 
-def _end(task: RunTask, reference: Any, display: Display) -> list[str]:
+def _end(task: RunJob, reference: Any, display: Display) -> list[str]:
     """Keep what a task brought; keys of what it left to others."""
     ended = _ended(reference)
     try:

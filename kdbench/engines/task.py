@@ -10,7 +10,7 @@ from kdbench.engines.stop import StopRequest
 from kdbench.results.schema import Status
 
 
-class Task(Protocol):
+class Job(Protocol):
     """Work for a process of its own. It can be pickled, and it writes its own records."""
 
     @property
@@ -36,12 +36,12 @@ class Task(Protocol):
         """Record that the task cannot be done."""
         ...
 
-    def without(self, member: int, status: Status, error: str) -> "Task | None":
+    def without(self, member: int, status: Status, error: str) -> "Job | None":
         """Record how a member ended; returns the task that is left without it, None where nothing is left."""
         ...
 
 
-class RunTask(Task, Protocol):
+class RunJob(Job, Protocol):
     """A task whose records go to a results folder."""
 
     @property
@@ -54,7 +54,7 @@ class RunTask(Task, Protocol):
         """Whether the task must have the machine to itself."""
         ...
 
-    def moved(self, results: Path) -> "RunTask":
+    def moved(self, results: Path) -> "RunJob":
         """The same task for another results folder."""
         ...
 
@@ -64,7 +64,7 @@ class Engine(Protocol):
 
     def run(
         self,
-        tasks: Sequence[RunTask],
+        tasks: Sequence[RunJob],
         *,
         workers: int,
         display: Display,

@@ -184,7 +184,7 @@ def default_path(suite: str) -> Path:
     return baselines_folder() / f"{suite}.json"
 
 
-def load(path: Path) -> Baseline:
+def load_baseline(path: Path) -> Baseline:
     """Read a baseline.
 
     Raises:
@@ -201,7 +201,7 @@ def load(path: Path) -> Baseline:
         ) from error
 
 
-def make(study: Study) -> Baseline:
+def make_baseline(study: Study) -> Baseline:
     """The baseline of a results folder; provisional where there is `doubt` about it.
 
     Raises:
@@ -364,7 +364,7 @@ def _seconds(study: Study, places: Sequence[PairMethod]) -> dict[PairMethod, flo
 
 
 @dataclass(frozen=True)
-class Change:
+class BaselineChange:
     """A cell of a new baseline against the old one.
 
     Attributes:
@@ -379,7 +379,7 @@ class Change:
     p: float
 
 
-def changes(old: Baseline, new: Baseline) -> list[Change]:
+def changes(old: Baseline, new: Baseline) -> list[BaselineChange]:
     """Every cell of either, in the order of the new one."""
     rows = []
     for place in dict.fromkeys([*new.by_pair_method, *old.by_pair_method]):
@@ -390,5 +390,5 @@ def changes(old: Baseline, new: Baseline) -> list[Change]:
         elif before and after:
             p = pooled_p(before, after)
         means = [mean(values) if values else math.nan for values in (before, after)]
-        rows.append(Change(*place, *means, p=p))
+        rows.append(BaselineChange(*place, *means, p=p))
     return rows

@@ -23,7 +23,7 @@ from kdbench.analysis.stats import median_interval
 from kdbench.errors import one_line
 from kdbench.gate.baseline import Baseline, BaselineCell, last_losses, machine, ratios, trace
 from kdbench.gate.decision import ACCURACY, FIRST, LOSS, MORE, Shift, detectable, pooled_p, two_stage
-from kdbench.gate.verdict import Check, Outcome, Verdict
+from kdbench.gate.verdict import CheckResult, Outcome, Verdict
 from kdbench.results.schema import CellRecord
 from kdbench.results.study import PairMethod, Study
 
@@ -31,13 +31,13 @@ COLLAPSED = 0.5
 """Share of the baseline's mean top-1 that every seed must reach: far above chance, far below any noise."""
 
 
-def check(
+def check_study(
     study: Study,
     baseline: Baseline,
     places: Collection[PairMethod] | None = None,
     known_methods: Collection[str] = (),
     fail_on_speed: bool = False,
-) -> Check:
+) -> CheckResult:
     """Hold the records against the baseline.
 
     Args:
@@ -56,7 +56,7 @@ def check(
         if method not in baseline.roles and all(method != other for _, other in verdicts):
             verdicts["", method] = _unknown(baseline, ("", method))
     blamed = tuple(_blamed(verdict, verdicts.get((verdict.pair, baseline.control))) for verdict in verdicts.values())
-    return Check(baseline, study.manifest["command"], blamed, fail_on_speed)
+    return CheckResult(baseline, study.manifest["command"], blamed, fail_on_speed)
 
 
 def _unknown(baseline: Baseline, place: PairMethod) -> Verdict:

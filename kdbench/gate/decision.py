@@ -40,7 +40,7 @@ Stage = Literal["pass", "suspicious", "cleared", "moved"]
 
 
 @dataclass(frozen=True)
-class Limits:
+class Thresholds:
     """p-values of the two stages.
 
     Attributes:
@@ -52,8 +52,8 @@ class Limits:
     fail: float
 
 
-ACCURACY = Limits(suspect=0.05, fail=0.002)
-LOSS = Limits(suspect=0.01, fail=0.0001)
+ACCURACY = Thresholds(suspect=0.05, fail=0.002)
+LOSS = Thresholds(suspect=0.01, fail=0.0001)
 """Of the training losses, which a changed objective moves by many sigma: strict, to add next to no false alarms."""
 
 
@@ -98,7 +98,7 @@ def pooled_p(old: Sequence[float], new: Sequence[float]) -> float:
     return float(_p(float(a.mean() - b.mean()), squares, len(old), len(new)))
 
 
-def two_stage(old: Sequence[float], new: Sequence[float], limits: Limits, tests: int = 1) -> Shift:
+def two_stage(old: Sequence[float], new: Sequence[float], limits: Thresholds, tests: int = 1) -> Shift:
     """Hold new values, in the order of their seeds, against the baseline's.
 
     Args:
@@ -127,7 +127,7 @@ def two_stage(old: Sequence[float], new: Sequence[float], limits: Limits, tests:
     )
 
 
-def alarms(shift: float, n: int, limits: Limits = ACCURACY, studies: int = 20_000) -> tuple[float, float]:
+def alarms(shift: float, n: int, limits: Thresholds = ACCURACY, studies: int = 20_000) -> tuple[float, float]:
     """Shares of simulated studies with a suspicious first stage, and of those in which the cell has moved.
 
     Args:

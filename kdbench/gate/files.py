@@ -3,14 +3,14 @@
 from xml.etree import ElementTree
 
 from kdbench.gate.tables import LEGEND, columns, explanations, power, provisional, speed_reason, summary
-from kdbench.gate.verdict import EXIT_CODES, Check, Outcome, Verdict
+from kdbench.gate.verdict import EXIT_CODES, CheckResult, Outcome, Verdict
 from kdbench.report.escape import words
 
 QUIET = (Outcome.IDENTICAL, Outcome.PASS)
 NEWS = (Outcome.SLOWER, Outcome.FASTER)
 
 
-def markdown(check: Check) -> str:
+def markdown(check: CheckResult) -> str:
     """A comment: the summary, what needs a look, and all cells folded away."""
     passed = check.exit_code == 0
     head = f"### kdbench check: {'passed' if passed else 'failed'}\n\n{summary(check)} ({check.baseline.protocol})."
@@ -32,7 +32,7 @@ def _table(verdicts: list[Verdict]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def junit(check: Check) -> str:
+def junit(check: CheckResult) -> str:
     """JUnit XML: a test case a cell, and one for each throughput that was held against the baseline's."""
     suite = ElementTree.Element("testsuite", name=f"kdbench check {check.baseline.protocol}")
     failures = errors = 0
@@ -58,7 +58,7 @@ def junit(check: Check) -> str:
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
-def annotations(check: Check) -> list[str]:
+def annotations(check: CheckResult) -> list[str]:
     """Workflow commands of GitHub Actions, which show up at the pull request."""
     lines = []
     for verdict in check.verdicts:

@@ -24,7 +24,7 @@ class _Seed:
     trace: dict[str, list[float]] | None
 
 
-def join(old: Baseline, new: Baseline) -> Baseline:
+def join_baselines(old: Baseline, new: Baseline) -> Baseline:
     """`old` with the seeds, methods and pairs that `new` adds.
 
     Raises:

@@ -8,20 +8,20 @@ from kdbench.engines.local import in_subprocess
 from kdbench.errors import KdbenchError
 from kdbench.files import write_json
 from kdbench.gate.baseline import Baseline, machine_of
-from kdbench.gate.check import check
+from kdbench.gate.check import check_study
 from kdbench.gate.decision import FIRST, MORE
 from kdbench.gate.subset import IDENTITY, Allowance
 from kdbench.gate.verdict import Outcome
 from kdbench.registry import Plugin
 from kdbench.results.schema import Manifest
-from kdbench.results.study import PairMethod, read
+from kdbench.results.study import PairMethod, read_study
 from kdbench.study.plan import make_plan
 from kdbench.study.run import run
 from kdbench.study.session import Session
 from kdbench.suites.schema import Suite
 
 
-def gather(
+def train_for_check(
     baseline: Baseline,
     suite: Suite,
     plugins: Sequence[Plugin],
@@ -142,17 +142,17 @@ class _Passes:
         # Throughput is measured in the first pass.
         run(replace(plan, only=frozenset(there)), self._session, self._throughput and not self._manifests)
         self._manifests.append(results.manifest())
-        write_json(results.manifest_path, together(self._manifests))
+        write_json(results.manifest_path, joint_manifest(self._manifests))
 
     def undecided(self, places: Collection[PairMethod]) -> list[PairMethod]:
         """Those of the cells that have no final outcome yet."""
         if not self._manifests:
             return []
-        verdicts = check(read(self._session.results), self._baseline, set(places)).verdicts
+        verdicts = check_study(read_study(self._session.results), self._baseline, set(places)).verdicts
         return [one.pair_method for one in verdicts if one.outcome is Outcome.MISSING_CELL and one.wants]
 
 
-def together(manifests: Sequence[Manifest]) -> Manifest:
+def joint_manifest(manifests: Sequence[Manifest]) -> Manifest:
     """One manifest that plans what all of them plan."""
     first = manifests[0]
     cells = {cell["key"]: cell for manifest in manifests for cell in manifest["cells"]}

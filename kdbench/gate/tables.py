@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from kdbench.gate.baseline import LEAST_SEEDS, Baseline, Change, Scattered
+from kdbench.gate.baseline import LEAST_SEEDS, Baseline, BaselineChange, Scattered
 from kdbench.gate.decision import Shift, false_alarm
-from kdbench.gate.verdict import Check, Outcome, Verdict
+from kdbench.gate.verdict import CheckResult, Outcome, Verdict
 from kdbench.report.text import NONE, fixed, p_value, plain, plural, ratio, signed
 
 WIDE = 135
@@ -64,7 +64,7 @@ def _speed(verdict: Verdict, full: bool) -> str:
     return f"{old}{ratio(verdict.new_ratio.value)}{mark}"
 
 
-def explanations(check: Check) -> list[str]:
+def explanations(check: CheckResult) -> list[str]:
     """A line for every verdict that needs one."""
     lines = []
     for verdict in check.verdicts:
@@ -92,7 +92,7 @@ def speed_reason(verdict: Verdict) -> str:
     )
 
 
-def summary(check: Check) -> str:
+def summary(check: CheckResult) -> str:
     """`30 cells: 28 PASS, 1 CLEARED, 1 WORSE`."""
     speeds = [verdict.speed for verdict in check.verdicts if verdict.speed in (Outcome.SLOWER, Outcome.FASTER)]
     counts = Counter([*(verdict.outcome for verdict in check.verdicts), *speeds])
@@ -100,7 +100,7 @@ def summary(check: Check) -> str:
     return f"{plural(len(check.verdicts), 'cell')}: {', '.join(told) or 'nothing to check'}"
 
 
-def power(check: Check) -> str:
+def power(check: CheckResult) -> str:
     """What drop the cells of the check can find, and how often it cries wolf."""
     able = [verdict for verdict in check.verdicts if not math.isnan(verdict.finds)]
     known = [verdict.finds for verdict in able]
@@ -127,7 +127,7 @@ def provisional(baseline: Baseline) -> str:
     return f"The baseline is provisional: fewer than {LEAST_SEEDS} seeds, or made from a tree with uncommitted changes."
 
 
-def print_check(check: Check, console: Console) -> None:
+def print_check(check: CheckResult, console: Console) -> None:
     """The table, what needs an explanation, the summary."""
     full = console.width >= WIDE
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1))
@@ -146,7 +146,7 @@ def print_check(check: Check, console: Console) -> None:
         console.print(line, style="dim", highlight=False, markup=False)
 
 
-def as_json(check: Check) -> dict[str, Any]:
+def as_json(check: CheckResult) -> dict[str, Any]:
     """The whole check, NaN as null."""
     return {
         "suite": check.baseline.suite,
@@ -193,7 +193,7 @@ def _mean_std(values: Sequence[float], write: Any) -> str:
     return f"{write(mean)} ± {math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1)):.2f}"
 
 
-def print_changes(changes: Sequence[Change], console: Console) -> None:
+def print_changes(changes: Sequence[BaselineChange], console: Console) -> None:
     """Old baseline against new, cell by cell."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("pair", "method", "old", "new", "change", "p"):
@@ -213,6 +213,6 @@ def scattered_lines(cells: Sequence[Scattered]) -> list[str]:
     ]
 
 
-def changes_as_json(changes: Sequence[Change]) -> list[dict[str, Any]]:
+def changes_as_json(changes: Sequence[BaselineChange]) -> list[dict[str, Any]]:
     """The rows of `print_changes`, NaN as null."""
     return [plain(asdict(row)) for row in changes]

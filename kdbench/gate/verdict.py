@@ -86,7 +86,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Check:
+class CheckResult:
     """The verdicts, by pair, then method, and what they were held against.
 
     Attributes:

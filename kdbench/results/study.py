@@ -317,14 +317,14 @@ class Study:
         return frame.iloc[np.lexsort([*seeds, *codes[::-1]])].reset_index(drop=True)
 
 
-def load(results: Results) -> Study:
+def load_study(results: Results) -> Study:
     """Read the manifest and the records that belong to it.
 
     Raises:
         KdbenchError: no manifest, a record that cannot be read, or records of several protocols, which no table may
             mix.
     """
-    study = read(results)
+    study = read_study(results)
     records, measurements = study.records.values(), study.measurements.values()
     done = [record for record in records if record["status"] == "done"]
     _refuse_mixture("protocol", {study.manifest["protocol"], *(record["protocol"] for record in records)})
@@ -333,7 +333,7 @@ def load(results: Results) -> Study:
     return study
 
 
-def read(results: Results) -> Study:
+def read_study(results: Results) -> Study:
     """The same, with whatever protocols the records are of.
 
     Raises:
@@ -374,7 +374,7 @@ def _longer(results: Results, manifest: Manifest) -> dict[int, Study]:
     worth = manifest.get("equal_time", {})
     epochs = {count for by_method in worth.values() for count in by_method.values()}
     folders = {count: results.at_epochs(count) for count in epochs}
-    return {count: load(folder) for count, folder in folders.items() if folder.manifest_path.is_file()}
+    return {count: load_study(folder) for count, folder in folders.items() if folder.manifest_path.is_file()}
 
 
 def _refuse_mixture(field: str, values: Collection[str]) -> None:

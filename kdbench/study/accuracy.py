@@ -22,7 +22,7 @@ from kdbench.models.parameters import count_parameters
 from kdbench.results.folder import START, Position, Results
 from kdbench.results.locks import claimed
 from kdbench.results.schema import CellFindings, Curves, Split, Status
-from kdbench.study.checkpoint import load, save, together
+from kdbench.study.checkpoint import load_checkpoint, save_checkpoints, together
 from kdbench.study.plan import Cell
 from kdbench.study.recorder import Recorder
 from kdbench.study.session import Limits
@@ -39,7 +39,7 @@ REPORT_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
-class AccuracyTask:
+class AccuracyJob:
     """A task of the engine: train the `cells`, which share pair and seed, and write their records.
 
     Attributes:
@@ -76,7 +76,7 @@ class AccuracyTask:
         """Trainings run side by side."""
         return False
 
-    def moved(self, results: Path) -> "AccuracyTask":
+    def moved(self, results: Path) -> "AccuracyJob":
         return replace(self, results=results)
 
     @property
@@ -113,7 +113,7 @@ class AccuracyTask:
             if not Results(self.results).record_path(cell.id).is_file():
                 self.recorder.cell(cell, self.split, status, error)
 
-    def without(self, member: int, status: Status, error: str) -> "AccuracyTask | None":
+    def without(self, member: int, status: Status, error: str) -> "AccuracyJob | None":
         """Record that one member ends the process that trains it; returns the task of the other members."""
         cell, recorder = self.cells[member], self.recorder
         with claimed([recorder.results.lock_path(cell.id)]):
@@ -153,7 +153,7 @@ class _Training:
     """The training of cells that start at one position, from there to their records."""
 
     def __init__(
-        self, task: AccuracyTask, cells: Sequence[Cell], arena: Arena, channel: Channel, start: Position
+        self, task: AccuracyJob, cells: Sequence[Cell], arena: Arena, channel: Channel, start: Position
     ) -> None:
         self._task = task
         self._arena = arena
@@ -237,7 +237,7 @@ class _Training:
         contender.running = partial(self._channel.on_behalf_of, run.member)
         contender.limit = self._task.limits.student_seconds
         if self._start != START:
-            saved = load(self._recorder.results, run.cell, self._start)
+            saved = load_checkpoint(self._recorder.results, run.cell, self._start)
             contender.restore(saved["contender"])
             run.curve = saved["curve"]
             run.reads = Counter(saved["reads"])
@@ -277,7 +277,7 @@ class _Training:
         ]
         if self._recorder.writes:
             try:
-                save(self._recorder.results, states, position)
+                save_checkpoints(self._recorder.results, states, position)
             except KdbenchError as error:
                 self._channel.note(f"no checkpoint: {error}")
         self._last_save = time.monotonic()

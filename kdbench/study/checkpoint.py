@@ -32,7 +32,7 @@ def together(results: Results, cells: Sequence[Cell]) -> list[tuple[Position, tu
     return [(position, tuple(by_position[position])) for position in sorted(by_position, reverse=True)]
 
 
-def save(results: Results, states: Sequence[tuple[Cell, Any]], position: Position) -> None:
+def save_checkpoints(results: Results, states: Sequence[tuple[Cell, Any]], position: Position) -> None:
     """Write a checkpoint of each cell, then remove the older ones.
 
     Raises:
@@ -46,7 +46,7 @@ def save(results: Results, states: Sequence[tuple[Cell, Any]], position: Positio
         results.remove_checkpoints(cell.id, keep=position)
 
 
-def load(results: Results, cell: Cell, position: Position) -> dict[str, Any]:
+def load_checkpoint(results: Results, cell: Cell, position: Position) -> dict[str, Any]:
     """The state that was saved, on the host; no code in the file is run.
 
     Raises:

@@ -11,14 +11,14 @@ from kdbench.analysis.cost import pair_costs
 from kdbench.errors import KdbenchError
 from kdbench.files import write_json
 from kdbench.results.folder import Results
-from kdbench.results.study import load
+from kdbench.results.study import load_study
 from kdbench.study.plan import Plan, make_plan
-from kdbench.study.run import Outcome, run
+from kdbench.study.run import RunOutcome, run
 from kdbench.study.session import Session
 from kdbench.suites.schema import PairSpec
 
 
-def train_control(plan: Plan, session: Session) -> Outcome:
+def train_control(plan: Plan, session: Session) -> RunOutcome:
     """Train the control of a run for the epochs that its methods are worth; the manifest then tells them.
 
     The records of each number of epochs are a results folder of its own (`Results.at_epochs`): finished cells are kept.
@@ -30,7 +30,7 @@ def train_control(plan: Plan, session: Session) -> Outcome:
     epochs = _worth(plan, results)
     write_json(results.manifest_path, {**results.manifest(), "equal_time": epochs})
     control = next(method for method in plan.methods if method.role == "control")
-    outcome = Outcome({}, {})
+    outcome = RunOutcome({}, {})
     for number in sorted({count for by_method in epochs.values() for count in by_method.values()}):
         pairs = [pair for pair in plan.pairs if number in set(epochs[pair.name].values()) - {_own(plan, pair)}]
         if pairs:
@@ -53,7 +53,7 @@ def _worth(plan: Plan, results: Results) -> dict[str, dict[str, int]]:
     """Epochs of the control by pair and method; methods without a measured ratio are left out."""
     found: dict[str, dict[str, int]] = {pair.name: {} for pair in plan.pairs}
     own = {pair.name: _own(plan, pair) for pair in plan.pairs}
-    for cost in pair_costs(load(results)):
+    for cost in pair_costs(load_study(results)):
         ratio = cost.to_control.value
         if ratio > 0:
             found[cost.pair][cost.method] = max(1, round(own[cost.pair] / ratio))

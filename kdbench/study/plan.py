@@ -236,7 +236,7 @@ def make_plan(
         KdbenchError: an unknown method or hyperparameter in `settings`, a broken plug-in, a missing teacher or data.
     """
     methods = settle(suite, plugins, settings or {}, tuned)
-    data = opening.load(suite.data, data_root)
+    data = opening.open_dataset(suite.data, data_root)
     identities = {}
     for pair in pairs:
         teacher = teacher_metadata(stored_teacher(suite, pair.teacher, data_root))

@@ -14,16 +14,16 @@ from kdbench.compute.device import default_workers
 from kdbench.compute.distributed import wait_for_all
 from kdbench.engines.display import Display, duration
 from kdbench.engines.inprocess import InProcessEngine
-from kdbench.engines.task import RunTask
+from kdbench.engines.task import RunJob
 from kdbench.errors import KdbenchError
 from kdbench.files import write_json
 from kdbench.results.folder import Results
 from kdbench.results.locks import claimed, is_claimed
 from kdbench.results.schema import FINISHED, CellRecord, ThroughputRecord
-from kdbench.study.accuracy import AccuracyTask
+from kdbench.study.accuracy import AccuracyJob
 from kdbench.study.plan import Cell, Plan, finished_keys
 from kdbench.study.session import Session
-from kdbench.study.throughput import planned_measurements, throughput_tasks
+from kdbench.study.throughput import planned_measurements, throughput_jobs
 
 TOGETHER = 16
 """Most students that share a teacher's pass: more would save little and fill the memory."""
@@ -32,7 +32,7 @@ POLL_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunOutcome:
     """How a run ended, over its cells (or measurements).
 
     Attributes:
@@ -48,12 +48,12 @@ class Outcome:
         """Everything planned is done, or known to be impossible."""
         return set(self.statuses) <= FINISHED
 
-    def __add__(self, other: "Outcome") -> "Outcome":
+    def __add__(self, other: "RunOutcome") -> "RunOutcome":
         statuses, errors = Counter(self.statuses), Counter(self.errors)
-        return Outcome(dict(statuses + Counter(other.statuses)), dict(errors + Counter(other.errors)))
+        return RunOutcome(dict(statuses + Counter(other.statuses)), dict(errors + Counter(other.errors)))
 
 
-def run(plan: Plan, session: Session, throughput: bool = True) -> Outcome:
+def run(plan: Plan, session: Session, throughput: bool = True) -> RunOutcome:
     """Run what is missing of a plan, beside whoever else runs it in the same folder.
 
     Args:
@@ -85,11 +85,11 @@ def run(plan: Plan, session: Session, throughput: bool = True) -> Outcome:
         if measurements:
             # Alone on the machine: one worker, after everything else has ended.
             with _measuring_alone(session):
-                tasks = throughput_tasks(plan, measurements, compute, session.data_root, results)
+                tasks = throughput_jobs(plan, measurements, compute, session.data_root, results)
                 _phase("throughput", tasks, 1, session)
     if stop.spent:
         console.print("the budget is spent: nothing new was started; the same command goes on", highlight=False)
-    return outcome(plan, results)
+    return run_outcome(plan, results)
 
 
 def _announce(plan: Plan, session: Session, due: Sequence[Cell]) -> None:
@@ -115,7 +115,7 @@ def _train(plan: Plan, due: Sequence[Cell], session: Session) -> None:
     results = session.results
     while due and not session.stop.closing:
         tasks = [
-            AccuracyTask(
+            AccuracyJob(
                 suite=plan.suite,
                 pair=pair,
                 seed=seed,
@@ -171,7 +171,7 @@ def _stamp(path: Path) -> int | None:
         return None
 
 
-def bench(plan: Plan, session: Session) -> Outcome:
+def bench(plan: Plan, session: Session) -> RunOutcome:
     """Measure throughput where it has not been measured, of a plan without seeds.
 
     Raises:
@@ -186,7 +186,7 @@ def bench(plan: Plan, session: Session) -> Outcome:
         )
     measurements = planned_measurements(plan, plan.compute)
     write_json(results.manifest_path, plan.manifest(measurements))
-    tasks = throughput_tasks(plan, measurements, plan.compute, session.data_root, results)
+    tasks = throughput_jobs(plan, measurements, plan.compute, session.data_root, results)
     session.console.print(
         f"{_heading(plan)}: throughput of {len(plan.methods)} methods on {len(plan.pairs)} pairs, "
         f"{plan.compute.device} ({plan.compute.precision}); {len(plan.pairs) - len(tasks)} pairs finished, "
@@ -198,12 +198,12 @@ def bench(plan: Plan, session: Session) -> Outcome:
     return _outcome([one["key"] for one in measurements], results.throughput())
 
 
-def outcome(plan: Plan, results: Results) -> Outcome:
+def run_outcome(plan: Plan, results: Results) -> RunOutcome:
     """The planned cells of the shard by status; a cell without a record is `missing`."""
     return _outcome([cell.key for cell in plan.own_cells()], results.cells())
 
 
-def _outcome(planned: Sequence[str], found: Iterable[CellRecord] | Iterable[ThroughputRecord]) -> Outcome:
+def _outcome(planned: Sequence[str], found: Iterable[CellRecord] | Iterable[ThroughputRecord]) -> RunOutcome:
     known = {record["key"]: record for record in found}
     records = [known.get(key) for key in planned]
     statuses = Counter("missing" if record is None else record["status"] for record in records)
@@ -212,7 +212,7 @@ def _outcome(planned: Sequence[str], found: Iterable[CellRecord] | Iterable[Thro
         for record in records
         if record is not None and record["error"] and record["status"] != "unsupported"
     )
-    return Outcome(dict(statuses), dict(errors))
+    return RunOutcome(dict(statuses), dict(errors))
 
 
 def _heading(plan: Plan) -> str:
@@ -224,7 +224,7 @@ def _parts(cells: tuple[Cell, ...]) -> list[tuple[Cell, ...]]:
     return [cells[start : start + TOGETHER] for start in range(0, len(cells), TOGETHER)]
 
 
-def _phase(title: str, tasks: Sequence[RunTask], workers: int, session: Session) -> list[str]:
+def _phase(title: str, tasks: Sequence[RunJob], workers: int, session: Session) -> list[str]:
     """Run tasks by the session's engine; returns the keys of the cells that other runs work on."""
     if not tasks:
         return []

@@ -51,7 +51,7 @@ of the model, or one of the two usual ones of ImageNet (`inception` is .5 and .5
 
 
 @dataclass(frozen=True)
-class TeacherTask:
+class TeacherJob:
     """A task of the engine: train one teacher and save it with its accuracy, hash and command.
 
     Attributes:
@@ -99,7 +99,7 @@ class TeacherTask:
         """
         self.compute.apply()
         suite, recipe = self.suite, self.suite.recipe_of(self.name)
-        classes = len(opening.load(suite.data, self.data_root).classes)
+        classes = len(opening.open_dataset(suite.data, self.data_root).classes)
         stream = opening.open_training(
             self.data, self.data_root, 0.0, recipe, self.seed, f"teacher {self.name}", self.compute
         )
@@ -183,7 +183,7 @@ def import_teacher(
             than those that would be replaced.
     """
     compute.apply()
-    classes = len(opening.load(suite.data, data_root).classes)
+    classes = len(opening.open_dataset(suite.data, data_root).classes)
     normalisation = _expected(suite, name, expects or ("suite" if source else "timm"))
     model, origin = pretrained_model(suite, name, classes, source, as_they_are=True)
     teacher = staged(suite, name, model, normalisation, compute)
@@ -285,7 +285,7 @@ class Verification:
 def verify_teacher(suite: Suite, name: str, compute: Compute, data_root: Path) -> Verification:
     """Read a stored teacher again: whole, finite, with the hash and, within `TOLERANCE`, the accuracy it tells."""
     compute.apply()
-    classes = len(opening.load(suite.data, data_root).classes)
+    classes = len(opening.open_dataset(suite.data, data_root).classes)
     try:
         teacher, record = load_teacher(suite, name, classes, compute, data_root)
     except KdbenchError as error:

@@ -23,7 +23,7 @@ from kdbench.training.throughput import matmul_rate, measure
 
 
 @dataclass(frozen=True)
-class ThroughputTask:
+class ThroughputJob:
     """Measure the `methods` of a pair, interleaved; `due` are those whose record is written.
 
     `methods` holds the control and the baseline even where their records exist: ratios are taken within rounds.
@@ -55,7 +55,7 @@ class ThroughputTask:
         """Other load would be measured, too."""
         return True
 
-    def moved(self, results: Path) -> "ThroughputTask":
+    def moved(self, results: Path) -> "ThroughputJob":
         return replace(self, results=results)
 
     @property
@@ -128,7 +128,7 @@ class ThroughputTask:
         for plan in self.methods:
             self._record(self._recorder, plan, status, error)
 
-    def without(self, member: int, status: Status, error: str) -> "ThroughputTask | None":
+    def without(self, member: int, status: Status, error: str) -> "ThroughputJob | None":
         """Record that one method ends the process that measures it; returns the task of the other methods."""
         plan = self.methods[member]
         self._record(self._recorder, plan, status, error)
@@ -168,13 +168,13 @@ def planned_measurements(plan: Plan, compute: Compute) -> list[PlannedMeasuremen
     ]
 
 
-def throughput_tasks(
+def throughput_jobs(
     plan: Plan,
     planned: Sequence[PlannedMeasurement],
     compute: Compute,
     data_root: Path,
     results: Results,
-) -> list[ThroughputTask]:
+) -> list[ThroughputJob]:
     """One task for every pair that has methods without a measurement."""
     present = {record["key"] for record in results.throughput() if record["status"] in FINISHED}
     tasks = []
@@ -183,5 +183,5 @@ def throughput_tasks(
         due = frozenset(name for name, key in keys.items() if key not in present)
         if due:
             methods = tuple(m for m in plan.methods if m.name in due or (m.name in keys and m.role != "method"))
-            tasks.append(ThroughputTask(plan.suite, pair, methods, due, keys, compute, data_root, results.folder))
+            tasks.append(ThroughputJob(plan.suite, pair, methods, due, keys, compute, data_root, results.folder))
     return tasks

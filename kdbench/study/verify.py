@@ -15,7 +15,7 @@ from kdbench.training.selfcheck import Check, passed
 
 
 @dataclass(frozen=True)
-class Verdict:
+class SelfCheckVerdict:
     """What came of a method on a pair.
 
     Attributes:
@@ -37,9 +37,9 @@ class Verdict:
         return asdict(self)
 
 
-def verify(
+def self_check_methods(
     suite: Suite, pairs: Sequence[PairSpec], methods: Sequence[MethodPlan], compute: Compute, data_root: Path
-) -> Iterator[Verdict]:
+) -> Iterator[SelfCheckVerdict]:
     """The verdict of every method on every pair; it takes neither data nor trained teachers, but uses them if there."""
     for pair in pairs:
         without_data = None
@@ -57,8 +57,8 @@ def verify(
                 parameters = (teacher, student, contender.extra_parameters)
                 checks = tuple(stage.check(contender))
                 status = "passed" if passed(list(checks)) else "failed"
-                yield Verdict(method.name, pair.name, status, checks, "", without_data, parameters)
+                yield SelfCheckVerdict(method.name, pair.name, status, checks, "", without_data, parameters)
             except UnsupportedPair as reason:
-                yield Verdict(method.name, pair.name, "unsupported", (), str(reason), without_data)
+                yield SelfCheckVerdict(method.name, pair.name, "unsupported", (), str(reason), without_data)
             except Exception as error:
-                yield Verdict(method.name, pair.name, "failed", (), describe(error), without_data)
+                yield SelfCheckVerdict(method.name, pair.name, "failed", (), describe(error), without_data)

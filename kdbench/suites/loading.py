@@ -19,7 +19,7 @@ def available() -> dict[str, Path]:
     return {path.stem: path for path in sorted(Path(__file__).parent.glob("*.toml"))}
 
 
-def load(name: str) -> Suite:
+def load_suite(name: str) -> Suite:
     """Load a suite by name or by the path of a TOML file; `name@variant` is one of its variants.
 
     Raises:

@@ -13,7 +13,7 @@ from kdbench.results.folder import CellId, Results, read_record
 from kdbench.results.locks import is_claimed
 from kdbench.results.schema import FINISHED, CellRecord, Curves, PlannedCell
 from kdbench.results.status import BEGUN, RUNNING
-from kdbench.results.study import Study, load
+from kdbench.results.study import Study, load_study
 
 Points = list[tuple[int, float]]
 """A value after so many epochs each."""
@@ -84,7 +84,7 @@ def tracked(results: Results) -> Tracking:
     Raises:
         KdbenchError: the folder holds no run, or a file of it is broken.
     """
-    study = load(results)
+    study = load_study(results)
     measured = {(row.pair, row.method) for row in study.throughput.itertuples()}
     to_measure = {(one["pair"], one["method"]) for one in study.manifest["throughput"]}
     waiting = int((study.cells["status"] == "missing").sum()) + len(to_measure - measured)

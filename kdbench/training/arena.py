@@ -58,7 +58,7 @@ class Arena:
         """
         compute.apply()
         recipe, data = suite.recipe_of(pair.student), suite.data
-        classes = len(opening.load(data, data_root).classes)
+        classes = len(opening.open_dataset(data, data_root).classes)
         held_out = data.holdout if data.reserve_holdout or split == "val" else 0.0
         teacher, record = load_teacher(suite, pair.teacher, classes, compute, data_root)
 
@@ -87,7 +87,7 @@ class Arena:
         compute.apply()
         data, recipe = suite.data, suite.recipe_of(pair.student)
         classes = data.classes or REHEARSED_CLASSES
-        noise = Noise(data.image_shape, recipe, classes, pair.name, compute.device)
+        noise = NoiseStream(data.image_shape, recipe, classes, pair.name, compute.device)
         teacher = new_model(suite, pair.teacher, classes, compute).requires_grad_(False).eval()
         # The features of a trained network are of its batch norms' scale; those of a fresh one may be of any.
         raw, _ = next(noise.epoch(0))
@@ -131,7 +131,7 @@ class Arena:
         return self_check(contender, self.teacher, few, self.compute)
 
 
-class Noise(TrainingStream):
+class NoiseStream(TrainingStream):
     """A few images of uniform noise, to train and to evaluate on."""
 
     def __init__(
@@ -141,8 +141,8 @@ class Noise(TrainingStream):
         super().__init__(labels, recipe.model_copy(update={"batch_size": CHECK_BATCH}), num_classes, 0, pair)
         self._shape = shape
 
-    def with_recipe(self, recipe: Recipe) -> "Noise":
-        return Noise(self._shape, recipe, self.num_classes, self.pair, self.labels.device)
+    def with_recipe(self, recipe: Recipe) -> "NoiseStream":
+        return NoiseStream(self._shape, recipe, self.num_classes, self.pair, self.labels.device)
 
     def images(self, epoch: int, batches: Sequence[Tensor]) -> Iterator[Tensor]:
         generator = self.generator("rehearsal", epoch)

@@ -11,21 +11,21 @@ from kdbench.analysis.comparison import ALLOWANCE, Comparison, compare
 from kdbench.analysis.stats import paired_t
 from kdbench.files import read_json, write_json
 from kdbench.results.schema import PublishedNames
-from kdbench.results.study import load
+from kdbench.results.study import load_study
 from tests.support.synthetic import PUBLISHED, Plan, published_plan, write_results
 
 
 def compared(folder: Path, plan: Plan) -> dict[tuple[str, str, str], list[Comparison]]:
     """The rows of the comparison by pair, method and protocol."""
     rows: dict[tuple[str, str, str], list[Comparison]] = {}
-    for row in compare(load(write_results(folder, plan))):
+    for row in compare(load_study(write_results(folder, plan))):
         rows.setdefault((row.pair, row.method, row.protocol), []).append(row)
     return rows
 
 
 def test_best_is_held_against_best(tmp_path: Path) -> None:
     results = write_results(tmp_path, published_plan(pairs=1))
-    row = next(row for row in compare(load(results)) if (row.method, row.protocol) == ("ofa", PUBLISHED))
+    row = next(row for row in compare(load_study(results)) if (row.method, row.protocol) == ("ofa", PUBLISHED))
     cells = {(cell["method"], cell["seed"]): cell for cell in results.cells()}
     best = np.array([cells["ofa", seed].get("best_top1", 0.0) for seed in range(3)])
     control = np.array([cells["scratch", seed].get("best_top1", 0.0) for seed in range(3)])
@@ -47,7 +47,7 @@ def test_last_is_held_against_last(tmp_path: Path) -> None:
         methods={"scratch": ["scratch"], "kd": ["KD"], "fitnet": ["FitNet"]},
     )
     results = write_results(tmp_path, Plan(pairs=["resnet-m:resnet-s"], protocol="crd/1", published=names))
-    rows = {row.method: row for row in compare(load(results))}
+    rows = {row.method: row for row in compare(load_study(results))}
     last = [cell.get("top1") for cell in results.cells() if cell["method"] == "kd"]
     assert rows["kd"].epoch == "last" and rows["kd"].top1.ours == paired_t([value for value in last if value])
     # mdistiller, whose code keeps the best epoch, quotes the number of RepDistiller, whose code does not.
@@ -122,9 +122,8 @@ def test_the_suite_and_the_study_agree_on_what_is_reduced(tmp_path: Path, proxy_
 
 @pytest.fixture
 def proxy_protocol() -> str:
-    from kdbench.suites.loading import load
 
-    return load("proxy").reduced(2, 50, None).protocol
+    return load_study("proxy").reduced(2, 50, None).protocol
 
 
 @pytest.mark.parametrize(
@@ -145,7 +144,7 @@ def test_numbers_of_other_protocols(tmp_path: Path, own: str | None, reason: str
 
 
 def test_own_protocol_first_and_the_other_scratch_numbers_of_the_pair_only(tmp_path: Path) -> None:
-    rows = compare(load(write_results(tmp_path, published_plan(pairs=1))))
+    rows = compare(load_study(write_results(tmp_path, published_plan(pairs=1))))
     for method in ("scratch", "kd", "ofa"):
         own = [row.own_protocol for row in rows if row.method == method]
         assert own == sorted(own, reverse=True) and not all(own)
@@ -158,9 +157,9 @@ def test_own_protocol_first_and_the_other_scratch_numbers_of_the_pair_only(tmp_p
 
 
 def test_records_without_names_have_no_published_numbers(tmp_path: Path) -> None:
-    assert compare(load(write_results(tmp_path / "a", Plan()))) == []
+    assert compare(load_study(write_results(tmp_path / "a", Plan()))) == []
     results = write_results(tmp_path / "b", published_plan(pairs=1))
     manifest = read_json(results.manifest_path)
     manifest["published"] = {"protocol": None, "models": {}, "methods": {"kd": ["KD"]}}
     write_json(results.manifest_path, manifest)
-    assert compare(load(results)) == []
+    assert compare(load_study(results)) == []

@@ -9,13 +9,13 @@ import pytest
 from kdbench.analysis.cost import group_costs, pair_costs
 from kdbench.errors import KdbenchError
 from kdbench.files import read_json, write_json
-from kdbench.results.study import load
+from kdbench.results.study import load_study
 from tests.support.synthetic import PAIRS, Plan, write_results
 
 
 def test_images_and_ratios(tmp_path: Path):
     results = write_results(tmp_path, Plan())
-    costs = {(cost.pair, cost.method): cost for cost in pair_costs(load(results))}
+    costs = {(cost.pair, cost.method): cost for cost in pair_costs(load_study(results))}
     assert len(costs) == 15
     for record in results.throughput():
         cost = costs[record["pair"], record["method"]]
@@ -34,7 +34,7 @@ def test_images_and_ratios(tmp_path: Path):
 def test_geometric_mean_over_pairs_only_when_all_are_measured(tmp_path: Path):
     results = write_results(tmp_path, Plan())
     next((tmp_path / "throughput").glob("*/ofa-*.json")).unlink()
-    study = load(results)
+    study = load_study(results)
     costs = pair_costs(study)
     rows = {row.method: row for row in group_costs(study, costs)}
     ratios = [cost.to_control.value for cost in costs if cost.method == "kd"]
@@ -46,7 +46,7 @@ def test_geometric_mean_over_pairs_only_when_all_are_measured(tmp_path: Path):
 
 
 def test_no_throughput_at_all(tmp_path: Path):
-    study = load(write_results(tmp_path, Plan(throughput=False)))
+    study = load_study(write_results(tmp_path, Plan(throughput=False)))
     costs = pair_costs(study)
     assert {cost.status for cost in costs} == {"missing"}
     assert all(math.isnan(row.to_control) for row in group_costs(study, costs))
@@ -58,7 +58,7 @@ def test_blocks_of_other_rounds_are_refused(tmp_path: Path):
     record = read_json(path)
     write_json(path, record | {"control_blocks": record["control_blocks"][:-1]})
     with pytest.raises(KdbenchError, match="control_blocks has 29 values"):
-        load(results)
+        load_study(results)
 
 
 def test_utilisation_is_the_share_of_the_devices_matrix_rate(tmp_path: Path):
@@ -66,7 +66,7 @@ def test_utilisation_is_the_share_of_the_devices_matrix_rate(tmp_path: Path):
     path = next((tmp_path / "throughput").glob("*/kd-*.json"))
     record = read_json(path) | {"matmul_flops": 2e12}
     write_json(path, record)
-    costs = {(cost.pair, cost.method): cost for cost in pair_costs(load(results))}
+    costs = {(cost.pair, cost.method): cost for cost in pair_costs(load_study(results))}
     expected = np.median(record["blocks"]) * record["flops"]["train"] / 2e12
     assert costs[record["pair"], "kd"].utilisation == pytest.approx(expected)
     assert math.isnan(costs[record["pair"], "scratch"].utilisation)
@@ -79,7 +79,7 @@ def test_records_of_before_the_machine_was_watched_are_read(tmp_path: Path):
         for name in ("clean", "unclean", "repeated", "phases_to_step"):
             del record[name]
         write_json(path, record)
-    costs = {cost.method: cost for cost in pair_costs(load(results))}
+    costs = {cost.method: cost for cost in pair_costs(load_study(results))}
     assert (costs["kd"].clean, costs["kd"].unclean) == (None, ())
     assert math.isnan(costs["kd"].phases_to_step)
     assert (costs["ofa"].clean, costs["ofa"].phases_to_step) == (True, 1.01)

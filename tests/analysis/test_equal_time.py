@@ -12,7 +12,7 @@ from kdbench.analysis.stats import paired_t
 from kdbench.report.build import build_report
 from kdbench.report.content import collect
 from kdbench.report.tables import group_tables
-from kdbench.results.study import load
+from kdbench.results.study import load_study
 from tests.support.synthetic import PAIRS, Plan, write_results
 
 PAIR, OTHER = PAIRS[:2]
@@ -36,7 +36,7 @@ def study(folder: Path, worth: dict[str, dict[str, int]] = WORTH, **longer: obje
 
 def test_each_method_is_held_against_the_control_of_its_own_epochs(tmp_path: Path):
     results = study(tmp_path)
-    whole = load(results)
+    whole = load_study(results)
     rows = {(row.pair, row.method): row for row in pair_equal_times(whole)}
     assert len(rows) == 2 * 4 and (PAIR, "scratch") not in rows
     own = whole.cells.set_index(["pair", "method", "seed"])["top1"].sort_index()
@@ -46,7 +46,7 @@ def test_each_method_is_held_against_the_control_of_its_own_epochs(tmp_path: Pat
         if epochs == 30:
             control = own[pair, "scratch"]
         else:
-            cells = load(results.at_epochs(epochs)).cells
+            cells = load_study(results.at_epochs(epochs)).cells
             control = cells[cells["pair"] == pair].set_index("seed")["top1"]
         gains = own[pair, method] - control
         assert row.seed_gains == pytest.approx(gains.sort_index().tolist())
@@ -59,7 +59,7 @@ def test_each_method_is_held_against_the_control_of_its_own_epochs(tmp_path: Pat
 
 def test_a_missing_cell_has_no_average(tmp_path: Path):
     results = study(tmp_path, missing=[(OTHER, "scratch", 2)])
-    content = collect(load(results))
+    content = collect(load_study(results))
     rows = {(row.pair, row.method): row for row in content.equal_times}
     short = rows[OTHER, "assistant"]
     assert (short.n, short.planned) == (2, 3) and np.isnan(short.gain.value) and np.isnan(short.top1)
@@ -73,15 +73,15 @@ def test_a_missing_cell_has_no_average(tmp_path: Path):
 
 def test_a_method_without_throughput_and_a_run_that_did_not_ask(tmp_path: Path):
     worth = {pair: {name: n for name, n in by.items() if name != "fitnet"} for pair, by in WORTH.items()}
-    rows = {(row.pair, row.method): row for row in pair_equal_times(load(study(tmp_path / "some", worth)))}
+    rows = {(row.pair, row.method): row for row in pair_equal_times(load_study(study(tmp_path / "some", worth)))}
     assert rows[PAIR, "fitnet"].epochs is None and rows[PAIR, "fitnet"].n == 0
-    plain = collect(load(write_results(tmp_path / "plain", Plan(pairs=[PAIR]))))
+    plain = collect(load_study(write_results(tmp_path / "plain", Plan(pairs=[PAIR]))))
     assert plain.equal_times == plain.group_equal_times == []
     assert not [one for one in group_tables(plain, "heterogeneous") if "equal-time" in one.name]
 
 
 def test_the_report_tells_it(tmp_path: Path):
-    files = build_report(collect(load(study(tmp_path / "results"))), tmp_path / "report")
+    files = build_report(collect(load_study(study(tmp_path / "results"))), tmp_path / "report")
     page = next(path for path in files if path.suffix == ".md").read_text()
     assert "Gain over scratch trained for the same time (its epochs), 2 heterogeneous pairs, 3 seeds:" in page
     table = pd.read_csv(tmp_path / "report/csv/equal_time.csv")

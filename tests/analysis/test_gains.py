@@ -9,7 +9,7 @@ from scipy import stats as scipy_stats
 
 from kdbench.analysis.gains import GroupGain, PairGain, group_gains, pair_gains
 from kdbench.results.folder import Results
-from kdbench.results.study import load
+from kdbench.results.study import load_study
 from tests.support.synthetic import PAIRS, Plan, write_results
 
 
@@ -33,7 +33,7 @@ def group_row(rows: list[GroupGain], method: str) -> GroupGain:
 def test_gain_interval_and_tests_agree_with_scipy(tmp_path: Path):
     results = write_results(tmp_path, Plan(seeds=5))
     top1 = accuracies(results)
-    rows = pair_gains(load(results))
+    rows = pair_gains(load_study(results))
     raw = []
     for method in ("kd", "fitnet", "ofa", "assistant"):
         row = pair_row(rows, PAIRS[0], method)
@@ -53,21 +53,21 @@ def test_gain_interval_and_tests_agree_with_scipy(tmp_path: Path):
 def test_the_baseline_is_its_own_family(tmp_path: Path):
     results = write_results(tmp_path, Plan(methods=["scratch", "kd", "fitnet"]))
     top1 = accuracies(results)
-    row = pair_row(pair_gains(load(results)), PAIRS[0], "fitnet")
+    row = pair_row(pair_gains(load_study(results)), PAIRS[0], "fitnet")
     assert row.p_baseline == pytest.approx(scipy_stats.ttest_rel(top1[PAIRS[0], "fitnet"], top1[PAIRS[0], "kd"]).pvalue)
-    baseline = pair_row(pair_gains(load(results)), PAIRS[0], "kd")
+    baseline = pair_row(pair_gains(load_study(results)), PAIRS[0], "kd")
     assert math.isnan(baseline.p_baseline)
     assert math.isnan(baseline.gain_baseline.value)
 
 
 def test_the_control_has_no_gain_and_no_test(tmp_path: Path):
-    row = pair_row(pair_gains(load(write_results(tmp_path, Plan()))), PAIRS[0], "scratch")
+    row = pair_row(pair_gains(load_study(write_results(tmp_path, Plan()))), PAIRS[0], "scratch")
     assert row.gain.value == 0
     assert math.isnan(row.p_control)
 
 
 def test_two_seeds_give_an_interval_but_no_test(tmp_path: Path):
-    row = pair_row(pair_gains(load(write_results(tmp_path, Plan(seeds=2)))), PAIRS[0], "kd")
+    row = pair_row(pair_gains(load_study(write_results(tmp_path, Plan(seeds=2)))), PAIRS[0], "kd")
     assert row.gain.low < row.gain.value < row.gain.high
     assert math.isnan(row.p_control)
 
@@ -75,7 +75,7 @@ def test_two_seeds_give_an_interval_but_no_test(tmp_path: Path):
 def test_means_over_pairs_by_hand(tmp_path: Path):
     results = write_results(tmp_path, Plan())
     top1 = accuracies(results)
-    rows = group_gains(load(results))
+    rows = group_gains(load_study(results))
     gains = np.array([top1[pair, "fitnet"] - top1[pair, "scratch"] for pair in PAIRS[:3]])
     parts = gains.var(axis=1, ddof=1) / 3
     freedom = parts.sum() ** 2 / (parts**2 / 2).sum()
@@ -93,7 +93,7 @@ def test_means_over_pairs_by_hand(tmp_path: Path):
 
 def test_an_incomplete_set_has_no_average(tmp_path: Path):
     plan = Plan(missing=[(PAIRS[0], "ofa", 1)], broken={(PAIRS[0], "fitnet", 2): ("oom", "out of memory")})
-    study = load(write_results(tmp_path, plan))
+    study = load_study(write_results(tmp_path, plan))
     rows, over = pair_gains(study), group_gains(study)
     for method in ("ofa", "fitnet"):
         row = pair_row(rows, PAIRS[0], method)
@@ -110,7 +110,7 @@ def test_an_incomplete_set_has_no_average(tmp_path: Path):
 
 
 def test_a_missing_control_leaves_accuracies_without_gains(tmp_path: Path):
-    study = load(write_results(tmp_path, Plan(missing=[(PAIRS[0], "scratch", 0)])))
+    study = load_study(write_results(tmp_path, Plan(missing=[(PAIRS[0], "scratch", 0)])))
     row = pair_row(pair_gains(study), PAIRS[0], "kd")
     assert row.state == "complete"
     assert not math.isnan(row.top1)
@@ -122,12 +122,12 @@ def test_a_missing_control_leaves_accuracies_without_gains(tmp_path: Path):
 def test_unsupported_on_one_pair_or_on_all(tmp_path: Path):
     everywhere = {(pair, "ofa", seed): ("unsupported", "no") for pair in PAIRS[:3] for seed in range(3)}
     somewhere = {(PAIRS[0], "fitnet", seed): ("unsupported", "no") for seed in range(3)}
-    study = load(write_results(tmp_path, Plan(broken=everywhere | somewhere)))
+    study = load_study(write_results(tmp_path, Plan(broken=everywhere | somewhere)))
     assert pair_row(pair_gains(study), PAIRS[0], "fitnet").state == "unsupported"
     over = group_gains(study)
     assert [group_row(over, m).state for m in ("ofa", "fitnet", "kd")] == ["unsupported", "incomplete", "complete"]
 
 
 def test_kinds_of_pairs_are_apart(tmp_path: Path):
-    rows = group_gains(load(write_results(tmp_path, Plan(pairs=[PAIRS[0], PAIRS[6], PAIRS[7]]))))
+    rows = group_gains(load_study(write_results(tmp_path, Plan(pairs=[PAIRS[0], PAIRS[6], PAIRS[7]]))))
     assert {(row.group, row.pairs) for row in rows} == {("heterogeneous", 1), ("homogeneous", 2)}

@@ -6,19 +6,19 @@ import numpy as np
 
 from kdbench.analysis.gains import pair_gains
 from kdbench.analysis.profile import Profile, profiles
-from kdbench.results.study import load
+from kdbench.results.study import load_study
 from tests.support.synthetic import PAIRS, Plan, write_results
 
 
 def found(folder: Path, plan: Plan) -> list[Profile]:
-    study = load(write_results(folder, plan))
+    study = load_study(write_results(folder, plan))
     return profiles({(row.pair, row.method): row for row in pair_gains(study)}, study.groups)
 
 
 def test_distances_are_those_of_top1(tmp_path: Path) -> None:
     plan = Plan(pairs=PAIRS[:2], epochs=2)
     (profile,) = found(tmp_path, plan)
-    cells = load(write_results(tmp_path, plan)).cells
+    cells = load_study(write_results(tmp_path, plan)).cells
     top1 = cells.pivot_table(index=["pair", "seed"], columns="method", values="top1")
     below = top1.rsub(top1.max(axis=1), axis=0)
     assert sorted(profile.methods) == sorted(plan.methods), "the control takes part"

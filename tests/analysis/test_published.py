@@ -17,7 +17,7 @@ from kdbench.analysis.comparison import ALLOWANCE
 from kdbench.analysis.published import Number, baselines_folder, find, numbers, protocols, published_name
 from kdbench.errors import KdbenchError
 from kdbench.registry import Registry
-from kdbench.suites.loading import available, load
+from kdbench.suites.loading import available, load_suite
 
 ROOT = Path(__file__).parents[2]
 
@@ -127,7 +127,7 @@ def test_numbers_published_twice_are_what_the_allowance_rests_on() -> None:
 
 @pytest.mark.parametrize("name", available())
 def test_labels_of_the_suites_are_in_the_table(name: str) -> None:
-    suite = load(name)
+    suite = load_suite(name)
     assert not suite.published or suite.published in protocols()
     models = {end for row in numbers() for end in (row.teacher, row.student)}
     assert {model.published for model in suite.models.values() if model.published} <= models

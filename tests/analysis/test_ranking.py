@@ -9,7 +9,7 @@ from scipy import stats as scipy_stats
 
 from kdbench.analysis.ranking import _cliques, critical_difference, friedman_p, rankings
 from kdbench.analysis.stats import ranks
-from kdbench.results.study import load
+from kdbench.results.study import load_study
 from tests.support.synthetic import PAIRS, Plan, write_results
 
 
@@ -38,7 +38,7 @@ def test_cliques_are_the_largest_sets_of_neighbours():
 
 
 def test_a_ranking_of_the_complete_methods(tmp_path: Path):
-    study = load(write_results(tmp_path, Plan(pairs=PAIRS, missing=[(PAIRS[0], "ofa", 1)])))
+    study = load_study(write_results(tmp_path, Plan(pairs=PAIRS, missing=[(PAIRS[0], "ofa", 1)])))
     hetero, homo = rankings(study)
     assert (hetero.pairs, homo.pairs) == (9, 3)
     assert set(hetero.methods) == {"scratch", "kd", "fitnet", "assistant"}

@@ -12,14 +12,14 @@ from kdbench.analysis.runs import Row, RunComparison, compare_runs
 from kdbench.analysis.stats import holm
 from kdbench.errors import KdbenchError
 from kdbench.results.folder import Results
-from kdbench.results.study import Study, load
+from kdbench.results.study import Study, load_study
 from tests.support.world import PAIRS, World
 
 METHODS = ["scratch", "kd", "ofa"]
 
 
 def study(folder: Path, world: World) -> Study:
-    return load(world.write(folder))
+    return load_study(world.write(folder))
 
 
 def compared(folder: Path, old: World, new: World, any_protocol: bool = False) -> RunComparison:
@@ -127,7 +127,7 @@ def test_memory_is_a_factor(tmp_path: Path) -> None:
         for path in (results.folder / "throughput").rglob("*.json"):
             record = json.loads(path.read_text())
             path.write_text(json.dumps(record | {"peak_memory": by_method.get(record["method"])}))
-    found = compare_runs(*(load(Results(tmp_path / name)) for name in peaks))
+    found = compare_runs(*(load_study(Results(tmp_path / name)) for name in peaks))
     memory = {method: row(found, PAIRS[0], method).memory for method in METHODS}
     assert memory["ofa"].size.value == pytest.approx(0.75)
     assert [memory[method].mark for method in METHODS] == ["", "equal", "better"]
@@ -142,6 +142,6 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     timed = World(seeds=range(3)).write(tmp_path / "timed")
     for path in (timed.folder / "throughput").rglob("*.json"):
         path.write_text(path.read_text().replace('"t/1"', '"t/2"'))
-    found = compare_runs(old, load(timed))
+    found = compare_runs(old, load_study(timed))
     assert {one.speed.mark for one in found.by_pair} == {""}
     assert found.notes == ("Throughput is not compared: it is relative to scratch by t/1 and to scratch by t/2.",)

@@ -15,7 +15,7 @@ from kdbench.data.batch import Draw
 from kdbench.data.device_stream import DeviceImages, DeviceStream
 from kdbench.data.sources import ImageSet
 from kdbench.registry import Registry
-from kdbench.suites.loading import load
+from kdbench.suites.loading import load_suite
 from kdbench.suites.schema import Suite
 from kdbench.training.arena import Arena
 from kdbench.training.contender import Contender
@@ -87,7 +87,7 @@ def _seconds(arena: Arena, contenders: Sequence[Contender], steps: int) -> float
 @pytest.mark.parametrize("pair", FLOORS)
 def test_pairs_at_224_px(pair: str, compute: Compute) -> None:
     size = FULL if compute.device.type == "cuda" else TOY
-    arena = _arena(load("cifar100"), pair, compute, size)
+    arena = _arena(load_suite("cifar100"), pair, compute, size)
     together = [_contender(arena, name) for name in METHODS]
     alone = [[_contender(arena, name)] for name in METHODS]
     for contenders in (together, *alone):

@@ -15,17 +15,17 @@ from kdbench.compute.device import Compute
 from kdbench.data.normalise import normalise
 from kdbench.engines.channel import Channel
 from kdbench.files import write_json
-from kdbench.gate.baseline import Baseline, make
-from kdbench.gate.check import check
-from kdbench.gate.verdict import Check, Outcome, Verdict
+from kdbench.gate.baseline import Baseline, make_baseline
+from kdbench.gate.check import check_study
+from kdbench.gate.verdict import CheckResult, Outcome, Verdict
 from kdbench.models.staged import StagedModel
 from kdbench.registry import Plugin, Registry
 from kdbench.results.folder import Results
-from kdbench.results.study import read
-from kdbench.study.accuracy import AccuracyTask
+from kdbench.results.study import read_study
+from kdbench.study.accuracy import AccuracyJob
 from kdbench.study.plan import make_plan
-from kdbench.study.throughput import planned_measurements, throughput_tasks
-from kdbench.suites.loading import load
+from kdbench.study.throughput import planned_measurements, throughput_jobs
+from kdbench.suites.loading import load_suite
 from kdbench.suites.schema import Augment, Suite
 from kdbench.training import lockstep
 from kdbench.training.arena import Arena
@@ -65,7 +65,7 @@ def train(short_suite: Callable[..., Path], tmp_path_factory: pytest.TempPathFac
     import torch
 
     compute = Compute(torch.device("cpu"), "fp32", threads=1)
-    suite = load(str(short_suite(epochs=EPOCHS, text=lambda text: text.replace("blocks = 3", "blocks = 60"))))
+    suite = load_suite(str(short_suite(epochs=EPOCHS, text=lambda text: text.replace("blocks = 3", "blocks = 60"))))
 
     def run(
         seeds: Sequence[int], victim: str = VICTIM, suite: Suite = suite, throughput: bool = False, pair: str = PAIR
@@ -78,8 +78,8 @@ def train(short_suite: Callable[..., Path], tmp_path_factory: pytest.TempPathFac
         write_json(results.manifest_path, plan.manifest(planned))
         for seed in seeds:
             cells = tuple(cell for cell in plan.cells() if cell.seed == seed)
-            AccuracyTask(plan.suite, plan.pairs[0], seed, cells, "test", compute, NO_DATA, folder).execute(CHANNEL)
-        for task in throughput_tasks(plan, planned, compute, NO_DATA, results):
+            AccuracyJob(plan.suite, plan.pairs[0], seed, cells, "test", compute, NO_DATA, folder).execute(CHANNEL)
+        for task in throughput_jobs(plan, planned, compute, NO_DATA, results):
             task.execute(CHANNEL)
         return results
 
@@ -89,11 +89,11 @@ def train(short_suite: Callable[..., Path], tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(scope="module")
 def baseline(train: Train) -> Baseline:
-    return make(read(train(range(20))))
+    return make_baseline(read_study(train(range(20))))
 
 
 def seen(results: Results, baseline: Baseline, fail_on_speed: bool = False) -> dict[str, Verdict]:
-    found: Check = check(read(results), baseline, fail_on_speed=fail_on_speed)
+    found: CheckResult = check_study(read_study(results), baseline, fail_on_speed=fail_on_speed)
     for verdict in found.verdicts:
         accuracy = verdict.accuracy
         moved = f"{accuracy.difference:+.2f} points, p {accuracy.p:.4f}" if accuracy else ""
@@ -159,7 +159,7 @@ def _labels_shift(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_teacher_in_training_mode(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
-    baseline = make(read(train(range(20), pair=OTHER)))
+    baseline = make_baseline(read_study(train(range(20), pair=OTHER)))
     _teacher_trains(monkeypatch)
     verdicts = seen(train(FRESH, pair=OTHER), baseline)
     assert (verdicts["victim"].outcome, verdicts["victim"].blame) == (Outcome.WORSE, "method")
@@ -210,7 +210,7 @@ def test_training_without_augmentation(train: Train, baseline: Baseline) -> None
 
 def test_a_slower_method(train: Train) -> None:
     """1.3 times the step: the method works for .3 of the time that it took."""
-    baseline = make(read(train([0], throughput=True)))
+    baseline = make_baseline(read_study(train([0], throughput=True)))
     results = train([0], throughput=True)
     (own,) = (record for record in results.throughput() if record["method"] == "victim")
     step = sum(own.get("phases", {}).values())

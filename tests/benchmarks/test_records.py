@@ -12,7 +12,7 @@ import pytest
 
 from kdbench.cli.main import main
 from kdbench.results.folder import Results
-from kdbench.results.study import load
+from kdbench.results.study import load_study
 from tests.support.command import COMMAND
 from tests.support.synthetic import PAIRS, Plan, many_methods, write_results
 from tests.support.world import World
@@ -36,7 +36,7 @@ def cells(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def test_reading(benchmark: Callable[..., Any], cells: tuple[Results, int]) -> None:
     results, number = cells
-    study = benchmark.pedantic(lambda: load(results), rounds=3)  # type: ignore[attr-defined]
+    study = benchmark.pedantic(lambda: load_study(results), rounds=3)  # type: ignore[attr-defined]
     assert len(study.cells) >= number
 
 

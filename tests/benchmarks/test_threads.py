@@ -14,9 +14,9 @@ from kdbench.compute.device import Compute, cores
 from kdbench.engines.display import Display
 from kdbench.engines.local import LocalEngine
 from kdbench.registry import Registry
-from kdbench.study.accuracy import AccuracyTask
+from kdbench.study.accuracy import AccuracyJob
 from kdbench.study.plan import make_plan
-from kdbench.suites.loading import load
+from kdbench.suites.loading import load_suite
 from tests.conftest import NO_DATA
 
 pytestmark = pytest.mark.bench
@@ -31,14 +31,14 @@ def test_two_groups_of_a_thread_beat_one_of_two(
     pair: str, cpu: Compute, short_suite: Callable[..., Path], tmp_path: Path
 ) -> None:
     """Whole groups in worker processes, seeds 0 and 1 of a pair, wall time; who goes first alternates."""
-    suite, installed = load(str(short_suite(2))), Registry.installed().plugins
+    suite, installed = load_suite(str(short_suite(2))), Registry.installed().plugins
     plugins = [installed[name] for name in METHODS]
     plan = make_plan(suite, plugins, suite.select_pairs(pair), [0, 1], compute=cpu, data_root=NO_DATA)
 
     def seconds(number: int, threads: int) -> float:
         folder, compute = tmp_path / f"{number}-{threads}", replace(cpu, threads=threads)
         groups = [
-            AccuracyTask(suite, plan.pairs[0], seed, tuple(cells), "test", compute, NO_DATA, folder)
+            AccuracyJob(suite, plan.pairs[0], seed, tuple(cells), "test", compute, NO_DATA, folder)
             for seed, cells in groupby(plan.cells(), key=lambda cell: cell.seed)
         ]
         display = Display(Console(quiet=True), pair, 1)

@@ -54,7 +54,7 @@ def test_import_packs(tmp_path: Path) -> None:
     root = tmp_path / "root"
     done = kdbench("data", "import", "cifar100", *files, "--data", str(root), "--json")
     assert done.returncode == 0, done.stderr
-    told, data = json.loads(done.stdout), sources.load("cifar100", root)
+    told, data = json.loads(done.stdout), sources.read_dataset("cifar100", root)
     assert told == {
         "written": str(root / "cifar100.npz"),
         "classes": 100,
@@ -73,7 +73,7 @@ def test_import_torchvision_layout(tmp_path: Path) -> None:
     write_cifar_python(tmp_path / "cifar-100-python", train, test, 2)
     done = kdbench("data", "import", "cifar100", str(tmp_path / "cifar-100-python"), "--data", str(tmp_path / "root"))
     assert done.returncode == 0, done.stderr
-    data = sources.load("cifar100", tmp_path / "root")
+    data = sources.read_dataset("cifar100", tmp_path / "root")
     assert isinstance(data.test, ImageSet) and np.array_equal(data.test.images, test.images)
 
 
@@ -173,7 +173,7 @@ def test_download_takes_only_what_its_checksum_says(
     root = tmp_path / "root"
     if whole:
         assert download("cifar100", root) == [root / "cifar-100-python"]
-        data = sources.load("cifar100", root)
+        data = sources.read_dataset("cifar100", root)
         assert isinstance(data.train, ImageSet) and np.array_equal(data.train.images, train.images)
         assert [path.name for path in root.iterdir()] == ["cifar-100-python"]
         return
@@ -198,4 +198,4 @@ def test_download_of_fashion_mnist(tmp_path: Path, server: tuple[Path, str], mon
     monkeypatch.setattr(torchvision.datasets.FashionMNIST, "mirrors", [address])
     monkeypatch.setattr(torchvision.datasets.FashionMNIST, "resources", resources)
     assert download("fashion-mnist", tmp_path / "root") == [tmp_path / "root" / "fashion-mnist"]
-    assert len(sources.load("fashion-mnist", tmp_path / "root").train) == 5
+    assert len(sources.read_dataset("fashion-mnist", tmp_path / "root").train) == 5

@@ -12,7 +12,7 @@ import torch
 
 from kdbench.cli.main import main
 from kdbench.cli.teachers import published_top1
-from kdbench.suites.loading import load
+from kdbench.suites.loading import load_suite
 from kdbench.suites.schema import Suite
 from tests.conftest import NO_DATA
 from tests.support.command import kdbench
@@ -37,7 +37,7 @@ def fine_tuning(text: str) -> str:
 @pytest.fixture
 def suite(short_suite: Short) -> Path:
     path = short_suite(text=fine_tuning)
-    assert load(str(path)).models["resnet-t"].pretrained
+    assert load_suite(str(path)).models["resnet-t"].pretrained
     # Its teacher is another model than the shipped one of that name.
     (path.parent / "teachers").unlink()
     return path
@@ -78,7 +78,7 @@ def test_list_fits_a_narrow_terminal_and_says_how_to_get_what_is_missing(
 
 def test_published_accuracies_stand_beside(proxy: Suite) -> None:
     assert published_top1(proxy, "vit-t") == []
-    suite = load("cifar100")
+    suite = load_suite("cifar100")
     assert published_top1(suite, "swin-t") == [89.26]
     assert published_top1(suite, "vit-s")[0] == 92.04 and 92.44 in published_top1(suite, "vit-s"), "papers differ"
 

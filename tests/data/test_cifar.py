@@ -53,7 +53,7 @@ def _same(data: sources.DataSet, train: ImageSet, test: ImageSet) -> bool:
 def test_pickles_of_python_3(tmp_path: Path, protocol: int, as_bytes: bool) -> None:
     train, test = cifar_images(5, 0), cifar_images(3, 1)
     write_cifar_python(tmp_path / "cifar-100-python", train, test, protocol, as_bytes)
-    assert _same(sources.load("cifar100", tmp_path), train, test)
+    assert _same(sources.read_dataset("cifar100", tmp_path), train, test)
 
 
 def test_pickles_of_python_2(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_pickles_of_python_2(tmp_path: Path) -> None:
         # numpy's own reader agrees that this is such a pickle.
         expected = pickle.loads((folder / name).read_bytes(), encoding="latin1")
         assert np.array_equal(expected["data"], content["data"]) and expected["fine_labels"] == content["fine_labels"]
-    assert _same(sources.load("cifar100", tmp_path), train, test)
+    assert _same(sources.read_dataset("cifar100", tmp_path), train, test)
 
 
 def test_cifar10_joins_its_batches(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_cifar10_joins_its_batches(tmp_path: Path) -> None:
             pickle.dumps({"data": cifar_planes(split.images), "labels": split.labels.tolist()}, 2)
         )
     (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": list("abcdefghij")}, 2))
-    data = sources.load("cifar10", tmp_path)
+    data = sources.read_dataset("cifar10", tmp_path)
     assert data.classes == tuple("abcdefghij")
     assert np.array_equal(data.train.images, np.concatenate([batch.images for batch in batches[:5]]))
     assert np.array_equal(data.test.labels, batches[5].labels)
@@ -92,11 +92,11 @@ def test_archive_and_the_order_of_the_forms(tmp_path: Path) -> None:
     root.mkdir()
     with tarfile.open(root / "cifar-100-python.tar.gz", "w:gz") as archive:
         archive.add(tmp_path / "made" / "cifar-100-python", "cifar-100-python")
-    assert _same(sources.load("cifar100", root), splits[0], splits[1])
+    assert _same(sources.read_dataset("cifar100", root), splits[0], splits[1])
     write_cifar_python(root / "cifar-100-python", splits[2], splits[3], 2)
-    assert _same(sources.load("cifar100", root), splits[2], splits[3])
+    assert _same(sources.read_dataset("cifar100", root), splits[2], splits[3])
     packs.write_npz(root / "cifar100.npz", sources.DataSet(CIFAR_CLASSES, splits[4], splits[5]))
-    assert _same(sources.load("cifar100", root), splits[4], splits[5])
+    assert _same(sources.read_dataset("cifar100", root), splits[4], splits[5])
 
 
 class _Command:
@@ -120,7 +120,7 @@ def test_no_pickle_runs_anything(tmp_path: Path, function: Any, protocol: int) -
     content = pickle.dumps({"data": _Command(function, str(trap))}, protocol)
     (tmp_path / "cifar-100-python" / "test").write_bytes(content)
     with pytest.raises(KdbenchError, match=r"cannot read test of .*cifar-100-python: it asks for \S+, which no array"):
-        sources.load("cifar100", tmp_path)
+        sources.read_dataset("cifar100", tmp_path)
     assert not trap.exists()
 
 
@@ -148,20 +148,20 @@ def test_damage_is_one_line(tmp_path: Path) -> None:
     ):
         (folder / "train").write_bytes(content)
         with pytest.raises(KdbenchError, match=message) as caught:
-            sources.load("cifar100", tmp_path)
+            sources.read_dataset("cifar100", tmp_path)
         assert "\n" not in str(caught.value)
     (folder / "train").unlink()
     with pytest.raises(KdbenchError, match="cannot read train of"):
-        sources.load("cifar100", tmp_path)
+        sources.read_dataset("cifar100", tmp_path)
     (tmp_path / "cifar100.npz").write_bytes(b"PK\x03\x04 and no more")
     with pytest.raises(KdbenchError, match=r"cannot read .*cifar100\.npz"):
-        sources.load("cifar100", tmp_path)
+        sources.read_dataset("cifar100", tmp_path)
     np.savez(tmp_path / "cifar100.npz", x_train=np.array([None]), y_train=np.array([0]))
     with pytest.raises(KdbenchError, match=r"cannot read .*cifar100\.npz"):
-        sources.load("cifar100", tmp_path)
+        sources.read_dataset("cifar100", tmp_path)
     empty = tmp_path / "empty"
     with pytest.raises(KdbenchError, match=f"no cifar100 under {empty}; get it with `kdbench data download cifar100"):
-        sources.load("cifar100", empty)
+        sources.read_dataset("cifar100", empty)
 
 
 def test_packs_merge_into_what_they_were_made_of(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_packs_merge_into_what_they_were_made_of(tmp_path: Path) -> None:
     data = packs.merge([CIFAR100.read_part(path) for path in (first, second)])
     assert _same(data, train, test)
     packs.write_npz(tmp_path / "data" / "cifar100.npz", data)
-    read = sources.load("cifar100", tmp_path / "data")
+    read = sources.read_dataset("cifar100", tmp_path / "data")
     assert _same(read, train, test) and read.sha256 == data.sha256
 
 

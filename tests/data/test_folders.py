@@ -44,17 +44,17 @@ def test_folder(tmp_path: Path, test_name: str) -> None:
     (tmp_path / "pictures" / "val").rename(tmp_path / "pictures" / test_name)
     (tmp_path / "pictures" / "train" / "bee" / "notes.txt").write_text("no image")
     (tmp_path / "pictures" / "train" / "bee" / ".0.png").write_text("hidden")
-    data = sources.load("folder:pictures", tmp_path)
+    data = sources.read_dataset("folder:pictures", tmp_path)
     assert data.classes == CLASSES and _holds_the_images(data)
-    assert sources.load("folder", tmp_path / "pictures").sha256 == data.sha256
-    assert sources.load("reader:pictures", tmp_path).sha256 == data.sha256
+    assert sources.read_dataset("folder", tmp_path / "pictures").sha256 == data.sha256
+    assert sources.read_dataset("reader:pictures", tmp_path).sha256 == data.sha256
 
 
 def test_the_hash_of_a_listing(tmp_path: Path) -> None:
     image_folder(tmp_path / "a")
     shutil.copytree(tmp_path / "a", tmp_path / "b")
-    first = sources.load("folder:a", tmp_path).sha256
-    assert sources.load("folder:b", tmp_path).sha256 == first, "the place does not matter"
+    first = sources.read_dataset("folder:a", tmp_path).sha256
+    assert sources.read_dataset("folder:b", tmp_path).sha256 == first, "the place does not matter"
     victim = tmp_path / "b" / "train" / "bee" / "2.png"
     content = victim.read_bytes()
     for change in (
@@ -63,7 +63,7 @@ def test_the_hash_of_a_listing(tmp_path: Path) -> None:
         lambda: victim.with_name("9.png").rename(victim) and victim.rename(tmp_path / "b" / "train" / "ant" / "2b.png"),
     ):
         change()
-        assert sources.load("folder:b", tmp_path).sha256 != first
+        assert sources.read_dataset("folder:b", tmp_path).sha256 != first
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "1", "I;16"])
@@ -75,7 +75,7 @@ def test_images_of_every_mode_become_rgb(tmp_path: Path, mode: str) -> None:
         wide.save(target)
     else:
         target.write_bytes(encoded(pixels(0), kind, mode))
-    split = sources.load("folder", tmp_path).train
+    split = sources.read_dataset("folder", tmp_path).train
     assert isinstance(split, FileSet) and split.decode(0).mode == mode
     image = split.load(0)
     assert image.mode == "RGB"
@@ -108,7 +108,7 @@ def _no_images(root: Path) -> None:
 def test_bad_folders_are_one_line(tmp_path: Path, change: Callable[[Path], object], message: str) -> None:
     change(image_folder(tmp_path / "pictures"))
     with pytest.raises(KdbenchError, match=message) as caught:
-        sources.load("folder:pictures", tmp_path)
+        sources.read_dataset("folder:pictures", tmp_path)
     assert "\n" not in str(caught.value)
 
 
@@ -119,7 +119,7 @@ def test_check_finds_what_is_odd(tmp_path: Path) -> None:
     truncated = root / "train" / "bee" / "3.png"
     truncated.write_bytes(truncated.read_bytes()[:900])
     (root / "val" / "bee" / "1.png").write_bytes(b"not an image")
-    reports = check(sources.load("folder", root))
+    reports = check(sources.read_dataset("folder", root))
     train, test = reports["train"], reports["test"]
     assert (train.images, train.per_class) == (12, dict.fromkeys(CLASSES, 4))
     assert train.sizes == {(48, 40): 10, (60, 50): 1}
@@ -146,7 +146,7 @@ def test_tars_of_class_folders(tmp_path: Path) -> None:
     for split, count, first in (("train", 4, 0), ("val", 2, 12)):
         images = {f"{name}/{i}.png": encoded(pixels(n)) for n, name, i in _numbered(count, first)}
         _tar(tmp_path / "tars" / f"{split}.tar", dict(reversed(images.items())))
-    data = sources.load("reader:tars", tmp_path)
+    data = sources.read_dataset("reader:tars", tmp_path)
     assert data.classes == CLASSES and _holds_the_images(data)
 
 
@@ -155,11 +155,11 @@ def test_a_tar_for_each_class(tmp_path: Path) -> None:
         for label in CLASSES:
             images = {f"{name}_{i}.png": encoded(pixels(n)) for n, name, i in _numbered(count, first) if name == label}
             _tar(tmp_path / "tars" / split / f"{label}.tar", images)
-    data = sources.load("reader:tars", tmp_path)
+    data = sources.read_dataset("reader:tars", tmp_path)
     assert data.classes == CLASSES and _holds_the_images(data)
     (tmp_path / "tars" / "val" / "cat.tar").rename(tmp_path / "tars" / "val" / "dog.tar")
     with pytest.raises(KdbenchError, match=r"the classes of both splits in .*tars differ: cat"):
-        sources.load("reader:tars", tmp_path)
+        sources.read_dataset("reader:tars", tmp_path)
 
 
 def _shards(folder: Path, label: Callable[[int], dict[str, bytes]]) -> None:
@@ -196,7 +196,7 @@ def test_webdataset(tmp_path: Path, label: Callable[[int], dict[str, bytes]], in
             for split, files in names.items()
         }
         (folder / "_info.json").write_text(json.dumps({"splits": splits}))
-    data = sources.load("reader:wds/shards", tmp_path)
+    data = sources.read_dataset("reader:wds/shards", tmp_path)
     assert data.classes == ("0", "1", "2") and _holds_the_images(data)
 
 
@@ -207,7 +207,7 @@ def test_webdataset_as_timm_reads_it(tmp_path: Path) -> None:
     _shards(tmp_path, lambda label: {"cls": str(label).encode()})
     split = "set-train-{000..002}.tar|12"
     theirs = list(create_reader("wds/", root=str(tmp_path), split=split))  # type: ignore[call-overload]
-    ours = sources.load("reader:wds", tmp_path).train
+    ours = sources.read_dataset("reader:wds", tmp_path).train
     assert isinstance(ours, FileSet) and len(theirs) == len(ours) == 12
     for i, (image, label) in enumerate(theirs):
         assert label == ours.labels[i] and np.array_equal(np.asarray(image), np.asarray(ours.load(i)))
@@ -217,36 +217,36 @@ def test_bad_archives_are_one_line(tmp_path: Path) -> None:
     folder = tmp_path / "shards"
     _shards(folder, lambda label: {"txt": str(label).encode()})
     with pytest.raises(KdbenchError, match=r"sample part\.one/0000 of .* has no label"):
-        sources.load("reader:wds/shards", tmp_path)
+        sources.read_dataset("reader:wds/shards", tmp_path)
     with pytest.raises(KdbenchError, match=r"no shards of train in .*none"):
-        sources.load("reader:wds/none", tmp_path)
+        sources.read_dataset("reader:wds/none", tmp_path)
     shard = folder / "set-train-000.tar"
     shard.write_bytes(b"\x1f\x8b compressed")
     with pytest.raises(KdbenchError, match=r"cannot read .*set-train-000.tar: .*not compressed"):
-        sources.load("reader:wds/shards", tmp_path)
+        sources.read_dataset("reader:wds/shards", tmp_path)
     (folder / "_info.json").write_text("{")
     with pytest.raises(KdbenchError, match=r"cannot read .*_info.json"):
-        sources.load("reader:wds/shards", tmp_path)
+        sources.read_dataset("reader:wds/shards", tmp_path)
     with pytest.raises(KdbenchError, match=r"no folder .*nowhere"):
-        sources.load("reader:nowhere", tmp_path)
+        sources.read_dataset("reader:nowhere", tmp_path)
     for name in ("tfds/mnist", "hfids/some/thing"):
         with pytest.raises(KdbenchError, match=f"reader:{name} can only be streamed"):
-            sources.load(f"reader:{name}", tmp_path)
+            sources.read_dataset(f"reader:{name}", tmp_path)
     with pytest.raises(KdbenchError, match="reader:torch/cifar100 reads pickles"):
-        sources.load("reader:torch/cifar100", tmp_path)
+        sources.read_dataset("reader:torch/cifar100", tmp_path)
 
 
 def test_hugging_face(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("datasets")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     folder = image_folder(tmp_path / "pictures")
-    data = sources.load("reader:hfds/pictures", tmp_path)
+    data = sources.read_dataset("reader:hfds/pictures", tmp_path)
     assert data.classes == CLASSES and _holds_the_images(data)
     shutil.rmtree(folder / "val")
     with pytest.raises(KdbenchError, match=r"pictures has the splits train; needed are train, and val\(idation\) or"):
-        sources.load("reader:hfds/pictures", tmp_path)
+        sources.read_dataset("reader:hfds/pictures", tmp_path)
     with pytest.raises(KdbenchError, match="cannot read nobody/nothing with Hugging Face datasets: ") as caught:
-        sources.load("reader:hfds/nobody/nothing", tmp_path)
+        sources.read_dataset("reader:hfds/nobody/nothing", tmp_path)
     assert "\n" not in str(caught.value)
 
 
@@ -256,6 +256,6 @@ def test_a_folder_that_may_not_be_read(tmp_path: Path) -> None:
     closed.chmod(0)
     try:
         with pytest.raises(KdbenchError, match=r"cannot list .*train: Permission denied"):
-            sources.load("folder", tmp_path)
+            sources.read_dataset("folder", tmp_path)
     finally:
         closed.chmod(0o755)

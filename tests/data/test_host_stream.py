@@ -43,7 +43,7 @@ def _recipe(augment: Augment, batch: int = 40) -> Recipe:
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> FileSet:
     """90 images, so that a batch of 40 is more than one piece."""
-    train = sources.load("folder", image_folder(tmp_path_factory.mktemp("images"), train=30)).train
+    train = sources.read_dataset("folder", image_folder(tmp_path_factory.mktemp("images"), train=30)).train
     assert isinstance(train, FileSet)
     return train
 
@@ -239,7 +239,7 @@ def test_workers_end_when_the_consumer_stops_or_fails(files: FileSet) -> None:
 @pytest.mark.parametrize("damage", ["truncated", "other", "gone"])
 def test_a_broken_image_is_named_in_one_line(tmp_path: Path, workers: int, damage: str) -> None:
     root = image_folder(tmp_path)
-    split = sources.load("folder", root).train
+    split = sources.read_dataset("folder", root).train
     assert isinstance(split, FileSet)
     victim = root / "train" / "bee" / "2.png"
     if damage == "gone":

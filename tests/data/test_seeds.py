@@ -15,7 +15,7 @@ from kdbench.compute.device import Compute
 from kdbench.data.device_stream import DeviceImages, DeviceStream
 from kdbench.data.seeds import AXES, derive_seed
 from kdbench.data.sources import ImageSet
-from kdbench.suites.loading import available, load
+from kdbench.suites.loading import available, load_suite
 from kdbench.suites.schema import Augment, Data, Recipe
 from kdbench.training.contender import Contender
 from kdbench.weights.files import weights_sha256
@@ -43,7 +43,7 @@ def test_no_seed_holds_a_method() -> None:
 
 
 def test_no_seed_comes_twice() -> None:
-    pairs = sorted({pair.name for name in available() for pair in load(name).pairs})
+    pairs = sorted({pair.name for name in available() for pair in load_suite(name).pairs})
     by_epoch = [derive_seed(*place) for place in product(range(20), AXES, pairs, range(5))]
     by_run = [derive_seed(*place) for place in product(range(20), AXES, pairs)]
     by_image = [derive_seed(0, "augment", pairs[0], 0, image) for image in range(1000)]

@@ -13,7 +13,7 @@ from tests.conftest import NO_DATA
 
 
 def test_embedded_subset_is_whole_and_balanced() -> None:
-    data = sources.load("fashion-mnist-5k2k", NO_DATA)
+    data = sources.read_dataset("fashion-mnist-5k2k", NO_DATA)
     assert data.train.images.shape == (5000, 28, 28, 1)
     assert data.test.images.shape == (2000, 28, 28, 1)
     assert (np.bincount(data.train.labels) == 500).all()
@@ -25,12 +25,12 @@ def test_embedded_subset_is_whole_and_balanced() -> None:
 
 
 def test_hash_sees_every_image_and_label() -> None:
-    data = sources.load("fashion-mnist-5k2k", NO_DATA)
+    data = sources.read_dataset("fashion-mnist-5k2k", NO_DATA)
     labels = data.train.labels.copy()
     labels[17] = (labels[17] + 1) % 10
     changed = sources.DataSet(data.classes, sources.ImageSet(data.train.images, labels), data.test)
     assert changed.sha256 != data.sha256
-    assert sources.load("fashion-mnist-5k2k", NO_DATA).sha256 == data.sha256
+    assert sources.read_dataset("fashion-mnist-5k2k", NO_DATA).sha256 == data.sha256
 
 
 def test_holdout_is_stratified_and_disjoint() -> None:
@@ -85,23 +85,23 @@ def test_idx_files(tmp_path: Path, compress: bool, folder: str) -> None:
         arrays[prefix] = generator.integers(0, 255, (count, 28, 28)), generator.integers(0, 10, count)
         _write_idx(tmp_path / folder / f"{prefix}-images-idx3-ubyte{ending}", arrays[prefix][0], compress)
         _write_idx(tmp_path / folder / f"{prefix}-labels-idx1-ubyte{ending}", arrays[prefix][1], compress)
-    data = sources.load("fashion-mnist", tmp_path)
+    data = sources.read_dataset("fashion-mnist", tmp_path)
     assert (data.train.images[..., 0] == arrays["train"][0]).all()
     assert (data.test.labels == arrays["t10k"][1]).all()
 
 
 def test_errors_are_one_line_and_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(KdbenchError, match=r"no train-images-idx3-ubyte.*kdbench data download fashion-mnist --data"):
-        sources.load("fashion-mnist", tmp_path)
+        sources.read_dataset("fashion-mnist", tmp_path)
     with pytest.raises(KdbenchError, match="did you mean fashion-mnist"):
-        sources.load("fashion-mnits", tmp_path)
+        sources.read_dataset("fashion-mnits", tmp_path)
     with pytest.raises(KdbenchError, match="did you mean reader:NAME"):
-        sources.load("reader:", tmp_path)
+        sources.read_dataset("reader:", tmp_path)
     for prefix in ("train", "t10k"):
         for suffix in ("images-idx3-ubyte", "labels-idx1-ubyte"):
             (tmp_path / f"{prefix}-{suffix}").write_bytes(b"\x1f\x8bnot gzip")
     with pytest.raises(KdbenchError, match="cannot read"):
-        sources.load("fashion-mnist", tmp_path)
+        sources.read_dataset("fashion-mnist", tmp_path)
 
 
 IDX_FILES = Path("/usr/share/datasets/fashion-mnist")

@@ -134,9 +134,9 @@ def test_what_does_not_run_parses(command: Command) -> None:
         grid = options.read_grid(args)
         assert grid.plugins and grid.pairs
     elif getattr(args, "suite", None) and args.command != "check":
-        from kdbench.suites.loading import load
+        from kdbench.suites.loading import load_suite
 
-        assert load(args.suite).pairs
+        assert load_suite(args.suite).pairs
 
 
 @pytest.mark.parametrize("pattern", PARSED)

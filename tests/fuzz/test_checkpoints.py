@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from kdbench.errors import KdbenchError
 from kdbench.registry import Registry
 from kdbench.results.folder import Position, Results
-from kdbench.study.checkpoint import load as load_unfinished
+from kdbench.study.checkpoint import load_checkpoint
 from kdbench.study.plan import Cell, MethodPlan
-from kdbench.suites.loading import available, load
+from kdbench.suites.loading import available, load_suite
 from kdbench.suites.schema import PairSpec
 from kdbench.weights.files import read_safetensors
 from tests.conftest import NO_DATA
@@ -39,7 +39,7 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def weights() -> Path:
-    return load("proxy").teacher_path(TEACHER, NO_DATA)
+    return load_suite("proxy").teacher_path(TEACHER, NO_DATA)
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +173,7 @@ def test_checkpoints_of_unfinished_trainings(data: st.DataObject, tmp_path: Path
     torch.save(state, path)
     path.write_bytes(data.draw(other_bytes(path.read_bytes())))
     try:
-        load_unfinished(results, cell, (1, 0))
+        load_checkpoint(results, cell, Position(1, 0))
     except KdbenchError as error:
         assert str(path) in str(error)
 
@@ -182,7 +182,7 @@ def test_a_checkpoint_with_code_is_never_run(tmp_path: Path) -> None:
     results, cell, path = _unfinished(tmp_path)
     torch.save({"contender": Evil(tmp_path / "executed")}, path)
     with pytest.raises(KdbenchError, match="is broken"):
-        load_unfinished(results, cell, (1, 0))
+        load_checkpoint(results, cell, Position(1, 0))
     assert not (tmp_path / "executed").exists()
 
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from kdbench.errors import KdbenchError
-from kdbench.gate.baseline import Baseline, changes, doubt, load, make, scattered
-from kdbench.gate.check import check
-from kdbench.gate.joining import join
-from kdbench.gate.verdict import Check, Outcome, Verdict
-from kdbench.results.study import read
+from kdbench.gate.baseline import Baseline, changes, doubt, load_baseline, make_baseline, scattered
+from kdbench.gate.check import check_study
+from kdbench.gate.joining import join_baselines
+from kdbench.gate.verdict import CheckResult, Outcome, Verdict
+from kdbench.results.study import read_study
 from tests.support.command import kdbench
 from tests.support.world import METHODS, PAIRS, SIGMA, World
 
@@ -44,25 +44,25 @@ OTHER = {"hyperparameters": {"temperature": 4.0}}
 
 @pytest.fixture(scope="module")
 def baseline(tmp_path_factory: pytest.TempPathFactory) -> Baseline:
-    return make(read(World().write(tmp_path_factory.mktemp("baseline"))))
+    return make_baseline(read_study(World().write(tmp_path_factory.mktemp("baseline"))))
 
 
 @pytest.fixture
 def held(baseline: Baseline, tmp_path: Path):
     """Writes a world and holds it against the baseline."""
 
-    def hold(world: World, **arguments: object) -> Check:
+    def hold(world: World, **arguments: object) -> CheckResult:
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
-        return check(read(world.write(folder)), baseline, **arguments)  # type: ignore[arg-type]
+        return check_study(read_study(world.write(folder)), baseline, **arguments)  # type: ignore[arg-type]
 
     return hold
 
 
-def of(found: Check, place: tuple[str, str] = PLACE) -> Verdict:
+def of(found: CheckResult, place: tuple[str, str] = PLACE) -> Verdict:
     return next(verdict for verdict in found.verdicts if verdict.pair_method == place)
 
 
-def outcomes(found: Check) -> set[Outcome]:
+def outcomes(found: CheckResult) -> set[Outcome]:
     return {verdict.outcome for verdict in found.verdicts}
 
 
@@ -149,13 +149,13 @@ def test_a_loss_term_that_is_gone(held) -> None:
     ],
 )
 def test_bounds_that_hold_for_any_seed(held, baseline: Baseline, change: dict, reason: str, tmp_path: Path) -> None:
-    study = read(replace(FRESH, seeds=range(20, 23)).write(tmp_path))
+    study = read_study(replace(FRESH, seeds=range(20, 23)).write(tmp_path))
     study.by_seed(PLACE)[21].update(change)  # type: ignore[typeddict-item]
-    verdict = of(check(study, baseline))
+    verdict = of(check_study(study, baseline))
     assert verdict.outcome is Outcome.WORSE and reason in verdict.reason, verdict
     assert verdict.blame == "method", "the control is as it was"
     study.by_seed((PLACE[0], "scratch"))[21].update(change)  # type: ignore[typeddict-item]
-    assert of(check(study, baseline)).blame == "trainer"
+    assert of(check_study(study, baseline)).blame == "trainer"
 
 
 @pytest.mark.parametrize("status", ["failed", "oom", "diverged", "timeout", "unsupported", "interrupted"])
@@ -228,10 +228,10 @@ def test_the_same_speed_is_no_news(held) -> None:
 
 
 def test_a_few_blocks_tell_no_speed(held, baseline: Baseline, tmp_path: Path) -> None:
-    study = read(replace(FRESH, speed={"ofa": 0.1}).write(tmp_path / "few"))
+    study = read_study(replace(FRESH, speed={"ofa": 0.1}).write(tmp_path / "few"))
     for blocks in ("blocks", "control_blocks"):
         study.measurements[PLACE][blocks] = study.measurements[PLACE][blocks][:5]  # type: ignore[literal-required]
-    assert of(check(study, baseline)).speed is Outcome.MISSING_CELL
+    assert of(check_study(study, baseline)).speed is Outcome.MISSING_CELL
 
 
 def test_unmeasured_speed_fails_only_on_request(held) -> None:
@@ -253,8 +253,8 @@ def test_a_baseline_survives_its_file(baseline: Baseline, tmp_path: Path) -> Non
     path = tmp_path / "proxy.json"
     baseline.write(path)
     first = path.read_bytes()
-    assert load(path) == baseline
-    load(path).write(path)
+    assert load_baseline(path) == baseline
+    load_baseline(path).write(path)
     assert path.read_bytes() == first
     assert len(first) < 40_000 and first.count(b"\n") == 3 + len(baseline.cells) - 1
 
@@ -262,15 +262,15 @@ def test_a_baseline_survives_its_file(baseline: Baseline, tmp_path: Path) -> Non
 def test_what_a_baseline_refuses(baseline: Baseline, tmp_path: Path) -> None:
     few, dirty = World(seeds=range(6)), World(dirty=True)
     for name, world, reason in [("few", few, "6 seeds are too few"), ("dirty", dirty, "uncommitted changes")]:
-        made = make(read(world.write(tmp_path / name)))
+        made = make_baseline(read_study(world.write(tmp_path / name)))
         assert made.provisional and reason in (doubt(made.seeds, made.environments) or "")
     assert not baseline.provisional and doubt(baseline.seeds, baseline.environments) is None
-    gap = read(World(missing=[(*PLACE, 3)]).write(tmp_path / "gap"))
-    mixed = read(World().write(tmp_path / "mixed"))
+    gap = read_study(World(missing=[(*PLACE, 3)]).write(tmp_path / "gap"))
+    mixed = read_study(World().write(tmp_path / "mixed"))
     mixed.by_seed(PLACE)[3]["environment"] = "another"
     for study, reason in ((gap, "not done for every seed"), (mixed, "2 kinds of machine")):
         with pytest.raises(KdbenchError, match=reason):
-            make(study)
+            make_baseline(study)
 
 
 def test_cells_that_are_too_scattered_to_judge_by_are_named(baseline: Baseline, tmp_path: Path) -> None:
@@ -280,7 +280,7 @@ def test_cells_that_are_too_scattered_to_judge_by_are_named(baseline: Baseline, 
         (*place, seed): {"top1": float(top1)} for place, row in PROXY_2.items() for seed, top1 in enumerate(row.split())
     }
     folder = tmp_path / "results"
-    made = make(read(World(methods=methods, pairs=pairs, changed=values).write(folder)))
+    made = make_baseline(read_study(World(methods=methods, pairs=pairs, changed=values).write(folder)))
     told = {
         (cell.pair, cell.method): (round(cell.spread, 1), cell.seed, round(cell.below, 1)) for cell in scattered(made)
     }
@@ -305,7 +305,7 @@ def part(tmp_path: Path):
     """Makes a baseline of a world."""
 
     def make_part(**world: Any) -> Baseline:
-        return make(read(World(**world).write(tmp_path / str(len(list(tmp_path.iterdir()))))))
+        return make_baseline(read_study(World(**world).write(tmp_path / str(len(list(tmp_path.iterdir()))))))
 
     return make_part
 
@@ -316,11 +316,11 @@ def test_a_baseline_grows_by_seeds_methods_and_pairs(baseline: Baseline, part: C
     ofa = part(pairs=PAIRS[:1], methods=["scratch", "ofa"])
     other = part(pairs=PAIRS[1:])
     assert early.provisional and late.provisional
-    grown = join(join(join(early, late), ofa), other)
+    grown = join_baselines(join_baselines(join_baselines(early, late), ofa), other)
     assert grown.model_dump(exclude={"cells"}) == baseline.model_dump(exclude={"cells"})
     whole = {cell.pair_method: cell.model_dump(exclude={"seconds"}) for cell in baseline.cells}
     assert {cell.pair_method: cell.model_dump(exclude={"seconds"}) for cell in grown.cells} == whole
-    backwards = join(late, early)
+    backwards = join_baselines(late, early)
     assert [cell.traces for cell in backwards.cells] == [cell.traces for cell in baseline.cells[:2]]
 
 
@@ -335,7 +335,7 @@ def test_what_does_not_join(baseline: Baseline, part: Callable[..., Baseline]) -
         ("ofa on .* has other loss terms", {"seeds": [20], "changed": {(*PLACE, 20): {"curves": curves}}}),
     ):
         with pytest.raises(KdbenchError, match=reason):
-            join(baseline, part(**world))
+            join_baselines(baseline, part(**world))
 
 
 def test_a_pair_that_a_method_does_not_support_is_no_gap(tmp_path: Path) -> None:
@@ -344,30 +344,30 @@ def test_a_pair_that_a_method_does_not_support_is_no_gap(tmp_path: Path) -> None
         replace(world, changed={(*place, seed): no for seed in world.seeds})
         for world in (World(), replace(FRESH, seeds=range(20, 23)))
     )
-    baseline = make(read(old.write(tmp_path / "old")))
+    baseline = make_baseline(read_study(old.write(tmp_path / "old")))
     assert place not in baseline.by_pair_method and not baseline.provisional
-    found = check(read(new.write(tmp_path / "new")), baseline)
+    found = check_study(read_study(new.write(tmp_path / "new")), baseline)
     assert outcomes(found) == {Outcome.PASS} and len(found.verdicts) == len(baseline.cells)
     new.changed.clear()
-    found = check(read(new.write(tmp_path / "supported")), baseline)
+    found = check_study(read_study(new.write(tmp_path / "supported")), baseline)
     assert of(found, place).outcome is Outcome.MISSING_BASELINE
 
 
 def test_what_a_file_must_be(tmp_path: Path, baseline: Baseline) -> None:
     path = tmp_path / "proxy.json"
     with pytest.raises(KdbenchError, match="MISSING_BASELINE"):
-        load(path)
+        load_baseline(path)
     baseline.write(path)
     path.write_text(path.read_text().replace('"schema":1', '"schema":0'))
     with pytest.raises(KdbenchError, match="STALE_PROTOCOL"):
-        load(path)
+        load_baseline(path)
 
 
 def test_old_against_new(baseline: Baseline, tmp_path: Path) -> None:
-    worse = make(read(World(shift={"ofa": -1.0}, numerics=3).write(tmp_path / "a")))
+    worse = make_baseline(read_study(World(shift={"ofa": -1.0}, numerics=3).write(tmp_path / "a")))
     rows = {(row.pair, row.method): row for row in changes(baseline, worse)}
     assert rows[PLACE].p < 0.001 and rows[PLACE].new - rows[PLACE].old == pytest.approx(-1.0, abs=SIGMA)
     assert rows[PAIRS[0], "kd"].p > 0.01
-    less = make(read(World(methods=["scratch", "kd"]).write(tmp_path / "b")))
+    less = make_baseline(read_study(World(methods=["scratch", "kd"]).write(tmp_path / "b")))
     row = next(row for row in changes(baseline, less) if (row.pair, row.method) == PLACE)
     assert math.isnan(row.new) and math.isnan(row.p)

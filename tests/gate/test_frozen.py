@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 
 from kdbench.compute.device import resolve
-from kdbench.gate.baseline import Baseline, default_path, load
+from kdbench.gate.baseline import Baseline, default_path, load_baseline
 from kdbench.gate.decision import ACCURACY, FIRST, LOSS, MORE, alarms, two_stage
 from kdbench.registry import Registry
 from kdbench.study.plan import settle
-from kdbench.study.verify import verify
-from kdbench.suites.loading import load as load_suite
+from kdbench.study.verify import self_check_methods
+from kdbench.suites.loading import load_suite
 
 REPETITIONS = 20
 
 
 @pytest.fixture(scope="module")
 def baseline() -> Baseline:
-    return load(default_path("proxy"))
+    return load_baseline(default_path("proxy"))
 
 
 def test_it_covers_the_proxy(baseline: Baseline) -> None:
@@ -40,7 +40,7 @@ def test_what_it_lacks_is_not_supported(baseline: Baseline) -> None:
     absent = {(pair.name, name) for pair in suite.pairs for name in baseline.roles} - set(baseline.by_pair_method)
     pairs = [pair for pair in suite.pairs if any(pair.name == name for name, _ in absent)]
     plugins = [one for one in Registry.installed().select("all") if any(one.name == name for _, name in absent)]
-    verdicts = list(verify(suite, pairs, settle(suite, plugins, {}), compute, Path("no-data")))
+    verdicts = list(self_check_methods(suite, pairs, settle(suite, plugins, {}), compute, Path("no-data")))
     assert {(one.pair, one.method) for one in verdicts if one.status == "unsupported"} == absent
 
 

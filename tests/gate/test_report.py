@@ -11,12 +11,12 @@ from xml.etree import ElementTree
 import pytest
 from rich.console import Console
 
-from kdbench.gate.baseline import make
-from kdbench.gate.check import check
+from kdbench.gate.baseline import make_baseline
+from kdbench.gate.check import check_study
 from kdbench.gate.files import annotations, junit, markdown
 from kdbench.gate.tables import as_json, print_check
-from kdbench.gate.verdict import Check
-from kdbench.results.study import read
+from kdbench.gate.verdict import CheckResult
+from kdbench.results.study import read_study
 from tests.support.command import kdbench_without
 from tests.support.world import METHODS, PAIRS, World
 
@@ -27,31 +27,31 @@ SECONDS = 5.0
 
 
 @pytest.fixture
-def found(tmp_path: Path) -> Callable[..., Check]:
-    baseline = make(read(World().write(tmp_path / "baseline")))
+def found(tmp_path: Path) -> Callable[..., CheckResult]:
+    baseline = make_baseline(read_study(World().write(tmp_path / "baseline")))
 
-    def hold(world: World, **arguments: bool) -> Check:
+    def hold(world: World, **arguments: bool) -> CheckResult:
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
-        return check(read(world.write(folder)), baseline, **arguments)
+        return check_study(read_study(world.write(folder)), baseline, **arguments)
 
     return hold
 
 
 @pytest.fixture
-def mixed(found: Callable[..., Check]) -> Check:
+def mixed(found: Callable[..., CheckResult]) -> CheckResult:
     """Something of everything: a worse and slower method, a failed cell, a new method."""
     world = replace(FRESH, methods=[*METHODS, "mine"], shift={"ofa": -3.0}, speed={"ofa": 0.4}, changed=BROKEN)
     return found(world, fail_on_speed=True)
 
 
-def printed(check: Check, width: int) -> str:
+def printed(check: CheckResult, width: int) -> str:
     console = Console(width=width, file=io.StringIO(), force_terminal=False)
     print_check(check, console)
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("width", [80, 140])
-def test_the_console_table_fits(mixed: Check, width: int) -> None:
+def test_the_console_table_fits(mixed: CheckResult, width: int) -> None:
     text = printed(mixed, width)
     assert max(map(len, text.splitlines())) <= width and "\x1b" not in text
     for word in ("WORSE (method) ofa on vit-t:resnet-s: top-1 moved by -", "FAILED_CELL kd on vit-t:resnet-s: seed 22"):
@@ -63,7 +63,7 @@ def test_the_console_table_fits(mixed: Check, width: int) -> None:
     assert len(rows) == 8, "a cell is a line"
 
 
-def test_the_comment(mixed: Check) -> None:
+def test_the_comment(mixed: CheckResult) -> None:
     text = markdown(mixed)
     assert text.startswith("### kdbench check: failed\n\n8 cells: ")
     lines = text.splitlines()
@@ -73,7 +73,7 @@ def test_the_comment(mixed: Check) -> None:
     assert text.count("<details>") == text.count("</details>") == 1
 
 
-def test_junit_is_what_readers_expect(mixed: Check) -> None:
+def test_junit_is_what_readers_expect(mixed: CheckResult) -> None:
     """The elements and attributes of the JUnit schema that Jenkins and GitLab read."""
     root = ElementTree.fromstring(junit(mixed).encode())
     assert root.tag == "testsuites"
@@ -92,7 +92,7 @@ def test_junit_is_what_readers_expect(mixed: Check) -> None:
     assert all({"message", "type"} == set(child.attrib) for child in by_tag["failure"])
 
 
-def test_annotations_are_one_line_each(mixed: Check, found: Callable[..., Check]) -> None:
+def test_annotations_are_one_line_each(mixed: CheckResult, found: Callable[..., CheckResult]) -> None:
     lines = annotations(mixed)
     assert sum(line.startswith("::error title=kdbench WORSE::ofa on ") for line in lines) == 2
     assert sum(line.startswith("::error title=kdbench SLOWER::ofa on ") for line in lines) == 2
@@ -103,7 +103,7 @@ def test_annotations_are_one_line_each(mixed: Check, found: Callable[..., Check]
     assert [line.split("::")[1] for line in warned] == ["warning title=kdbench SLOWER"] * 2
 
 
-def test_json_holds_everything(mixed: Check) -> None:
+def test_json_holds_everything(mixed: CheckResult) -> None:
     content = json.loads(json.dumps(as_json(mixed), allow_nan=False))
     assert content["exit_code"] == 1
     assert {cell["outcome"] for cell in content["cells"]} == {"PASS", "WORSE", "FAILED_CELL", "NEW_METHOD"}
@@ -111,7 +111,7 @@ def test_json_holds_everything(mixed: Check) -> None:
     assert worse["accuracy"]["n_new"] == 6 and worse["speed"] == "SLOWER"
 
 
-def test_repeated_it_gives_the_same_bytes(mixed: Check, found: Callable[..., Check]) -> None:
+def test_repeated_it_gives_the_same_bytes(mixed: CheckResult, found: Callable[..., CheckResult]) -> None:
     world = replace(FRESH, methods=[*METHODS, "mine"], shift={"ofa": -3.0}, speed={"ofa": 0.4}, changed=BROKEN)
     again = found(world, fail_on_speed=True)
     for write in (markdown, junit, as_json, annotations, lambda one: printed(one, 100)):
@@ -138,12 +138,12 @@ def test_ten_thousand_records_in_seconds(tmp_path: Path) -> None:
     methods = [*METHODS, *(f"m{number}" for number in range(22))]
     pairs = [f"t{number}:s{number}" for number in range(20)]
     grid = World(methods=methods, pairs=pairs, seeds=range(6))
-    baseline = make(read(grid.write(tmp_path / "baseline")))
+    baseline = make_baseline(read_study(grid.write(tmp_path / "baseline")))
     world = replace(grid, seeds=range(20, 40), numerics=1)
     results = world.write(tmp_path / "results")
     assert len(list((tmp_path / "results" / "cells").rglob("*.json"))) == 10_000
     started = time.process_time()
-    found = check(read(results), baseline)
+    found = check_study(read_study(results), baseline)
     texts = [printed(found, 140), markdown(found), junit(found), json.dumps(as_json(found))]
     spent = time.process_time() - started
     print(f"10,000 records: {spent:.2f} s")

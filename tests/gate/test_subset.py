@@ -5,14 +5,14 @@ from itertools import pairwise
 import pytest
 
 from kdbench.errors import KdbenchError
-from kdbench.gate.baseline import Baseline, default_path, load
+from kdbench.gate.baseline import Baseline, default_path, load_baseline
 from kdbench.gate.decision import FIRST, MORE
 from kdbench.gate.subset import IDENTITY, Allowance
 
 
 @pytest.fixture(scope="module")
 def baseline() -> Baseline:
-    return load(default_path("proxy"))
+    return load_baseline(default_path("proxy"))
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -19,7 +19,7 @@ from kdbench.compute.device import Compute
 from kdbench.hyperparameters import schema
 from kdbench.method import Batch, Feature, Method, Needs, Outputs, Pair, StagedModel, Task, UnsupportedPair
 from kdbench.results.folder import Results
-from kdbench.suites.loading import load
+from kdbench.suites.loading import load_suite
 from kdbench.suites.schema import Suite
 from kdbench.training.arena import Arena
 from kdbench.training.lockstep import train
@@ -280,7 +280,7 @@ def test_a_run_records_what_simkd_answers(short_suite: Callable[..., Path], tmp_
     assert SimKD.differs in (folder / "report" / "report.md").read_text()
 
     # The same training here, and what its student and projector say of the test images.
-    loaded = load(str(suite))
+    loaded = load_suite(str(suite))
     arena = Arena.enter(loaded, loaded.select_pairs(pair)[0], 0, "test", cpu, NO_DATA)
     contender = arena.contender("simkd", SimKD, _options(SimKD))
     train([contender], arena.teacher, arena.stream, cpu)

@@ -12,7 +12,7 @@ import kdbench.models.cifar  # noqa: F401  (registers the networks)
 from kdbench.models.cifar.net import CifarNet
 from kdbench.models.features import Needs
 from kdbench.models.staged import StagedModel
-from kdbench.suites.loading import load
+from kdbench.suites.loading import load_suite
 from kdbench.training.optim import learning_rate
 from tests.conftest import NO_DATA, staged
 
@@ -224,7 +224,7 @@ def test_every_parameter_gets_a_gradient(model: StagedModel, images: Tensor) -> 
 
 
 def test_suite_protocol() -> None:
-    suite = load("cifar100-crd")
+    suite = load_suite("cifar100-crd")
     assert len(suite.pairs) == 13
     assert all(model.kind == "cnn" and model.timm.removeprefix("cifar_") in NETS for model in suite.models.values())
     used = {end for pair in suite.pairs for end in (pair.teacher, pair.student)}
@@ -236,7 +236,7 @@ def test_suite_protocol() -> None:
 
 def test_the_suites_schedule() -> None:
     """The reference divides by ten when its epoch, counted from 1, is greater than 150, 180, 210."""
-    recipe = load("cifar100-crd").recipe_of("resnet20")
+    recipe = load_suite("cifar100-crd").recipe_of("resnet20")
     for epoch in range(1, recipe.epochs + 1):
         expected = 0.05 * 0.1 ** sum(epoch > decay for decay in (150, 180, 210))
         assert learning_rate(recipe, epoch - 1) == pytest.approx(expected)

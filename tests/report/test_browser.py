@@ -9,7 +9,7 @@ import pytest
 
 from kdbench.report.build import build_report
 from kdbench.report.content import collect
-from kdbench.results.study import load
+from kdbench.results.study import load_study
 from tests.report.test_html import hostile_page
 from tests.support.synthetic import PAIRS, Plan, many_methods, write_results
 
@@ -35,7 +35,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A page of eight methods on four pairs, of both kinds, with a cell missing."""
     plan = Plan(methods=many_methods(8), pairs=PAIRS[4:8], epochs=4, missing=[(PAIRS[4], "ofa", 1)])
     folder = tmp_path_factory.mktemp("page")
-    (page,) = build_report(collect(load(write_results(folder, plan))), folder / "report", ["html"])
+    (page,) = build_report(collect(load_study(write_results(folder, plan))), folder / "report", ["html"])
     return page
 
 
@@ -212,7 +212,7 @@ def test_hostile_words_do_nothing(browser: Any, tmp_path: Path) -> None:
 @pytest.mark.bench
 def test_the_largest_usual_page_is_seen_at_once(browser: Any, tmp_path: Path) -> None:
     plan = Plan(methods=many_methods(25), pairs=PAIRS, epochs=30)
-    (path,) = build_report(collect(load(write_results(tmp_path, plan))), tmp_path / "report", ["html"])
+    (path,) = build_report(collect(load_study(write_results(tmp_path, plan))), tmp_path / "report", ["html"])
     assert path.stat().st_size < 5e6
     paint = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
     for page in opened(browser, path, {"width": 1280, "height": 900}):

@@ -13,7 +13,7 @@ import pytest
 from kdbench.report.build import build_report
 from kdbench.report.content import collect
 from kdbench.results.folder import Results
-from kdbench.results.study import load
+from kdbench.results.study import load_study
 from tests.support.command import kdbench
 from tests.support.synthetic import PAIRS, Plan, write_results
 
@@ -24,7 +24,7 @@ TABLED = ["heatmap", "ranks"]
 
 def built(folder: Path, plan: Plan) -> tuple[dict[str, bytes], str]:
     """The files of a report by name, and its page."""
-    written = build_report(collect(load(write_results(folder, plan))), folder / "report")
+    written = build_report(collect(load_study(write_results(folder, plan))), folder / "report")
     files = {path.relative_to(folder / "report").as_posix(): path.read_bytes() for path in written}
     return files, files["report.md"].decode()
 
@@ -46,7 +46,7 @@ def test_two_builds_are_equal_to_the_byte(tmp_path: Path):
 
 def test_building_again_into_another_folder(tmp_path: Path):
     results = write_results(tmp_path / "results", Plan(pairs=PAIRS[:1]))
-    paths = build_report(collect(load(results)), tmp_path / "elsewhere")
+    paths = build_report(collect(load_study(results)), tmp_path / "elsewhere")
     assert all(path.is_file() and path.is_relative_to(tmp_path / "elsewhere") for path in paths)
     assert not (tmp_path / "results/report").exists()
 
@@ -145,12 +145,12 @@ def test_a_process_of_its_own_writes_the_same_bytes(tmp_path: Path):
 def test_results_of_a_default_report_are_not_read_as_records(tmp_path: Path):
     results = write_results(tmp_path, Plan(pairs=PAIRS[:1]))
     out = tmp_path / "report"
-    first = [path.read_bytes() for path in build_report(collect(load(results)), out)]
-    assert [path.read_bytes() for path in build_report(collect(load(Results(tmp_path))), out)] == first
+    first = [path.read_bytes() for path in build_report(collect(load_study(results)), out)]
+    assert [path.read_bytes() for path in build_report(collect(load_study(Results(tmp_path))), out)] == first
 
 
 def test_formats_on_their_own(tmp_path: Path):
-    content = collect(load(write_results(tmp_path, Plan(pairs=PAIRS[:1], missing=[(PAIRS[0], "ofa", 1)]))))
+    content = collect(load_study(write_results(tmp_path, Plan(pairs=PAIRS[:1], missing=[(PAIRS[0], "ofa", 1)]))))
     paths = build_report(content, tmp_path / "out", ["json"])
     assert [path.name for path in paths] == ["report.json"]
     told = json.loads(paths[0].read_text(), parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))

@@ -13,7 +13,7 @@ from kdbench.report.content import Content, collect
 from kdbench.report.drawing.layout import spaced
 from kdbench.report.drawing.style import STYLES, render, styled
 from kdbench.report.plots import planned
-from kdbench.results.study import load
+from kdbench.results.study import load_study
 from tests.support.command import kdbench
 from tests.support.synthetic import PAIRS, Plan, many_methods, published_plan, write_results
 
@@ -21,7 +21,7 @@ SIZES = [(5, 1), (26, 8)]
 
 
 def content(folder: Path, plan: Plan) -> Content:
-    return collect(load(write_results(folder, plan)))
+    return collect(load_study(write_results(folder, plan)))
 
 
 @pytest.mark.parametrize("style", STYLES)

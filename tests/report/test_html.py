@@ -12,7 +12,7 @@ import pytest
 
 from kdbench.report.build import build_report
 from kdbench.report.content import collect
-from kdbench.results.study import Study, load
+from kdbench.results.study import Study, load_study
 from tests.support.synthetic import DATE, PAIRS, Plan, published_plan, write_results
 
 HOSTILE = [
@@ -50,7 +50,7 @@ class Page(HTMLParser):
 
 
 def study(folder: Path, plan: Plan) -> Study:
-    return load(write_results(folder, plan))
+    return load_study(write_results(folder, plan))
 
 
 def source(folder: Path, plan: Plan) -> str:

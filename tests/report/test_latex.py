@@ -11,14 +11,14 @@ from kdbench.report.build import build_report
 from kdbench.report.content import collect
 from kdbench.report.escape import latex
 from kdbench.report.latex import documents
-from kdbench.results.study import load
+from kdbench.results.study import load_study
 from tests.support.synthetic import PAIRS, Plan, published_plan, write_results
 
 AWKWARD = ["scratch", "kd", "my_idea", "50%&more", "{a}#1~^$"]
 
 
 def sources(folder: Path, plan: Plan) -> dict[str, str]:
-    return documents(collect(load(write_results(folder, plan))))
+    return documents(collect(load_study(write_results(folder, plan))))
 
 
 def rows(source: str) -> dict[str, list[str]]:
@@ -78,7 +78,7 @@ def test_every_table_is_well_formed(tmp_path: Path, plan: Plan):
     "plan", [Plan(methods=AWKWARD, pairs=PAIRS[:2]), published_plan(pairs=2)], ids=["awkward", "published"]
 )
 def test_the_document_compiles(tmp_path: Path, plan: Plan):
-    content = collect(load(write_results(tmp_path, plan)))
+    content = collect(load_study(write_results(tmp_path, plan)))
     build_report(content, tmp_path / "report", ["latex"])
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "report.tex"]
     done = subprocess.run(command, cwd=tmp_path / "report/latex", capture_output=True, text=True, timeout=120)

@@ -15,20 +15,20 @@ from kdbench.report.build import build_report
 from kdbench.report.content import collect
 from kdbench.report.plots import curves, gains
 from kdbench.report.terminal import print_report
-from kdbench.results.study import load
+from kdbench.results.study import load_study
 from tests.support.synthetic import PUBLISHED, Plan, published_plan, write_results
 
 REDUCED = "cifar100/1+epochs=5,limit=1000"
 
 
 def page(folder: Path, plan: Plan) -> str:
-    build_report(collect(load(write_results(folder, plan))), folder / "report")
+    build_report(collect(load_study(write_results(folder, plan))), folder / "report")
     return (folder / "report/report.md").read_text()
 
 
 def printed(folder: Path, plan: Plan, width: int) -> str:
     output = StringIO()
-    print_report(collect(load(write_results(folder, plan))), Console(file=output, width=width, color_system=None))
+    print_report(collect(load_study(write_results(folder, plan))), Console(file=output, width=width, color_system=None))
     return output.getvalue()
 
 
@@ -89,7 +89,7 @@ def hollow(figure: Figure) -> list[tuple[NDArray[np.float64], str]]:
 
 
 def test_hollow_markers_in_the_figures(tmp_path: Path) -> None:
-    content = collect(load(write_results(tmp_path / "a", published_plan(pairs=1))))
+    content = collect(load_study(write_results(tmp_path / "a", published_plan(pairs=1))))
     drawing = gains.PLOT.draw(content)
     drawn = sorted(round(float(place[0, 0]), 2) for place, _ in hollow(drawing))
     assert drawn == [4.73, 4.86, 6.48, 6.53, 7.6]
@@ -100,7 +100,7 @@ def test_hollow_markers_in_the_figures(tmp_path: Path) -> None:
     drawing = curves.PLOT.draw(content)
     assert sorted(float(place[0, 1]) for place, _ in hollow(drawing)) == [74.01, 78.74, 78.87, 80.49, 80.54, 81.61]
 
-    reduced = collect(load(write_results(tmp_path / "b", published_plan(REDUCED, pairs=1))))
+    reduced = collect(load_study(write_results(tmp_path / "b", published_plan(REDUCED, pairs=1))))
     assert {colour for _, colour in hollow(gains.PLOT.draw(reduced))} == {"#777777"}, "grey where not comparable"
     assert not hollow(curves.PLOT.draw(reduced))
 
@@ -109,11 +109,12 @@ def test_nothing_is_added_without_labels(tmp_path: Path) -> None:
     plan = replace(published_plan(pairs=1), published=None)
     results = write_results(tmp_path, plan)
     files = [
-        path.relative_to(tmp_path).as_posix() for path in build_report(collect(load(results)), tmp_path / "report")
+        path.relative_to(tmp_path).as_posix()
+        for path in build_report(collect(load_study(results)), tmp_path / "report")
     ]
     assert "report/csv/published.csv" not in files
     assert "ublished" not in (tmp_path / "report/report.md").read_text()
-    content = collect(load(results))
+    content = collect(load_study(results))
     assert not hollow(gains.PLOT.draw(content)) and not gains.PLOT.draw(content).legends
 
 
@@ -121,7 +122,7 @@ def test_the_committed_report_of_the_proxy_is_what_its_records_give(tmp_path: Pa
     from kdbench.results.folder import Results
 
     reference = Path(__file__).parents[2] / "results/reference/proxy"
-    build_report(collect(load(Results(reference))), tmp_path)
+    build_report(collect(load_study(Results(reference))), tmp_path)
     for name in ("report.md", "csv/gains.csv"):
         assert (tmp_path / name).read_bytes() == (reference / "report" / name).read_bytes()
 
@@ -135,7 +136,7 @@ def test_without_the_best_epoch_nothing_is_held_against_one(tmp_path: Path) -> N
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if "| OFA |" in line]
     assert rows[0][3:6] == ["-", "-", reason]
     assert "| best epoch |" not in text and "| best epoch |" in page(tmp_path / "best", published_plan(pairs=1))
-    drawing = curves.PLOT.draw(collect(load(write_results(tmp_path / "again", plan))))
+    drawing = curves.PLOT.draw(collect(load_study(write_results(tmp_path / "again", plan))))
     assert not hollow(drawing), "published numbers are of the test split, these curves are not"
     told = " ".join(word for entry in drawing.texts for word in entry.get_text().split())
     assert "on held-out training images" in told

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from kdbench.analysis.runs import RunComparison, compare_runs
 from kdbench.report.runs import page, print_comparison
-from kdbench.results.study import load
+from kdbench.results.study import load_study
 from tests.support.command import kdbench, kdbench_without
 from tests.support.synthetic import PAIRS, Plan, many_methods, write_results
 
@@ -21,7 +21,7 @@ def comparison(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     """Few methods on many pairs, and many on few."""
     folder, (methods, pairs) = tmp_path_factory.mktemp("runs"), request.param
     plans = [Plan(methods=many_methods(methods), pairs=PAIRS[:pairs], epochs=2, random_seed=seed) for seed in (0, 1)]
-    return compare_runs(*(load(write_results(folder / str(plan.random_seed), plan)) for plan in plans))
+    return compare_runs(*(load_study(write_results(folder / str(plan.random_seed), plan)) for plan in plans))
 
 
 @pytest.mark.parametrize("width", [80, 140])
@@ -41,7 +41,7 @@ def test_gaps_and_what_one_run_lacks(tmp_path: Path) -> None:
         methods=["scratch", "kd", "fitnet"], broken={(PAIRS[0], "fitnet", 0): ("unsupported", "why")}, seeds=1
     )
     after = Plan(methods=["scratch", "kd", "fitnet", "ofa"], missing=[(PAIRS[1], "kd", 0)], seeds=1)
-    old, new = (load(write_results(tmp_path / name, plan)) for name, plan in (("a", before), ("b", after)))
+    old, new = (load_study(write_results(tmp_path / name, plan)) for name, plan in (("a", before), ("b", after)))
     shown = page(compare_runs(old, new), NAMES)
     assert "| X (0/1 new) |" in shown and "| n/a |" in shown
     assert f"Only in the new run: ofa on {', '.join(PAIRS[:3])}." in shown

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from kdbench.report.content import collect
 from kdbench.report.terminal import print_report
-from kdbench.results.study import Study, load
+from kdbench.results.study import Study, load_study
 from tests.support.synthetic import PAIRS, Plan, many_methods, write_results
 
 
@@ -19,14 +19,14 @@ def shown(study: Study, width: int) -> str:
 
 
 def printed(folder: Path, plan: Plan, width: int) -> str:
-    return shown(load(write_results(folder, plan)), width)
+    return shown(load_study(write_results(folder, plan)), width)
 
 
 @pytest.fixture(scope="module", params=[5, 25])
 def study(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Study:
     """Twelve pairs of few or many methods."""
     plan = Plan(methods=many_methods(request.param), pairs=PAIRS, epochs=3)
-    return load(write_results(tmp_path_factory.mktemp("results"), plan))
+    return load_study(write_results(tmp_path_factory.mktemp("results"), plan))
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 140, 200])

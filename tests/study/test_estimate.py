@@ -7,7 +7,7 @@ from io import StringIO
 import pytest
 from estimate import STEP, Work, main, works
 
-from kdbench.suites.loading import load
+from kdbench.suites.loading import load_suite
 from tests.docs.commands import ROOT, Command, steps
 
 PAGE = "docs/scale.md"
@@ -23,7 +23,7 @@ def test_a_pass_of_the_teacher_is_counted_as_often_as_it_is_run() -> None:
 
 
 def test_the_work_of_a_pair() -> None:
-    suite = load("cifar100@short")
+    suite = load_suite("cifar100@short")
     (pair,) = suite.select_pairs("swin-t:resnet18")
     one = works(suite, [pair], 50000)[pair.name]
     # Swin-T 4.5 and ResNet18 1.8 billion multiply-adds, as their papers have them.

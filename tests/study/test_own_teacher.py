@@ -49,6 +49,6 @@ def test_from_a_file_and_a_checkpoint_to_records(
 
 
 def load_name(suite: Path) -> str:
-    from kdbench.suites.loading import load
+    from kdbench.suites.loading import load_suite
 
-    return load(str(suite)).name
+    return load_suite(str(suite)).name

@@ -18,7 +18,7 @@ from kdbench.compute.device import Compute
 from kdbench.data.normalise import normalise
 from kdbench.results.folder import CellId, Results
 from kdbench.results.schema import CellRecord
-from kdbench.suites.loading import load
+from kdbench.suites.loading import load_suite
 from kdbench.suites.schema import Suite
 from kdbench.training.arena import Arena
 from kdbench.training.teacher import new_model
@@ -117,7 +117,7 @@ def test_only_what_is_missing_runs_and_comes_out_the_same(finished: tuple[Path, 
 
 def test_students_load_in_plain_timm(finished: tuple[Path, Path], cpu: Compute) -> None:
     folder, suite_file = finished
-    suite = load(str(suite_file))
+    suite = load_suite(str(suite_file))
     for (pair, _, seed), cell in records(folder).items():
         path = folder / str(cell["checkpoint"])
         with safetensors.safe_open(path, framework="pt") as file:
@@ -225,7 +225,7 @@ def test_teachers_can_be_trained(short_suite: Short, tmp_path: Path, cpu: Comput
     (row,) = json.loads(done.stdout)
     assert row["top1"] > 50
     assert row["trained_on"] == "fashion-mnist-5k2k"
-    mine = load(str(suite))
+    mine = load_suite(str(suite))
     arena = Arena.enter(mine, mine.select_pairs("resnet-t:swin-s")[0], 0, "test", cpu, data)
     assert arena.teacher_record["sha256"] == row["sha256"]
 

@@ -8,7 +8,7 @@ import torch
 
 from kdbench.compute.device import Compute
 from kdbench.registry import Registry
-from kdbench.suites.loading import load
+from kdbench.suites.loading import load_suite
 from kdbench.suites.schema import Suite
 from kdbench.training.arena import Arena
 
@@ -18,7 +18,7 @@ LINES = [line for line in DOCS.read_text().splitlines() if line.startswith("| ["
 
 @pytest.fixture(scope="module")
 def arenas(proxy: Suite) -> tuple[list[Arena], Arena]:
-    compute, full = Compute(torch.device("cpu"), "fp32", 1), load(survey_methods.FULL)
+    compute, full = Compute(torch.device("cpu"), "fp32", 1), load_suite(survey_methods.FULL)
     small = [Arena.without_data(proxy, pair, compute) for pair in proxy.pairs if proxy.is_hetero(pair)]
     return small, Arena.without_data(full, next(pair for pair in full.pairs if full.is_hetero(pair)), compute)
 

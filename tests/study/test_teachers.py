@@ -12,8 +12,8 @@ from kdbench.compute.device import Compute
 from kdbench.engines.channel import Channel
 from kdbench.errors import KdbenchError
 from kdbench.registry import Registry
-from kdbench.study.teachers import Expects, TeacherTask, guessing, import_teacher, verify_teacher
-from kdbench.suites.loading import load
+from kdbench.study.teachers import Expects, TeacherJob, guessing, import_teacher, verify_teacher
+from kdbench.suites.loading import load_suite
 from kdbench.suites.schema import Suite
 from kdbench.training.teacher import load_teacher, new_model, normalisation_of, teacher_metadata
 from kdbench.weights.files import read_safetensors, save_weights
@@ -140,23 +140,23 @@ def test_verify_reads_everything_again(proxy: Suite, tmp_path: Path, cpu: Comput
 
 
 @pytest.fixture
-def task(short_suite: Callable[..., Path], tmp_path: Path, cpu: Compute) -> TeacherTask:
+def task(short_suite: Callable[..., Path], tmp_path: Path, cpu: Compute) -> TeacherJob:
     """One epoch on the embedded images, with a learning rate that leaves the weights as they are."""
 
     def standing_still(text: str) -> str:
         text = text.replace('teacher_source = "fashion-mnist"\n', "")
         return text.replace("lr = 0.1\n", "lr = 1e-30\n")
 
-    suite = load(str(short_suite(text=standing_still)))
+    suite = load_suite(str(short_suite(text=standing_still)))
     registry = Registry.installed()
     control = registry.plugins[registry.by_role("control")]
-    return TeacherTask(suite, NAME, control, 0, cpu, tmp_path, stored(suite, tmp_path), "kdbench teachers train")
+    return TeacherJob(suite, NAME, control, 0, cpu, tmp_path, stored(suite, tmp_path), "kdbench teachers train")
 
 
 CHANNEL = Channel(lambda progress: None, lambda text: None)
 
 
-def test_a_training_starts_from_the_file(task: TeacherTask, weights: State, tmp_path: Path) -> None:
+def test_a_training_starts_from_the_file(task: TeacherJob, weights: State, tmp_path: Path) -> None:
     torch.save(weights, tmp_path / "w.pth")
     replace(task, source=tmp_path / "w.pth").execute(CHANNEL)
     facts = teacher_metadata(task.target)
@@ -164,7 +164,7 @@ def test_a_training_starts_from_the_file(task: TeacherTask, weights: State, tmp_
     assert facts["top1"] == pytest.approx(90.8, abs=1.5), "but for the batch statistics nothing has changed"
 
 
-def test_a_training_that_fails_replaces_nothing(task: TeacherTask) -> None:
+def test_a_training_that_fails_replaces_nothing(task: TeacherJob) -> None:
     task.target.parent.mkdir(parents=True)
     task.target.write_bytes(b"what was there")
     recipes = {name: recipe.model_copy(update={"lr": 1e30}) for name, recipe in task.suite.recipes.items()}

@@ -25,7 +25,7 @@ class Order:
     device: torch.device
 
 
-class Members:
+class EpochMembers:
     """Some images of an epoch and what each of them gets, cut by step without asking the device anything."""
 
     def __init__(self, places: NDArray[np.int64], columns: tuple[NDArray[np.generic], ...], order: Order) -> None:

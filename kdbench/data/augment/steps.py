@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kdbench.data.augment import colour, tone
 from kdbench.data.augment.erasing import Noise, draw_erasing, erase
-from kdbench.data.augment.members import Members, Order
+from kdbench.data.augment.members import EpochMembers, Order
 from kdbench.data.augment.randaugment import Draws, Policy, enhancement, matrices, tables
 from kdbench.data.augment.warp import warp
 
@@ -72,7 +72,7 @@ class RandAugment:
                     images.index_copy_(0, rows, operation(images.index_select(0, rows), *columns))
         return images
 
-    def _layer(self, draws: Draws, order: Order) -> list[tuple[Operation, Members]]:
+    def _layer(self, draws: Draws, order: Order) -> list[tuple[Operation, EpochMembers]]:
         """The operations, who gets each, and their arguments."""
         increasing = self._policy.increasing
         cubic = (
@@ -114,7 +114,7 @@ class RandAugment:
             operations.append((partial(moved, cubic=False), warped & ~cubic, maps))
             operations.append((partial(moved, cubic=True), warped & cubic, maps))
         return [
-            (operation, Members(places, columns(draws.take(places)), order))
+            (operation, EpochMembers(places, columns(draws.take(places)), order))
             for operation, chosen, columns in operations
             for places in [np.flatnonzero(chosen)]
         ]
@@ -132,7 +132,7 @@ class Erasing:
         boxes = boxes[order.index[places]]
         self._noise = noise
         self._areas = boxes[:, 2] * boxes[:, 3]
-        self._members = Members(places, (boxes,), order)
+        self._members = EpochMembers(places, (boxes,), order)
 
     def __call__(self, images: Tensor, step: int) -> Tensor:
         rows, boxes = self._members.of(step)

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kdbench.data.sources import ImageSet, load
+from kdbench.data.sources import ImageSet, read_dataset
 
 PER_CLASS = {"train": 500, "test": 200}
 
 
 def subset(folder: Path) -> dict[str, NDArray]:
     """The arrays of the subset: images, labels and indices into the original files, classes balanced, seed 0."""
-    data = load("fashion-mnist", folder)
+    data = read_dataset("fashion-mnist", folder)
     # The legacy generator, whose draws NumPy keeps stable for good.
     generator = np.random.RandomState(0)
     arrays: dict[str, NDArray] = {}

@@ -18,15 +18,15 @@ __all__ = [
     "DataSet",
     "FileSet",
     "ImageSet",
-    "Source",
-    "load",
+    "NamedSource",
+    "read_dataset",
     "split_holdout",
     "stratified_subset",
 ]
 
 
 @dataclass(frozen=True)
-class Source:
+class NamedSource:
     """A data set that has a name of its own.
 
     Attributes:
@@ -41,16 +41,18 @@ class Source:
 
 
 NAMED = {
-    "fashion-mnist-5k2k": Source(
+    "fashion-mnist-5k2k": NamedSource(
         "5,000 + 2,000 grey images, 28 px, 10 classes", fashion_mnist.read_embedded, lambda root: fashion_mnist.SUBSET
     ),
-    "fashion-mnist": Source("60,000 + 10,000 grey images, 28 px, 10 classes", fashion_mnist.read, fashion_mnist.locate),
-    "cifar10": Source("50,000 + 10,000 images, 32 px, 10 classes", CIFAR10.read, CIFAR10.locate),
-    "cifar100": Source("50,000 + 10,000 images, 32 px, 100 classes", CIFAR100.read, CIFAR100.locate),
+    "fashion-mnist": NamedSource(
+        "60,000 + 10,000 grey images, 28 px, 10 classes", fashion_mnist.read, fashion_mnist.locate
+    ),
+    "cifar10": NamedSource("50,000 + 10,000 images, 32 px, 10 classes", CIFAR10.read, CIFAR10.locate),
+    "cifar100": NamedSource("50,000 + 10,000 images, 32 px, 100 classes", CIFAR100.read, CIFAR100.locate),
 }
 
 
-def load(source: str, root: Path) -> DataSet:
+def read_dataset(source: str, root: Path) -> DataSet:
     """Load a data set by name.
 
     Args:

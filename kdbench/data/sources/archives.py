@@ -24,8 +24,8 @@ INFO = ("_info.json", "info.json")
 
 
 @dataclass(frozen=True)
-class Members:
-    """Members of tar files that are not compressed.
+class ArchiveMembers:
+    """ArchiveMembers of tar files that are not compressed.
 
     Attributes:
         archive: (N,) position in `archives`.
@@ -38,8 +38,10 @@ class Members:
     offsets: NDArray[np.int64]
     sizes: NDArray[np.int64]
 
-    def take(self, index: NDArray[np.int64]) -> "Members":
-        return Members(self.archives, self.names[index], self.archive[index], self.offsets[index], self.sizes[index])
+    def take(self, index: NDArray[np.int64]) -> "ArchiveMembers":
+        return ArchiveMembers(
+            self.archives, self.names[index], self.archive[index], self.offsets[index], self.sizes[index]
+        )
 
     def read(self, i: int) -> bytes:
         with self.archives[self.archive[i]].open("rb") as file:
@@ -107,7 +109,7 @@ def _file_set(images: Sequence[_Image], labels: Sequence[int]) -> FileSet:
     names = np.array([os.fsencode(f"{image.archive.name}/{image.path}") for image in images])
     numbers = [(position[image.archive], image.offset, image.size) for image in images]
     archive, offsets, sizes = np.array(numbers, np.int64).T
-    return FileSet(Members(archives, names, archive, offsets, sizes), np.array(labels, np.int64))
+    return FileSet(ArchiveMembers(archives, names, archive, offsets, sizes), np.array(labels, np.int64))
 
 
 def _tars(folder: Path, name: str) -> list[Path]:

@@ -6,7 +6,6 @@ The noise is that of the proxy: half of a run's variance comes with the seed, 0.
 from functools import cache
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from kdbench.analysis.gains import group_gains, pair_gains, sensitivities
@@ -22,30 +21,28 @@ REPETITIONS = 400
 def study(seed: int, planted: float = 0.0) -> Study:
     """All methods but the control are `kd` under other names; one is better than that by `planted` points."""
     random = np.random.default_rng(seed)
-    rows = []
+    records = {}
     for pair in PAIRS:
         level = random.uniform(50, 80)
+        teacher, student = pair.split(":")
+        ends = {"teacher": {"name": teacher, "top1": 90.0}, "student": {"name": student}}
         for run in range(SEEDS):
             shared = random.normal(0, OWN)
             for method in METHODS:
                 gain = (method != "scratch") * 1.0 + (method == "again") * planted
-                rows.append((pair, method, run, "done", level + gain + shared + random.normal(0, OWN)))
-    cells = pd.DataFrame(rows, columns=["pair", "method", "seed", "status", "top1"])
+                top1 = level + gain + shared + random.normal(0, OWN)
+                records[pair, method, run] = ends | {"status": "done", "top1": top1, "best_top1": top1}
     roles = dict.fromkeys(METHODS, "method") | {"scratch": "control", "kd": "baseline"}
-    return Study(
-        manifest={"seeds": list(range(SEEDS))},  # type: ignore[typeddict-item]
-        cells=cells.assign(best_top1=cells["top1"]),
-        throughput=pd.DataFrame(),
-        curves=pd.DataFrame(),
-        equal_time=pd.DataFrame(),
-        environments={},
-        pairs=PAIRS,
-        methods=METHODS,
-        roles=roles,  # type: ignore[arg-type]
-        groups={"heterogeneous": PAIRS},
-        curve_split="test",
-        ignored=0,
-    )
+    manifest = {
+        "suite": "none",
+        "protocol": "none/1",
+        "pairs": PAIRS,
+        "hetero": PAIRS,
+        "seeds": list(range(SEEDS)),
+        "roles": roles,
+        "cells": [{"key": "", "pair": pair, "method": method, "seed": run} for pair, method, run in records],
+    }
+    return Study(manifest, records, {}, {}, {}, METHODS)  # type: ignore[arg-type]
 
 
 @cache
