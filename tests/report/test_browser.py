@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_html import hostile_page
 
 from kdbench.analysis.frames import load
 from kdbench.report.build import build_report
 from kdbench.report.content import collect
+from tests.report.test_html import hostile_page
 from tests.support.synthetic import PAIRS, Plan, many_methods, write_results
 
 playwright = pytest.importorskip("playwright.sync_api")
