@@ -73,7 +73,8 @@ def _illustrated(content: Content, formats: Collection[Format], style: StyleName
     slow_first = sorted(planned, key=lambda plot: -plot.slow)
     drawn = together([partial(_drawn, content, plot, formats, style) for plot in slow_first])
     figures = {figure.name: figure for figure, _ in drawn}
-    page = Page(content, [figures[plot.name] for plot in planned], [*notes(content), *plots.left_out(content)])
+    in_order = {plot.name: figures[plot.name] for plot in planned}
+    page = Page(content, in_order, [*notes(content), *plots.left_out(content)])
     files: dict[str, str | bytes] = {}
     if {"md", "figures"} & set(formats):
         files |= {name: image for _, images in drawn for name, image in images.items()}

@@ -1,7 +1,7 @@
 """The sections of a page, in their order: a function that says what there is to tell, and templates that write it."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,10 +41,10 @@ class Figure:
 
 @dataclass(frozen=True)
 class Page:
-    """What the sections tell of: the study, its figures in their order, and notes of a line each."""
+    """What the sections tell of: the study, its figures by name in their order, and notes of a line each."""
 
     content: Content
-    figures: Sequence[Figure]
+    figures: Mapping[str, Figure]
     notes: Sequence[str]
 
 
@@ -121,7 +121,7 @@ def _described(value: object) -> str:
 SECTIONS = (
     Section("table", "Methods by pairs", _table),
     Section("means", "Means", _means),
-    Section("figures", "Figures", lambda page: {"figures": page.figures} if page.figures else {}),
+    Section("figures", "Figures", lambda page: {"figures": list(page.figures.values())} if page.figures else {}),
     Section("pairs", "Pair by pair", _pairs),
     Section("notes", "Notes", lambda page: {"lines": page.notes}),
     Section("environment", "Environment", _environment),

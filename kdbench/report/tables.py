@@ -43,7 +43,7 @@ Row = dict[str, str]
 
 
 def row_of(*cells: tuple[str, str, object]) -> Row:
-    """A row of those cells that are wanted: column, text and whether."""
+    """A row of the wanted cells; each is given as its column, its text, and whether it is wanted."""
     return {column: cell for column, cell, wanted in cells if wanted}
 
 

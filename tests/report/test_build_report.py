@@ -12,6 +12,8 @@ import pytest
 
 from kdbench.report.build import build_report
 from kdbench.report.content import collect
+from kdbench.report.render import TEMPLATES
+from kdbench.report.sections import SECTIONS
 from kdbench.results.folder import Results
 from kdbench.results.study import load_study
 from tests.support.command import kdbench
@@ -61,6 +63,12 @@ def test_numbers_of_the_csv_files(tmp_path: Path):
     top1 = cells.pivot_table(index="seed", columns="method", values="top1")
     assert gains.loc["ofa", "gain"] == pytest.approx((top1["ofa"] - top1["scratch"]).mean())
     assert np.allclose(seeds[seeds["method"] == "kd"]["gain"], top1["kd"] - top1["scratch"])
+
+
+def test_every_section_has_a_template_and_every_template_a_section():
+    templates = [Path(path.name) for path in (TEMPLATES / "sections").iterdir()]
+    assert {path.stem for path in templates} == {section.name for section in SECTIONS}
+    assert {path.suffix for path in templates} == {".html", ".md"}
 
 
 def test_missing_failed_and_unsupported_are_told_with_reasons(tmp_path: Path):

@@ -1,6 +1,7 @@
 """Figures of both styles: their size, that nothing is drawn beyond their edge, and that their marks speak."""
 
 import io
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from kdbench.report.build import build_report
 from kdbench.report.content import Content, collect
 from kdbench.report.drawing.layout import spaced
 from kdbench.report.drawing.style import STYLES, render, styled
-from kdbench.report.plots import planned
+from kdbench.report.plots import planned, plots
 from kdbench.results.study import load_study
 from tests.support.command import kdbench
 from tests.support.synthetic import PAIRS, Plan, many_methods, published_plan, write_results
@@ -22,6 +23,12 @@ SIZES = [(5, 1), (26, 8)]
 
 def content(folder: Path, plan: Plan) -> Content:
     return collect(load_study(write_results(folder, plan)))
+
+
+def test_every_file_of_the_package_is_a_figure_with_a_place_of_its_own() -> None:
+    names = {path.name for path in files("kdbench.report.plots").iterdir() if path.is_file()}
+    assert {f"{plot.name}.py" for plot in plots()} == names - {"__init__.py"}
+    assert len({plot.order for plot in plots()}) == len(plots())
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -70,7 +77,7 @@ def test_the_measured_beside_the_published(tmp_path: Path) -> None:
     own = content(tmp_path, published_plan(pairs=2, epochs=4))
     (plot,) = [plot for plot in planned(own) if plot.name == "published"]
     drawing = plot.draw(own, STYLES["screen"])
-    table = plot.data(own)
+    table = plot.table(own)
     tips = [tip for told in drawing.tips.values() for tip in told]
     assert len(tips) == table["published_top1"].notna().sum() + (table["published_gain"] + table["gain"]).notna().sum()
     assert any("published 81.61 by FBT (below)" in tip for tip in tips)
@@ -83,7 +90,7 @@ def test_the_measured_beside_the_published(tmp_path: Path) -> None:
 def test_long_curves_are_thinned_and_end_where_training_ended(tmp_path: Path) -> None:
     own = content(tmp_path, Plan(pairs=PAIRS[:1], epochs=250))
     (plot,) = [plot for plot in planned(own) if plot.name == "curves"]
-    table = plot.data(own)
+    table = plot.table(own)
     epochs = sorted(set(table["epoch"]))
     assert len(epochs) <= 60 and epochs[-1] == 250 and len(set(np.diff(epochs))) == 1
     last = table[(table["method"] == "kd") & (table["epoch"] == 250)].iloc[0]

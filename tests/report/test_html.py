@@ -13,7 +13,7 @@ import pytest
 from kdbench.report.build import build_report
 from kdbench.report.content import collect
 from kdbench.results.study import Study, load_study
-from tests.support.synthetic import DATE, PAIRS, Plan, published_plan, write_results
+from tests.support.synthetic import DATE, PAIRS, Plan, published_plan, timing_key, write_results
 
 HOSTILE = [
     "<script>window.hacked=1<!script>",
@@ -140,6 +140,13 @@ def test_what_is_missing_and_what_was_published_is_shown(tmp_path: Path) -> None
     assert "○ +6.53" in text and "○ 80.54" in text
     assert "published by FBT, PAT, RSD (ofa-300ep-224px, best epoch)" in text
     assert "28 of 30 cells done, 1 missing, 1 diverged" in text
+
+
+def test_a_missing_measurement_is_told_beside_training_that_is_done(tmp_path: Path) -> None:
+    results = write_results(tmp_path / "results", Plan(pairs=PAIRS[:1], epochs=3))
+    results.throughput_path(PAIRS[0], "ofa", timing_key(PAIRS[0], "ofa")).unlink()
+    (path,) = build_report(collect(load_study(results)), tmp_path, ["html"])
+    assert '<td class="gap" title="missing">X</td>' in path.read_text()
 
 
 def test_every_figure_says_what_it_is_of_and_brings_its_numbers(tmp_path: Path) -> None:
