@@ -12,6 +12,7 @@ from kdbench.analysis.stats import paired_t
 from kdbench.files import read_json, write_json
 from kdbench.results.schema import PublishedNames
 from kdbench.results.study import load_study
+from kdbench.suites.loading import load_suite
 from tests.support.synthetic import PUBLISHED, Plan, published_plan, write_results
 
 
@@ -122,8 +123,7 @@ def test_the_suite_and_the_study_agree_on_what_is_reduced(tmp_path: Path, proxy_
 
 @pytest.fixture
 def proxy_protocol() -> str:
-
-    return load_study("proxy").reduced(2, 50, None).protocol
+    return load_suite("proxy").reduced(2, 50, None).protocol
 
 
 @pytest.mark.parametrize(
