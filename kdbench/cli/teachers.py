@@ -137,7 +137,7 @@ def _import(args: argparse.Namespace) -> int:
 
     suite, (name,) = _chosen(args, args.name)
     compute = options.resolve_compute(args)
-    path = import_teacher(suite, name, args.file, args.normalisation, compute, args.data, command_line())
+    path = import_teacher(suite, name, args.file, args.normalisation, compute, args.data, command=command_line())
     _show(args, suite, {name: path})
     return EXIT_OK
 

@@ -38,6 +38,7 @@ class HostStream(TrainingStream):
         data: Data,
         recipe: Recipe,
         num_classes: int,
+        *,
         seed: int,
         pair: str,
         device: torch.device,
@@ -56,7 +57,15 @@ class HostStream(TrainingStream):
     def with_recipe(self, recipe: Recipe) -> "HostStream":
         device, workers = self.labels.device, self._workers
         return HostStream(
-            self._split, self._data, recipe, self.num_classes, self.seed, self.pair, device, workers, self.replica
+            self._split,
+            self._data,
+            recipe,
+            self.num_classes,
+            seed=self.seed,
+            pair=self.pair,
+            device=device,
+            workers=workers,
+            replica=self.replica,
         )
 
     def images(self, epoch: int, batches: Sequence[Tensor]) -> Iterator[Tensor]:

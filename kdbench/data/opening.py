@@ -48,7 +48,7 @@ def split(data: Data, root: Path, part: Part, held_out: float) -> ImageSet | Fil
 
 
 def open_training(
-    data: Data, root: Path, held_out: float, recipe: Recipe, seed: int, pair: str, compute: Compute
+    data: Data, root: Path, held_out: float, recipe: Recipe, compute: Compute, *, seed: int, pair: str
 ) -> TrainingStream:
     """The training batches of a (pair, seed).
 
@@ -65,7 +65,17 @@ def open_training(
     room = recipe.augment.shift if data.fit == "pad" else 0
     images = _opened(data, root, "train", held_out, room, compute.device)
     if isinstance(images, FileSet):
-        return HostStream(images, data, recipe, classes, seed, pair, compute.device, compute.loaders, compute.replica)
+        return HostStream(
+            images,
+            data,
+            recipe,
+            classes,
+            seed=seed,
+            pair=pair,
+            device=compute.device,
+            workers=compute.loaders,
+            replica=compute.replica,
+        )
     return DeviceStream(images, recipe, classes, seed, pair, compute.replica)
 
 

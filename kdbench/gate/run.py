@@ -67,20 +67,13 @@ def train_for_check(
         unjudged = set(differing) - set(due)
         if unjudged:
             names = ", ".join(f"{method} on {pair}" for pair, method in differing if (pair, method) in unjudged)
-            console.print(
-                f"{len(differing)} cells differ, and there is time to judge {len(due)}; not judged: {names}",
-                style="yellow",
-                highlight=False,
-                markup=False,
-            )
+            told = f"{len(differing)} cells differ, and there is time to judge {len(due)}; not judged: {names}"
+            console.print(told, style="yellow", highlight=False, markup=False)
         passes.train(due, fresh[:FIRST])
     else:
         differences = ", ".join(f"{name} {here[name]}, there {own[name]}" for name in own if own[name] != here[name])
-        console.print(
-            f"level 0 is left out, this is not the machine of the baseline: {differences}",
-            highlight=False,
-            markup=False,
-        )
+        told = f"level 0 is left out, this is not the machine of the baseline: {differences}"
+        console.print(told, highlight=False, markup=False)
         passes.train(chosen, fresh[:FIRST])
     passes.train(passes.undecided(set(chosen) - unjudged), fresh[FIRST:])
     return [place for place in chosen if place not in unjudged]

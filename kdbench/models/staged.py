@@ -156,9 +156,9 @@ class StagedModel(nn.Module):
                 self.head,
                 self.image_shape,
                 self.stages[stage],
-                self._taps,
-                self._maps,
-                entry,
+                taps=self._taps,
+                features=self._maps,
+                entry=entry,
             )
         return self._tails[stage, entry]
 

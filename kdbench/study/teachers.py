@@ -101,7 +101,7 @@ class TeacherJob:
         suite, recipe = self.suite, self.suite.recipe_of(self.name)
         classes = len(opening.open_dataset(suite.data, self.data_root).classes)
         stream = opening.open_training(
-            self.data, self.data_root, 0.0, recipe, self.seed, f"teacher {self.name}", self.compute
+            self.data, self.data_root, 0.0, recipe, self.compute, seed=self.seed, pair=f"teacher {self.name}"
         )
         task = Task(classes, suite.data.image_shape, stream.labels, recipe.epochs)
         origin: dict[str, str] = {}
@@ -118,7 +118,14 @@ class TeacherJob:
             return self.control.method(Pair(model, model, task), {})
 
         contender = build_contender(
-            self.name, make, as_own_teacher, recipe, stream.steps_per_epoch, self.seed, stream.pair, self.compute
+            self.name,
+            make,
+            as_own_teacher,
+            recipe,
+            self.compute,
+            steps_per_epoch=stream.steps_per_epoch,
+            seed=self.seed,
+            pair=stream.pair,
         )
         state = MemberState(self.name)
 
@@ -134,16 +141,10 @@ class TeacherJob:
 
         started = time.perf_counter()
         train([contender], None, stream, self.compute, on_step=on_step, on_epoch=on_epoch)
-        facts = {
-            "trained_on": self.data.source,
-            "images": len(stream),
-            **({"started_from": origin} if origin else {}),
-            "recipe": recipe.model_dump(),
-            "seed": self.seed,
-            "seconds": round(time.perf_counter() - started, 1),
-            "command": self.command,
-        }
-        self._save(contender, facts)
+        seconds = round(time.perf_counter() - started, 1)
+        started_from = {"started_from": origin} if origin else {}
+        facts = {"trained_on": self.data.source, "images": len(stream), **started_from, "recipe": recipe.model_dump()}
+        self._save(contender, {**facts, "seed": self.seed, "seconds": seconds, "command": self.command})
         return ()
 
     def _save(self, contender: Contender, facts: dict[str, Any]) -> None:
@@ -151,7 +152,7 @@ class TeacherJob:
             raise KdbenchError(contender.error or contender.status)
         with contender.evaluated() as model:
             test = _test_split(self.suite, self.name, self.data_root, self.compute)
-            save_teacher(self.target, self.suite, self.name, model, test, self.compute, facts)
+            save_teacher(self.target, self.suite, self.name, model, test, self.compute, facts=facts)
 
     def lost(self, status: Status, error: str) -> None:
         """Nothing to record: the file of the teacher stays as it was, the display has told the error."""
@@ -167,6 +168,7 @@ def import_teacher(
     expects: Expects | None,
     compute: Compute,
     data_root: Path,
+    *,
     command: str,
 ) -> Path:
     """Store weights that were trained elsewhere as a teacher of a suite.
@@ -190,7 +192,7 @@ def import_teacher(
     test = _test_split(suite, name, data_root, compute)
     target = suite.own_teachers(data_root) / teacher_file(name)
     facts = {"imported_from": origin, "command": command}
-    save_teacher(target, suite, name, teacher, test, compute, facts, imported=True)
+    save_teacher(target, suite, name, teacher, test, compute, facts=facts, imported=True)
     return target
 
 
@@ -202,7 +204,7 @@ def import_once(suite: Suite, name: str, source: Path, compute: Compute, data_ro
     """
     target = suite.own_teachers(data_root) / teacher_file(name)
     if not (target.is_file() and source.is_file() and _imported_sha256(target) == file_sha256(source)):
-        import_teacher(suite, name, source, None, compute, data_root, command)
+        import_teacher(suite, name, source, None, compute, data_root, command=command)
     wait_for_all()
 
 
@@ -217,6 +219,7 @@ def save_teacher(
     model: StagedModel,
     test: EvaluationSet,
     compute: Compute,
+    *,
     facts: dict[str, Any],
     imported: bool = False,
 ) -> None:

@@ -67,7 +67,7 @@ class Arena:
             return opening.open_evaluation(limited, data_root, part, held_out, recipe.eval_crop, compute)
 
         curve_limit = min(filter(None, (data.curve_limit, data.test_limit)), default=None)
-        stream = opening.open_training(data, data_root, held_out, recipe, seed, pair.name, compute)
+        stream = opening.open_training(data, data_root, held_out, recipe, compute, seed=seed, pair=pair.name)
         return cls(
             suite=suite,
             pair=pair,
@@ -114,10 +114,10 @@ class Arena:
             lambda: new_model(self.suite, self.pair.student, self.task.num_classes, self.compute),
             build,
             self.stream.recipe,
-            self.stream.steps_per_epoch,
-            self.seed,
-            self.pair.name,
             self.compute,
+            steps_per_epoch=self.stream.steps_per_epoch,
+            seed=self.seed,
+            pair=self.pair.name,
         )
 
     def with_own_teacher(self) -> "Arena":

@@ -89,9 +89,10 @@ class Contender:
         student: StagedModel,
         method: Method,
         recipe: Recipe,
+        compute: Compute,
+        *,
         steps_per_epoch: int,
         stream: RandomStream,
-        compute: Compute,
     ) -> None:
         self.name = name
         self.student = student
@@ -298,10 +299,11 @@ def build_contender(
     make_student: Callable[[], StagedModel],
     make_method: Callable[[StagedModel], Method],
     recipe: Recipe,
+    compute: Compute,
+    *,
     steps_per_epoch: int,
     seed: int,
     pair: str,
-    compute: Compute,
 ) -> Contender:
     """A contender at its fair start: the student's weights and the streams depend on seed and pair, not on the method.
 
@@ -317,4 +319,4 @@ def build_contender(
     # Processes that share a cell drop different units; the first, or only, one draws as a single process does.
     rank = (compute.replica.rank,) if compute.replica.rank else ()
     stream = RandomStream(derive_seed(seed, "dropout", pair, *rank), compute.device)
-    return Contender(name, student, method, recipe, steps_per_epoch, stream, compute)
+    return Contender(name, student, method, recipe, compute, steps_per_epoch=steps_per_epoch, stream=stream)

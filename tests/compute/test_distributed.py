@@ -146,4 +146,4 @@ def test_a_batch_that_cannot_be_shared(proxy: Any) -> None:
     compute = Compute(torch.device("cpu"), "fp32", threads=1, replica=Replica(0, 2))
     recipe = proxy.recipe_of("vit-s")
     with pytest.raises(KdbenchError, match="a batch of 25 images cannot be shared in equal pairs by 2 processes"):
-        opening.open_training(proxy.data, NO_DATA, 0.1, recipe, 0, "vit-t:vit-s", compute)
+        opening.open_training(proxy.data, NO_DATA, 0.1, recipe, compute, seed=0, pair="vit-t:vit-s")

@@ -175,7 +175,7 @@ def test_streamed_and_resident_pads_agree(channels: int) -> None:
     ):
         assert torch.equal(ours[0], theirs[0]) and torch.equal(ours[1], theirs[1])
     # With random erasing too, whose draws and noise are the same.
-    streamed = HostStream(split, data, recipe, 3, 0, "a:b", CPU, 0)
+    streamed = HostStream(split, data, recipe, 3, seed=0, pair="a:b", device=CPU, workers=0)
     for ours, theirs in zip(streamed.epoch(1), DeviceStream(resident, recipe, 3, 0, "a:b").epoch(1), strict=True):
         assert torch.equal(ours[0], theirs[0]) and torch.equal(ours[1].index, theirs[1].index)
 
@@ -183,7 +183,9 @@ def test_streamed_and_resident_pads_agree(channels: int) -> None:
 def test_shift_moves_the_padded_image() -> None:
     image = pixels(3, 20, 20)
     split = ImageSet(np.repeat(image[None], 200, axis=0), np.zeros(200, np.int64))
-    stream = HostStream(split, _data(fit="pad"), _recipe(Augment(shift=2), 200), 1, 0, "a:b", CPU, 0)
+    stream = HostStream(
+        split, _data(fit="pad"), _recipe(Augment(shift=2), 200), 1, seed=0, pair="a:b", device=CPU, workers=0
+    )
     (batch,) = stream.images(0, [torch.arange(200)])
     padded = np.pad(image, ((4, 4), (4, 4), (0, 0)))
     windows = {padded[y : y + 24, x : x + 24].tobytes(): (y, x) for y in range(5) for x in range(5)}

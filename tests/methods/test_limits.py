@@ -96,7 +96,9 @@ class Setting:
             return plugin.method(Pair(teacher, student, task), plugin.hyperparameters(**options).model_dump())
 
         student = copy.deepcopy(_model(self.student, self.classes)).requires_grad_(True)
-        return build_contender(plugin.name, lambda: student, build, RECIPE, 6, 0, "a:b", self.compute)
+        return build_contender(
+            plugin.name, lambda: student, build, RECIPE, self.compute, steps_per_epoch=6, seed=0, pair="a:b"
+        )
 
     def learn(self, contender: Contender) -> None:
         """Add the gradients of the one batch of this setting."""

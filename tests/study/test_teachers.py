@@ -37,7 +37,7 @@ def stored(suite: Suite, root: Path) -> Path:
 
 def bring(suite: Suite, file: Path, root: Path, expects: Expects | None = None) -> Path:
     cpu = Compute(torch.device("cpu"), "fp32", threads=1)
-    return import_teacher(suite, NAME, file, expects, cpu, root, "kdbench teachers import")
+    return import_teacher(suite, NAME, file, expects, cpu, root, command="kdbench teachers import")
 
 
 def test_an_imported_teacher_is_as_good_as_where_it_came_from(

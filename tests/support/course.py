@@ -76,10 +76,10 @@ class Course:
             lambda: fresh(*self.student).to(self.compute.device),
             method,
             self.recipe,
-            self.stream.steps_per_epoch,
-            seed,
-            "a:b",
             self.compute,
+            steps_per_epoch=self.stream.steps_per_epoch,
+            seed=seed,
+            pair="a:b",
         )
 
     def train(self, *names: str) -> dict[str, Contender]:

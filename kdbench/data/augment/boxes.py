@@ -16,6 +16,7 @@ def random_boxes(
     width: int | NDArray[np.int64],
     area: tuple[float, float],
     ratio: tuple[float, float],
+    *,
     margin: int = 0,
 ) -> tuple[Boxes, NDArray[np.bool_]]:
     """Boxes of random area, shape and place: the first of ten attempts that fits.

@@ -116,6 +116,7 @@ class Tail:
         head: Callable[[Any], Outputs],
         image_shape: tuple[int, int, int],
         info: StageInfo,
+        *,
         taps: dict[int, int],
         features: Callable[[Tensor], dict[int, Tensor]],
         entry: Entry,
@@ -135,7 +136,7 @@ class Tail:
         if info.tap is None:
             raise UnsupportedPair(f"{type(model).__name__} has nothing behind stage {info.stage}")
         with _looked_into(model, what):
-            return cls._resumed(model, head, image_shape, info, taps, features, entry)
+            return cls._resumed(model, head, image_shape, info, taps=taps, features=features, entry=entry)
 
     @classmethod
     def _resumed(
@@ -144,6 +145,7 @@ class Tail:
         head: Callable[[Any], Outputs],
         image_shape: tuple[int, int, int],
         info: StageInfo,
+        *,
         taps: dict[int, int],
         features: Callable[[Tensor], dict[int, Tensor]],
         entry: Entry,
