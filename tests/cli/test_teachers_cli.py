@@ -102,14 +102,14 @@ def test_import_then_verify(proxy: Suite, teachers: Run, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("", "arguments are required: ACTION"),
-        ("imprt", "unknown: 'imprt'; did you mean import"),
-        ("import", "arguments are required: NAME"),
+        ("", "kdbench teachers needs a command: list, train, import, verify"),
+        ("imprt", "unknown command of kdbench teachers 'imprt'; did you mean import"),
+        ("import", "NAME is missing"),
         ("import vit", "unknown model of suite proxy or of timm 'vit'; did you mean vit-t"),
         ("import vit-t none.pth", "cannot read weights none.pth: No such file"),
         ("import vit-t {shipped} --normalisation imagenet", "3 channels"),
         ("import vit-t {shipped}", "does not fit the model VisionTransformer"),
-        ("import resnet-t --normalisation cifar", "unknown: 'cifar'"),
+        ("import resnet-t --normalisation cifar", "unknown value of --normalisation 'cifar'; known: "),
         ("import resnet-t", "has 1000 classes, suite proxy has 10; to fine-tune these weights run"),
         ("train --from none.pth", "say which with --only NAME"),
         ("train --from none.pth --only vit-t,swin-t", "say which with --only NAME"),
