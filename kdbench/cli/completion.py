@@ -14,14 +14,15 @@ if TYPE_CHECKING:
 Shell = Literal["bash", "zsh", "fish"]
 
 SCRIPTS: dict[Shell, str] = {
-    # Bash cuts words at signs such as `:` and replaces what follows the last cut.
+    # Outside of quotation marks bash cuts words at signs such as `:`, and replaces what follows the last cut.
     "bash": """\
 _kdbench() {
-    local candidate
+    local candidate cuts=$COMP_WORDBREAKS
+    [[ ${COMP_WORDS[COMP_CWORD]} == [\\'\\"]* ]] && cuts=
     COMPREPLY=()
     while IFS= read -r candidate; do
         COMPREPLY+=("$candidate")
-    done < <(kdbench completion bash --line="${COMP_LINE:0:COMP_POINT}" --cuts="$COMP_WORDBREAKS" 2>/dev/null)
+    done < <(kdbench completion bash --line="${COMP_LINE:0:COMP_POINT}" --cuts="$cuts" 2>/dev/null)
 }
 complete -o bashdefault -o default -F _kdbench kdbench
 """,

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 WIDEST = 110
 """Columns that are used of a wide terminal."""
 INDENT = 2
-COLUMNS = {"command": 12, "parameter": 22}
+COLUMNS = {"command": 12, "parameter": 24}
 """How many the names take; a longer one has its explanation on the next line."""
 CODE = r"`[^`]+`|(?<![\w-])--[a-z][a-z-]*"
 """What of an explanation is code."""
