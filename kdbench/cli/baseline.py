@@ -2,7 +2,6 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
 
 from kdbench.cli import options
 from kdbench.cli.console import open_console, print_json, say
@@ -10,10 +9,10 @@ from kdbench.errors import EXIT_INCOMPLETE, EXIT_OK, KdbenchError
 
 
 def update(
-    results: Annotated[Path, options.folder(name="DIR")],
+    results: options.Results,
     /,
     *,
-    out: Annotated[Path | None, options.file()] = None,
+    out: options.File = None,
     add: bool = False,
     provisional: bool = False,
     accept_spread: bool = False,
@@ -71,18 +70,22 @@ def update(
     return EXIT_OK
 
 
-def show(baseline: Annotated[Path | None, options.file(name="FILE")] = None, /, *, json: options.Json = False) -> int:
+def show(file: Path | None = None, /, *, json: options.Json = False) -> int:
     """Print a baseline; the exit code is 2 for a provisional one.
 
     Args:
-        baseline: The baseline. Default: baselines/proxy.json.
+        file: The baseline. Default: baselines/proxy.json.
     """
     from kdbench.gate.baseline import default_path, load
     from kdbench.gate.tables import print_baseline
 
-    frozen = load(baseline or default_path("proxy"))
+    frozen = load(file or default_path("proxy"))
     if json:
         print_json(frozen.model_dump(mode="json", by_alias=True))
     else:
         print_baseline(frozen, open_console())
     return EXIT_INCOMPLETE if frozen.provisional else EXIT_OK
+
+
+SUMMARY = "Make, or show, what `kdbench check` holds results against."
+COMMANDS = update, show

@@ -1,12 +1,10 @@
 """`kdbench check`: the regression gate, on records that are there or on those that it trains first."""
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import Group, Parameter, Token
+from cyclopts import Group, Parameter
 
 from kdbench.cli import completion, options
 from kdbench.cli.console import open_console, print_json
@@ -26,62 +24,86 @@ CHECKED = Group("What to check", sort_key=1)
 TRAINING = Group("What to train first", sort_key=2)
 
 
-def _minutes(_: type, tokens: Sequence[Token]) -> float:
-    text = tokens[0].value
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value < 1e9:
-        raise ValueError(f"{text[:40]!r} is no number of minutes")
-    return value
+@options.grouped(CHECKED)
+class Checked:
+    """What is held against which baseline."""
+
+    baseline: options.File = None
+    """The baseline. Default: baselines/SUITE.json."""
+    methods: Annotated[str, Parameter(completer=completion.methods)] = "all"
+    """The methods of the baseline to check, by name, with commas between."""
+    pairs: Annotated[str, Parameter(completer=completion.pairs)] = "all"
+    """The pairs of the baseline to check, by name, with commas between."""
+    fail_on_speed: bool = False
+    """Fail for SLOWER and for throughput that could not be measured, too."""
+
+    def places(self, baseline: "Baseline", registry: "Registry") -> "list[Place]":
+        """The cells of the baseline that are asked for; files among the methods are registered.
+
+        Raises:
+            KdbenchError: a name that the baseline does not know.
+        """
+        words = [word.strip() for word in self.methods.split(",")]
+        words = [registry.select(word)[0].name if ":" in word or word.endswith(".py") else word for word in words]
+        methods = _known("method", words, list(baseline.roles))
+        pairs = _known("pair", [word.strip() for word in self.pairs.split(",")], baseline.pairs)
+        return [place for place in baseline.by_place if place[0] in pairs and place[1] in methods]
 
 
-@Parameter(name="*", group=TRAINING)
-@dataclass(frozen=True, kw_only=True)
+@options.grouped(TRAINING)
 class Training:
-    """What to train before the check."""
+    """What is trained before the check."""
 
     run: bool = False
     """Train what is needed first; the same command goes on where it was interrupted."""
     suite: Annotated[str | None, Parameter(completer=completion.suites)] = None
     """The name of a suite, or the path of a TOML file. Default: the baseline's, else proxy."""
-    minutes: Annotated[float | None, Parameter(converter=_minutes, metavar="N")] = None
+    minutes: Annotated[float | None, options.number(0.01, 1e9, of=float)] = None
     """Train only the cells for which N minutes are enough."""
-    first_seed: Annotated[int | None, options.whole(0)] = None
+    first_seed: Annotated[int | None, options.number(0)] = None
     """Train fresh seeds from N on. Default: those after the baseline's."""
     workers: Annotated[options.Workers, Parameter(group=TRAINING)] = None
     no_throughput: bool = False
     """Measure accuracy only."""
 
 
-@Parameter(name="*", group=OUTPUT)
-@dataclass(frozen=True, kw_only=True)
+@options.grouped(OUTPUT)
 class Output:
-    """Where to write what was found."""
+    """Where the outcome is written."""
 
-    markdown: Annotated[Path | None, options.file()] = None
+    markdown: options.File = None
     """Write a comment for a pull request to this file."""
-    junit: Annotated[Path | None, options.file()] = None
+    junit: options.File = None
     """Write JUnit XML to this file."""
-    github: Annotated[bool, Parameter(show_default=False)] = field(
-        default_factory=lambda: os.environ.get("GITHUB_ACTIONS") == "true"
-    )
+    github: bool = False
     """Print annotations for GitHub Actions, as is done there without this option."""
     json: options.Json = False
 
+    def tell(self, check: "Check", console: "Console") -> None:
+        """Write and print the outcome."""
+        from kdbench.files import write_bytes
+        from kdbench.gate.files import annotations, junit, markdown
+        from kdbench.gate.tables import as_json, print_check
+
+        for path, write in ((self.markdown, markdown), (self.junit, junit)):
+            if path is not None:
+                write_bytes(path, write(check).encode())
+        if self.json:
+            print_json(as_json(check))
+            return
+        print_check(check, console)
+        if self.github or os.environ.get("GITHUB_ACTIONS") == "true":
+            print("\n".join(annotations(check)))
+
 
 def check(
-    results: Annotated[Path | None, options.folder(name="DIR")] = None,
+    results: Annotated[Path | None, Parameter(name="DIR")] = None,
     /,
     *,
-    baseline: Annotated[Path | None, options.file(group=CHECKED)] = None,
-    methods: Annotated[str, Parameter(group=CHECKED, completer=completion.methods)] = "all",
-    pairs: Annotated[str, Parameter(group=CHECKED, completer=completion.pairs)] = "all",
-    fail_on_speed: Annotated[bool, Parameter(group=CHECKED)] = False,
+    what: Checked = Checked(),
     training: Training = Training(),
     how: options.ComputeOptions = options.ComputeOptions(),
-    output: Output | None = None,
+    output: Output = Output(),
 ) -> int:
     """Hold accuracy, losses and throughput against the baseline.
 
@@ -94,10 +116,6 @@ def check(
 
     Args:
         results: A results folder. Default, with --run: results/check-SUITE.
-        baseline: The baseline. Default: baselines/SUITE.json.
-        methods: The methods of the baseline to check, by name, with commas between.
-        pairs: The pairs of the baseline to check, by name, with commas between.
-        fail_on_speed: Fail for SLOWER and for throughput that could not be measured, too.
     """
     from kdbench.gate.baseline import default_path, load
     from kdbench.gate.check import check
@@ -105,7 +123,6 @@ def check(
     from kdbench.registry import Registry
     from kdbench.results.records import Results
 
-    output = output or Output()
     if training.run:
         suite = Path(training.suite or "proxy").stem
     elif results is not None:
@@ -114,31 +131,18 @@ def check(
         raise KdbenchError("name a results folder to check, or train one with --run")
     if not training.run and (training.minutes, training.first_seed, training.suite) != (None, None, None):
         raise KdbenchError("--minutes, --first-seed and --suite choose what is trained; give --run too")
-    frozen = load(baseline or default_path(suite))
-    folder = Results(results or Path("results") / f"check-{frozen.suite}")
+    baseline = load(what.baseline or default_path(suite))
+    folder = Results(results or Path("results") / f"check-{baseline.suite}")
     registry, console = Registry.installed(), open_console(output.json)
-    places, installed = _places(methods, pairs, frozen, registry), []
+    places, installed = what.places(baseline, registry), []
     if training.run:
-        places = _train(training, how, frozen, registry, places, results=folder, console=console)
+        places = _train(training, how, baseline, registry, places, results=folder, console=console)
         installed = registry.names
     # Asked for everything, cells that the baseline has not are told too.
-    everything = methods == pairs == "all" and training.minutes is None
-    found = check(read(folder), frozen, None if everything else places, installed, fail_on_speed)
-    _tell(output, found, console)
+    everything = what.methods == what.pairs == "all" and training.minutes is None
+    found = check(read(folder), baseline, None if everything else places, installed, what.fail_on_speed)
+    output.tell(found, console)
     return found.exit_code
-
-
-def _places(methods: str, pairs: str, baseline: "Baseline", registry: "Registry") -> "list[Place]":
-    """The cells of the baseline that are asked for; files among the methods are registered.
-
-    Raises:
-        KdbenchError: a name that the baseline does not know.
-    """
-    words = [word.strip() for word in methods.split(",")]
-    words = [registry.select(word)[0].name if ":" in word or word.endswith(".py") else word for word in words]
-    known_methods = _known("method", words, list(baseline.roles))
-    known_pairs = _known("pair", [word.strip() for word in pairs.split(",")], baseline.pairs)
-    return [place for place in baseline.by_place if place[0] in known_pairs and place[1] in known_methods]
 
 
 def _known(what: str, names: list[str], known: list[str]) -> list[str]:
@@ -175,19 +179,3 @@ def _train(
         first_seed=training.first_seed,
         minutes=training.minutes,
     )
-
-
-def _tell(output: Output, check: "Check", console: "Console") -> None:
-    from kdbench.files import write_bytes
-    from kdbench.gate.files import annotations, junit, markdown
-    from kdbench.gate.tables import as_json, print_check
-
-    for path, write in ((output.markdown, markdown), (output.junit, junit)):
-        if path is not None:
-            write_bytes(path, write(check).encode())
-    if output.json:
-        print_json(as_json(check))
-    else:
-        print_check(check, console)
-        if output.github:
-            print("\n".join(annotations(check)))

@@ -1,20 +1,12 @@
 """`kdbench clean`: remove what nothing needs any more from a results folder."""
 
-from pathlib import Path
-from typing import Annotated
-
 from kdbench.cli import options
 from kdbench.cli.console import open_console, print_json, say
 from kdbench.errors import EXIT_OK, KdbenchError
 
 
 def clean(
-    results: Annotated[Path, options.folder(name="DIR")],
-    /,
-    *,
-    delete: bool = False,
-    unplanned: bool = False,
-    json: options.Json = False,
+    results: options.Results, /, *, delete: bool = False, unplanned: bool = False, json: options.Json = False
 ) -> int:
     """List, or remove, what nothing needs in a results folder.
 

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Annotated
 
+from cyclopts import Parameter
+
 from kdbench.cli import options
 from kdbench.cli.console import open_console, print_json
 from kdbench.cli.options import OUTPUT
@@ -10,8 +12,8 @@ from kdbench.errors import EXIT_OK
 
 
 def compare(
-    old: Annotated[Path, options.folder(name="RUN_A")],
-    new: Annotated[Path, options.folder(name="RUN_B")],
+    old: Annotated[Path, Parameter(name="RUN_A")],
+    new: Annotated[Path, Parameter(name="RUN_B")],
     /,
     *,
     any_protocol: bool = False,

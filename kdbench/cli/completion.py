@@ -50,7 +50,7 @@ complete -c kdbench -f -a '(__kdbench_complete)'
 
 
 def completion(
-    shell: Annotated[Shell, Parameter(name="SHELL")],
+    shell: Shell,
     /,
     *,
     line: Annotated[str | None, Parameter(show=False)] = None,

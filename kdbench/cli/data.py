@@ -16,7 +16,7 @@ SHOWN = 20
 """Broken files that are named on the terminal; --json names all."""
 
 
-def list_data(*, data: options.DataFolder = Path("data"), json: options.Json = False) -> int:
+def list_(*, data: options.DataFolder = options.DATA, json: options.Json = False) -> int:
     """Tell what data sets there are, and where."""
     from kdbench.data.sources import EMBEDDED, NAMED, folder
 
@@ -43,10 +43,10 @@ def list_data(*, data: options.DataFolder = Path("data"), json: options.Json = F
 
 
 def download(
-    name: Annotated[Literal["fashion-mnist", "cifar10", "cifar100"], Parameter(name="NAME")],
+    name: Literal["fashion-mnist", "cifar10", "cifar100"],
     /,
     *,
-    data: options.DataFolder = Path("data"),
+    data: options.DataFolder = options.DATA,
     json: options.Json = False,
 ) -> int:
     """Fetch a data set from its authors' server.
@@ -68,12 +68,12 @@ def download(
     return EXIT_OK
 
 
-def import_data(
-    name: Annotated[Literal["cifar10", "cifar100"], Parameter(name="NAME")],
-    files: Annotated[list[Path], options.file(name="FILE")],
+def import_(
+    name: Literal["cifar10", "cifar100"],
+    files: Annotated[list[Path], Parameter(name="FILE")],
     /,
     *,
-    data: options.DataFolder = Path("data"),
+    data: options.DataFolder = options.DATA,
     json: options.Json = False,
 ) -> int:
     """Make one file of packs, or of torchvision's files.
@@ -99,13 +99,7 @@ def import_data(
     return EXIT_OK
 
 
-def check(
-    source: Annotated[str, Parameter(name="SOURCE")],
-    /,
-    *,
-    data: options.DataFolder = Path("data"),
-    json: options.Json = False,
-) -> int:
+def check(source: str, /, *, data: options.DataFolder = options.DATA, json: options.Json = False) -> int:
     """Read a data set whole and tell what is in it.
 
     Args:
@@ -156,3 +150,7 @@ def _print(name: str, report: "SplitReport") -> None:
         say(console, "  ", ("broken", "red"), f" {file}: {reason}")
     if len(report.broken) > SHOWN:
         say(console, "  ", ("broken", "red"), f" {len(report.broken) - SHOWN:,} more, which --json names")
+
+
+SUMMARY = "List, download, import or check data sets."
+COMMANDS = list_, download, import_, check

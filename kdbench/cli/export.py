@@ -5,15 +5,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Literal
 
-from cyclopts import Parameter
-
 from kdbench.cli import options
 from kdbench.cli.console import print_json
 from kdbench.errors import EXIT_OK, KdbenchError
 
 
 def export(
-    name: Annotated[str, Parameter(name="CELL")],
+    cell: str,
     /,
     *,
     results: Annotated[Path, options.folder()] = Path("results/proxy"),
@@ -31,7 +29,7 @@ def export(
     * onnx: DIR/model.onnx, for any batch size (needs pip install 'kdbench[onnx]')
 
     Args:
-        name: The file of a cell's record, or PAIR/METHOD/SEED as in vit-t:resnet-s/kd/0.
+        cell: The file of a cell's record, or PAIR/METHOD/SEED as in vit-t:resnet-s/kd/0.
         results: The results folder of PAIR/METHOD/SEED.
         to: The format.
         out: A new or empty folder to write to.
@@ -41,14 +39,14 @@ def export(
 
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise KdbenchError(f"{out} is there and not empty; choose another folder with --out")
-    cell = find_cell(name, Results(results))
+    found = find_cell(cell, Results(results))
 
     from kdbench.export.onnx_file import write_onnx
     from kdbench.export.student import Student
     from kdbench.export.timm_folder import needs_kdbench, write_hf, write_timm
 
     write = {"timm": write_timm, "hf": write_hf, "onnx": write_onnx}[to]
-    student = Student.load(cell)
+    student = Student.load(found)
     difference = _write_whole(out, lambda folder: write(student, folder))
     files = [str(out / name) for name in sorted(path.name for path in out.iterdir())]
     alone = to == "onnx" or not needs_kdbench(student)
@@ -56,7 +54,7 @@ def export(
         told = {"to": to, "files": files, "difference": difference, "needs_kdbench": not alone}
         print_json(told | student.origin)
         return EXIT_OK
-    record = cell.record
+    record = found.record
     print(f"{record['student']['name']} by {record['method']} on {record['pair']}, seed {record['seed']}: ", end="")
     print(", ".join(files))
     print(f"input: {student.input}")

@@ -16,12 +16,12 @@ Row = dict[str, str | int]
 
 
 def list_(
-    what: Annotated[Literal["methods", "pairs", "suites", "models"], Parameter(name="WHAT")],
+    what: Literal["methods", "pairs", "suites", "models"],
     /,
     *,
     suite: options.SuiteName = "proxy",
     stages: Annotated[str | None, Parameter(metavar="NAME", completer=completion.models)] = None,
-    size: Annotated[int | None, options.whole(1, 4096)] = None,
+    size: Annotated[int | None, options.number(1, 4096)] = None,
     json: options.Json = False,
 ) -> int:
     """List methods, pairs, suites or models.

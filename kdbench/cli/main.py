@@ -3,8 +3,9 @@
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from io import TextIOWrapper
+from types import ModuleType
 from typing import NoReturn
 
 from cyclopts import App, CycloptsError, Group, Parameter
@@ -55,52 +56,20 @@ Examples:
 
 Exit codes: {", ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items())}"""
 
-Commands = dict[str, "Callable[..., int] | tuple[str, Commands]"]
-"""Commands by name; one that has commands of its own stands there with its summary."""
-
-GROUPS: dict[str, Commands] = {
-    "Train and measure": {"run": run, "bench": bench, "tune": tune, "verify": verify},
-    "Look at results": {
-        "status": status,
-        "report": report,
-        "compare": compare,
-        "track": track,
-        "export": export,
-        "clean": clean,
-    },
-    "Hold results against a baseline": {
-        "check": check,
-        "baseline": (
-            "Make, or show, what `kdbench check` holds results against.",
-            {"update": baseline.update, "show": baseline.show},
-        ),
-    },
-    "Look up": {"list": list_, "published": published},
-    "Prepare": {
-        "new-method": new_method,
-        "teachers": (
-            "List, train, import or verify the teachers of a suite.",
-            {
-                "list": teachers.list_teachers,
-                "train": teachers.train,
-                "import": teachers.import_weights,
-                "verify": teachers.verify,
-            },
-        ),
-        "data": (
-            "List, download, import or check data sets.",
-            {"list": data.list_data, "download": data.download, "import": data.import_data, "check": data.check},
-        ),
-        "completion": completion,
-    },
+GROUPS = {
+    "Train and measure": (run, bench, tune, verify),
+    "Look at results": (status, report, compare, track, export, clean),
+    "Hold results against a baseline": (check, baseline),
+    "Look up": (list_, published),
+    "Prepare": (new_method, teachers, data, completion),
 }
-"""The commands as the help shows them, by the title of their group."""
+"""The commands as the help shows them, by the title of their group; a module is one with commands of its own."""
 
 USAGE = {
     check: "check [OPTIONS] [DIR]",
     baseline.show: "baseline show [OPTIONS] [FILE]",
-    teachers.import_weights: "teachers import [OPTIONS] NAME [FILE]",
-    data.import_data: "data import [OPTIONS] NAME FILE...",
+    teachers.import_: "teachers import [OPTIONS] NAME [FILE]",
+    data.import_: "data import [OPTIONS] NAME FILE...",
 }
 """How commands are called that take a varying number of arguments."""
 
@@ -124,14 +93,13 @@ def make_app() -> App:
     return app
 
 
-def _add(app: App, commands: Commands, group: Group) -> None:
-    for place, (name, command) in enumerate(commands.items()):
-        settings = {"name": name, "group": group, "sort_key": place, "help_epilogue": ""}
-        if isinstance(command, tuple):
-            summary, own = command
-            below = App(help=summary, **settings)
+def _add(app: App, commands: Iterable[Callable[..., int] | ModuleType], group: Group) -> None:
+    for place, command in enumerate(commands):
+        settings = {"group": group, "sort_key": place, "help_epilogue": ""}
+        if isinstance(command, ModuleType):
+            below = App(name=command.__name__.rpartition(".")[2], help=command.SUMMARY, **settings)
             app.command(below)
-            _add(below, own, Group("Commands", sort_key=0))
+            _add(below, command.COMMANDS, Group("Commands", sort_key=0))
         else:
             usage = f"kdbench {USAGE[command]}" if command in USAGE else None
             app.command(command, usage=usage, **settings)

@@ -2,9 +2,6 @@
 
 import keyword
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from kdbench.cli import options
 from kdbench.cli.console import print_json
@@ -41,13 +38,7 @@ class {name}(Method):
 '''
 
 
-def new_method(
-    name: Annotated[str, Parameter(name="NAME")],
-    /,
-    *,
-    out: Annotated[Path | None, options.file()] = None,
-    json: options.Json = False,
-) -> int:
+def new_method(name: str, /, *, out: options.File = None, json: options.Json = False) -> int:
     """Write a runnable skeleton of a method.
 
     Args:

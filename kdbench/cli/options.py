@@ -1,11 +1,11 @@
 """Options that several commands share: typed groups, each with what it asks for."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, dataclass_transform
 
 from cyclopts import Group, Parameter, Token
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from kdbench.study.share import Share
     from kdbench.suites.schema import PairSpec, Suite
 
+T = TypeVar("T")
+
 WHAT = Group("What to run", sort_key=2)
 HOW = Group("How to compute", sort_key=3)
 WHERE = Group("Where", sort_key=4)
@@ -30,25 +32,36 @@ HOW_LONG = Group("How long", sort_key=5)
 OUTPUT = Group("Output", sort_key=6)
 
 
-def whole(least: int, most: int = 2**53, **settings: Any) -> Parameter:
-    """An option that takes a whole number from `least` to `most`."""
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+def grouped(group: Group) -> Callable[[type[T]], type[T]]:
+    """A frozen dataclass whose fields are the options of a group; what stands below a field is its help."""
+    return lambda options: Parameter(name="*", group=group)(dataclass(frozen=True, kw_only=True)(options))
 
-    def number(_: type, tokens: Sequence[Token]) -> int:
+
+def number(least: float, most: float = 2**53, *, of: type[int] | type[float] = int, **settings: Any) -> Parameter:
+    """An option that takes a number from `least` to `most`, a whole one unless it is `of` the type float."""
+
+    def convert(_: type, tokens: Sequence[Token]) -> float:
         text = tokens[0].value
         try:
-            value = int(text)
+            value = of(text)
         except ValueError:
-            raise ValueError(f"{text[:40]!r} is no whole number") from None
+            raise ValueError(f"{text[:40]!r} is no {'whole ' if of is int else ''}number") from None
         if not least <= value <= most:
             raise ValueError(f"{text[:40]} is not from {least} to {most}")
         return value
 
-    return Parameter(**{"converter": number, "metavar": "N", **settings})
+    return Parameter(**{"converter": convert, "metavar": "N", **settings})
 
 
 folder = partial(Parameter, metavar="DIR")
 file = partial(Parameter, metavar="FILE")
 
+DATA = Path("data")
+Folder = Annotated[Path | None, folder()]
+File = Annotated[Path | None, file()]
+Results = Annotated[Path, Parameter(name="DIR")]
+Json = Annotated[bool, Parameter(name="--json", group=OUTPUT, help="Print the result as JSON.")]
 SuiteName = Annotated[
     str, Parameter(name="--suite", completer=completion.suites, help="The name of a suite, or the path of a TOML file.")
 ]
@@ -71,7 +84,7 @@ DataFolder = Annotated[
 ]
 Workers = Annotated[
     int | None,
-    whole(
+    number(
         1,
         1024,
         name="--workers",
@@ -79,11 +92,9 @@ Workers = Annotated[
         help="The number of processes that work side by side. Default: one a core, or one a GPU.",
     ),
 ]
-Json = Annotated[bool, Parameter(name="--json", group=OUTPUT, help="Print the result as JSON.")]
 
 
-@Parameter(name="*", group=WHAT)
-@dataclass(frozen=True, kw_only=True)
+@grouped(WHAT)
 class Grid:
     """Which methods on which pairs of which suite."""
 
@@ -189,8 +200,7 @@ def name_broken(errors: Mapping[str, str], console: "Console") -> None:
         say(console, f"method {name} is left out: {error}", style="yellow")
 
 
-@Parameter(name="*", group=HOW)
-@dataclass(frozen=True, kw_only=True)
+@grouped(HOW)
 class ComputeOptions:
     """On what to compute, how, and with which data."""
 
@@ -200,11 +210,11 @@ class ComputeOptions:
     """The precision of training; `auto` takes bf16 where the device has units for it."""
     compile: Literal["off", "on", "graphs"] = "off"
     """Compile the models with torch.compile; `graphs` launches them as CUDA graphs too."""
-    micro_batch: Annotated[int | None, whole(1, 1_000_000)] = None
+    micro_batch: Annotated[int | None, number(1, 1_000_000)] = None
     """Accumulate each batch in parts of N images; losses see a part at a time."""
-    loaders: Annotated[int | None, whole(0, 1024)] = None
+    loaders: Annotated[int | None, number(0, 1024)] = None
     """The number of processes that read data sets which do not fit into memory."""
-    data: DataFolder = Path("data")
+    data: DataFolder = DATA
 
     def resolve(self) -> "Compute":
         """What these options ask for, on this machine.
@@ -217,12 +227,11 @@ class ComputeOptions:
         return resolve(self.device, self.precision, self.compile, self.micro_batch, self.loaders)
 
 
-@Parameter(name="*", group=HOW_LONG)
-@dataclass(frozen=True, kw_only=True)
+@grouped(HOW_LONG)
 class Reduction:
     """Less than the whole suite, for a first look; results get a protocol of their own."""
 
-    epochs: Annotated[int | None, whole(1, 1_000_000)] = None
+    epochs: Annotated[int | None, number(1, 1_000_000)] = None
     """Train for N epochs, whatever the recipes say."""
     limit: Annotated[str | None, Parameter(metavar="TRAIN[,TEST]")] = None
     """Train and test on so many images only, the same share of every class."""
@@ -242,8 +251,7 @@ class Reduction:
         return suite.reduced(self.epochs, *[*sizes, None, None][:2])
 
 
-@Parameter(name="*", group=HOW_LONG)
-@dataclass(frozen=True, kw_only=True)
+@grouped(HOW_LONG)
 class CareOptions:
     """What becomes of a run that takes long."""
 
@@ -267,8 +275,7 @@ class CareOptions:
         return Care(parse_time("--checkpoint-every", self.checkpoint_every), limit), Halt(budget)
 
 
-@Parameter(name="*", group=WHERE)
-@dataclass(frozen=True, kw_only=True)
+@grouped(WHERE)
 class EngineOptions:
     """Where the work is done, and how much of it."""
 

@@ -4,6 +4,8 @@ import gc
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from cyclopts import Parameter
+
 from kdbench.cli import options
 from kdbench.cli.console import open_console, print_json, say
 from kdbench.errors import EXIT_OK, unknown_name
@@ -18,11 +20,11 @@ Style = Literal["screen", "paper"]
 
 
 def report(
-    results: Annotated[Path, options.folder(name="DIR")],
+    results: options.Results,
     /,
     *,
-    out: Annotated[Path | None, options.folder()] = None,
-    format: Annotated[str | None, options.Parameter(metavar="LIST")] = None,
+    out: options.Folder = None,
+    format: Annotated[str | None, Parameter(metavar="LIST")] = None,
     style: Style = "screen",
     json: options.Json = False,
 ) -> int:

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -11,16 +11,35 @@ from kdbench.cli.console import open_console, print_json, say
 from kdbench.cli.options import OUTPUT, WHAT, WHERE
 from kdbench.errors import EXIT_INCOMPLETE, EXIT_OK, KdbenchError
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from kdbench.study.run import Outcome
+
+
+@options.grouped(WHAT)
+class What:
+    """What of the grid is trained and measured."""
+
+    tuned: options.File = None
+    """The hyperparameters that `kdbench tune` chose; those of --set go before them."""
+    seeds: str | None = None
+    """How many seeds, or which: 5 or 0,1,2. Default: as many as the suite says."""
+    split: Literal["test", "val"] = "test"
+    """What accuracy is measured on; `val` holds out a part of the training images, to choose things on."""
+    best: bool = False
+    """Read the test split for the whole learning curve, for the best epoch that much of the literature reports; without
+    this option it is read once, after the last epoch."""
+    equal_time: bool = False
+    """Train the control also for as long as each method takes, by the throughput measured, to compare with."""
+    no_throughput: bool = False
+    """Measure accuracy only."""
+
 
 def run(
     *,
     grid: options.Grid = options.Grid(),
-    tuned: Annotated[Path | None, options.file(group=WHAT)] = None,
-    seeds: Annotated[str | None, Parameter(group=WHAT)] = None,
-    split: Annotated[Literal["test", "val"], Parameter(group=WHAT)] = "test",
-    best: Annotated[bool, Parameter(group=WHAT)] = False,
-    equal_time: Annotated[bool, Parameter(group=WHAT)] = False,
-    no_throughput: Annotated[bool, Parameter(group=WHAT)] = False,
+    what: What = What(),
     how: options.ComputeOptions = options.ComputeOptions(),
     out: Annotated[Path | None, options.folder(group=WHERE)] = None,
     where: options.EngineOptions = options.EngineOptions(),
@@ -32,14 +51,6 @@ def run(
     """Train every method on every pair, measure, and write the report.
 
     Args:
-        tuned: The hyperparameters that `kdbench tune` chose; those of --set go before them.
-        seeds: How many seeds, or which: 5 or 0,1,2. Default: as many as the suite says.
-        split: What accuracy is measured on; `val` holds out a part of the training images, to choose things on.
-        best: Read the test split for the whole learning curve, for the best epoch that much of the literature reports;
-            without this option it is read once, after the last epoch.
-        equal_time: Train the control also for as long as each method takes, by the throughput measured, to compare
-            with.
-        no_throughput: Measure accuracy only.
         out: The results folder. Default: results/SUITE.
         no_report: Write the records only.
     """
@@ -48,13 +59,13 @@ def run(
     from kdbench.results.tuned import read_tuned
 
     share = where.share
-    if equal_time and no_throughput:
+    if what.equal_time and what.no_throughput:
         raise KdbenchError("--equal-time goes by the measured throughput; leave --no-throughput out")
-    if equal_time and not share.whole:
+    if what.equal_time and not share.whole:
         raise KdbenchError("--equal-time goes by the throughput of all pairs; run it without --shard when all are done")
     selection = grid.look_up()
     suite = reduction.reduce(selection.suite)
-    numbers = options.parse_seeds(seeds, suite.seeds)
+    seeds = options.parse_seeds(what.seeds, suite.seeds)
     care, halt = how_long.read()
     console = open_console(json)
 
@@ -63,16 +74,14 @@ def run(
     from kdbench.study.run import run
 
     compute = selection.prepare(how, console)
-    plugins = selection.ordered
-    chosen = read_tuned(tuned, suite.protocol, [plugin.name for plugin in plugins]) if tuned else None
-    plan = make_plan(
-        suite, plugins, selection.pairs, numbers, selection.settings, split, compute, how.data, best, chosen
-    )
+    plugins, pairs, settings = selection.ordered, selection.pairs, selection.settings
+    tuned = read_tuned(what.tuned, suite.protocol, [plugin.name for plugin in plugins]) if what.tuned else None
+    plan = make_plan(suite, plugins, pairs, seeds, settings, what.split, compute, how.data, what.best, tuned)
     plan = replace(plan, share=share)
-    results = Results(out or options.results_folder(suite, "" if split == "test" else "-val"))
+    results = Results(out or options.results_folder(suite, "" if what.split == "test" else "-val"))
     engine = where.make(compute)
-    outcome = run(plan, results, console, how.data, where.workers, not no_throughput, care, halt, engine)
-    if equal_time:
+    outcome = run(plan, results, console, how.data, where.workers, not what.no_throughput, care, halt, engine)
+    if what.equal_time:
         outcome += train_control(plan, results, console, how.data, where.workers, care, halt, engine)
     code = EXIT_OK if outcome.complete else EXIT_INCOMPLETE
     if compute.shard.rank > 0:
@@ -81,9 +90,13 @@ def run(
     if json:
         print_json({"results": str(results.folder), "cells": outcome.statuses, "report": [str(f) for f in files]})
     elif not outcome.complete:
-        left = ", ".join(f"{count} {status}" for status, count in sorted(outcome.statuses.items()))
-        of = "" if share.whole else f" of {share}"
-        say(console, (f"not every cell{of} is done:", "red"), f" {left}; the same command tries the rest again")
-        for error, count in outcome.errors.items():
-            say(console, f"  {count} x {error}")
+        _tell_left(outcome, "" if share.whole else f" of {share}", console)
     return code
+
+
+def _tell_left(outcome: "Outcome", of: str, console: "Console") -> None:
+    """Tell how many cells are not done, and why."""
+    left = ", ".join(f"{count} {status}" for status, count in sorted(outcome.statuses.items()))
+    say(console, (f"not every cell{of} is done:", "red"), f" {left}; the same command tries the rest again")
+    for error, count in outcome.errors.items():
+        say(console, f"  {count} x {error}")

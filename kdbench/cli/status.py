@@ -1,7 +1,6 @@
 """`kdbench status`: how far a run is."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 from kdbench.cli import options
 from kdbench.cli.console import make_table, open_console, print_json, say
@@ -11,7 +10,7 @@ if TYPE_CHECKING:
     from kdbench.results.status import Standing
 
 
-def status(results: Annotated[Path, options.folder(name="DIR")], /, *, json: options.Json = False) -> int:
+def status(results: options.Results, /, *, json: options.Json = False) -> int:
     """Tell what of a run is done, running, failed and to do.
 
     Args:

@@ -26,11 +26,11 @@ Only = Annotated[
 ]
 
 
-def list_teachers(
+def list_(
     *,
     suite: options.SuiteName = "proxy",
     only: Only = None,
-    data: options.DataFolder = Path("data"),
+    data: options.DataFolder = options.DATA,
     json: options.Json = False,
 ) -> int:
     """Tell which teachers there are, how good, and how they were made."""
@@ -44,7 +44,7 @@ def train(
     suite: options.SuiteName = "proxy",
     only: Only = None,
     source: Annotated[Path | None, options.file(name="--from")] = None,
-    seed: Annotated[int, options.whole(0, metavar="SEED")] = 0,
+    seed: Annotated[int, options.number(0, metavar="SEED")] = 0,
     how: options.ComputeOptions = options.ComputeOptions(),
     out: Annotated[Path | None, options.folder(group=WHERE)] = None,
     workers: options.Workers = None,
@@ -104,9 +104,9 @@ def train(
     return EXIT_OK
 
 
-def import_weights(
-    name: Annotated[str, Parameter(name="NAME", completer=completion.teachers)],
-    file: Annotated[Path | None, options.file(name="FILE")] = None,
+def import_(
+    name: Annotated[str, Parameter(completer=completion.teachers)],
+    file: Path | None = None,
     /,
     *,
     normalisation: Literal["suite", "timm", "imagenet", "inception"] | None = None,
@@ -266,3 +266,7 @@ def published_top1(suite: "Suite", name: str) -> list[float]:
 
 def _percent(top1: float | None) -> str:
     return "-" if top1 is None else f"{top1:.2f}"
+
+
+SUMMARY = "List, train, import or verify the teachers of a suite."
+COMMANDS = list_, train, import_, verify

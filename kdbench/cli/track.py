@@ -21,11 +21,11 @@ LOOK_SECONDS = 15.0
 
 
 def track(
-    folder: Annotated[Path, options.folder(name="DIR")],
+    folder: options.Results,
     /,
     *,
     to: Sink,
-    out: Annotated[Path | None, options.folder()] = None,
+    out: options.Folder = None,
     project: Annotated[str | None, Parameter(metavar="NAME")] = None,
     follow: bool = False,
     json: options.Json = False,

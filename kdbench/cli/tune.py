@@ -21,7 +21,7 @@ FILE = "tuned.json"
 def tune(
     *,
     grid: options.Grid = options.Grid(),
-    trials: Annotated[int, options.whole(1, 10_000, metavar="K", group=WHAT)] = 8,
+    trials: Annotated[int, options.number(1, 10_000, metavar="K", group=WHAT)] = 8,
     seeds: Annotated[str, Parameter(group=WHAT)] = "1",
     how: options.ComputeOptions = options.ComputeOptions(),
     out: Annotated[Path | None, options.folder(group=WHERE)] = None,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def verify(
-    methods: Annotated[str, Parameter(name="METHOD", completer=completion.methods)],
+    method: Annotated[str, Parameter(completer=completion.methods)],
     /,
     *,
     suite: Annotated[options.SuiteName, Parameter(group=WHAT)] = "proxy",
@@ -29,10 +29,10 @@ def verify(
     """Check, before any training, that methods do what they must.
 
     Args:
-        methods: The methods by name, by file or by dotted name, with commas between, or all.
+        method: The methods by name, by file or by dotted name, with commas between, or all.
         pairs: The pairs: `hetero`, `homo`, `all`, or a list of `teacher:student`.
     """
-    selection = options.look_up(suite, methods, pairs, settings)
+    selection = options.look_up(suite, method, pairs, settings)
 
     from kdbench.study.plan import settle
     from kdbench.study.verify import verify

@@ -135,7 +135,7 @@ def test_what_does_not_run_parses(command: Command) -> None:
         selection = given["grid"].look_up()
         assert selection.plugins and selection.pairs
     elif words[1] == "verify" and ".py:" not in command.text:
-        selection = options.look_up(suite, given["methods"], given["pairs"], given["settings"])
+        selection = options.look_up(suite, given["method"], given["pairs"], given["settings"])
         assert selection.plugins and selection.pairs
     elif suite or "grid" in given:
         from kdbench.suites.loading import load
