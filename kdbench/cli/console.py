@@ -15,11 +15,11 @@ LONGEST_LINE = 2000
 """Characters of an error's line; a word on the command line may have a hundred thousand."""
 
 
-def open_console(as_json: bool = False) -> "Console":
+def open_console(as_json: bool = False, quiet: bool = False) -> "Console":
     """The console of a command: standard output, or standard error where the output is to be JSON and nothing else."""
     from rich.console import Console
 
-    return Console(stderr=as_json, highlight=False)
+    return Console(stderr=as_json, quiet=quiet, highlight=False)
 
 
 def say(console: "Console", *pieces: "str | tuple[str, str]", style: str = "", wrap: bool = False) -> None:

@@ -9,15 +9,15 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
 
 WIDEST = 110
-"""Columns that are used of a wide terminal."""
+"""Columns that are used of a wide terminal; longer lines are hard to read."""
 INDENT = 2
-COLUMNS = {"command": 12, "parameter": 24}
-"""How many the names take; a longer one has its explanation on the next line."""
+NAMES = {"command": 12, "parameter": 24}
+"""Columns of names; what has a longer one is explained from the next line on."""
 CODE = r"`[^`]+`|(?<![\w-])--[a-z][a-z-]*"
 """What of an explanation is code."""
 
 
-class Columns:
+class TerminalHelp:
     """Writes the help of a command to a terminal."""
 
     def render_usage(self, console: "Console", options: "ConsoleOptions", usage: object) -> None:
@@ -42,7 +42,7 @@ class Columns:
             return
         console.print()
         console.print(Text(str(panel.title), style="bold"))
-        column = INDENT + COLUMNS[panel.format] + 2
+        column = INDENT + NAMES[panel.format] + 2
         for entry in panel.entries:
             name = f"{'':{INDENT}}{signature(entry)}"
             lines = wrap(explained(entry), _width(console) - column, break_on_hyphens=False)

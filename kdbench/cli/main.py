@@ -26,7 +26,7 @@ from kdbench.cli.compare import compare
 from kdbench.cli.completion import completion
 from kdbench.cli.console import fail
 from kdbench.cli.export import export
-from kdbench.cli.help import Columns
+from kdbench.cli.help import TerminalHelp
 from kdbench.cli.list_ import list_
 from kdbench.cli.new_method import new_method
 from kdbench.cli.published import published
@@ -82,7 +82,7 @@ def make_app() -> App:
         help_epilogue=EPILOGUE,
         help_flags=HELP_FLAGS,
         help_format="plaintext",
-        help_formatter=Columns(),
+        help_formatter=TerminalHelp(),
         version=f"kdbench {__version__}",
         group_commands=Group("Other", sort_key=len(GROUPS)),
         group_parameters=Group("Options", sort_key=1),
@@ -154,11 +154,11 @@ def _mistake(error: CycloptsError) -> str:
     match error:
         case UnknownOptionError():
             options = [option for argument in error.argument_collection for option in argument.names]
-            said = str(unknown_name(f"option of {command}", error.token.keyword or error.token.value, options))
+            said = unknown_name(f"option of {command}", error.token.keyword or error.token.value, options)
         case UnknownCommandError(app=App() as app):
-            said = str(unknown_name(f"command of {command}", unused, _names(app)))
+            said = unknown_name(f"command of {command}", unused, _names(app))
         case CoercionError(argument=argument, token=token) if token and argument and (known := argument.get_choices()):
-            said = str(unknown_name(f"value of {name}", token.value, known))
+            said = unknown_name(f"value of {name}", token.value, known)
         case CoercionError(msg=str(reason)):
             said = f"{name}: {reason}"
         case MissingArgumentError():
@@ -167,7 +167,7 @@ def _mistake(error: CycloptsError) -> str:
             said = f"{command} does not take '{unused}'"
         case _:
             error.verbose = False
-            said = str(error)
+            said = error
     return f"{said} (see `{command} --help`)"
 
 

@@ -76,15 +76,12 @@ def train(
     classes = len(opening.load(loaded.data, how.data).classes)
     registry = Registry.installed()
     control = registry.plugins[registry.by_role("control")]
-    folder = out or loaded.own_teachers(how.data)
-    paths = {name: folder / teacher_file(name) for name in names}
-    command = command_line()
+    paths = {name: (out or loaded.own_teachers(how.data)) / teacher_file(name) for name in names}
     tasks = [
-        TeacherTask(loaded, name, control, seed, compute, how.data, path, command, source)
+        TeacherTask(loaded, name, control, seed, compute, how.data, path, command_line(), source)
         for name, path in paths.items()
     ]
-    console = open_console(json)
-    console.quiet = compute.shard.rank > 0
+    console = open_console(json, quiet=compute.shard.rank > 0)
     for task in tasks:
         opening.load(task.data, how.data)
         if task.fine_tuned:
