@@ -61,22 +61,17 @@ DATA = Path("data")
 Folder = Annotated[Path | None, folder()]
 File = Annotated[Path | None, file()]
 Results = Annotated[Path, Parameter(name="DIR")]
-Json = Annotated[bool, Parameter(name="--json", group=OUTPUT, help="Print the result as JSON.")]
+Json = Annotated[bool, Parameter(group=OUTPUT, help="Print the result as JSON.")]
 SuiteName = Annotated[
-    str, Parameter(name="--suite", completer=completion.suites, help="The name of a suite, or the path of a TOML file.")
+    str, Parameter(completer=completion.suites, help="The name of a suite, or the path of a TOML file.")
 ]
 Settings = Annotated[
     tuple[str, ...],
-    Parameter(
-        name="--set",
-        metavar="METHOD.NAME=VALUE",
-        help="A hyperparameter of a method. The option may be given several times.",
-    ),
+    Parameter(name="--set", metavar="METHOD.NAME=VALUE", help="A hyperparameter; the option may be repeated."),
 ]
 DataFolder = Annotated[
     Path,
     folder(
-        name="--data",
         group=WHERE,
         env_var="KDBENCH_DATA",
         help="The folder of data sets and teachers that do not come with kdbench; $KDBENCH_DATA names another default.",
@@ -84,13 +79,7 @@ DataFolder = Annotated[
 ]
 Workers = Annotated[
     int | None,
-    number(
-        1,
-        1024,
-        name="--workers",
-        group=WHERE,
-        help="The number of processes that work side by side. Default: one a core, or one a GPU.",
-    ),
+    number(1, 1024, group=WHERE, help="How many processes work side by side. Default: one a core, or one a GPU."),
 ]
 
 

@@ -17,12 +17,7 @@ if TYPE_CHECKING:
 
 Only = Annotated[
     str | None,
-    Parameter(
-        name="--only",
-        metavar="NAME,...",
-        completer=completion.teachers,
-        help="These teachers, with commas between. Default: all of the suite.",
-    ),
+    Parameter(metavar="NAME,...", completer=completion.teachers, help="These teachers. Default: all of the suite."),
 ]
 
 
