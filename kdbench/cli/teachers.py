@@ -117,7 +117,10 @@ def import_(
     from kdbench.study.plan import command_line
     from kdbench.study.teachers import import_teacher
 
-    loaded, (teacher,) = _chosen(suite, name)
+    loaded, names = _chosen(suite, name)
+    if len(names) != 1:
+        raise KdbenchError(f"NAME {name!r} is not one teacher; name one of suite {loaded.name}")
+    (teacher,) = names
     compute = how.resolve()
     path = import_teacher(loaded, teacher, file, normalisation, compute, how.data, command_line())
     _show(suite, loaded, {teacher: path}, how.data, json)

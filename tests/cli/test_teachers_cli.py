@@ -105,6 +105,7 @@ def test_import_then_verify(proxy: Suite, teachers: Run, tmp_path: Path) -> None
         ("", "kdbench teachers needs a command: list, train, import, verify"),
         ("imprt", "unknown command of kdbench teachers 'imprt'; did you mean import"),
         ("import", "NAME is missing"),
+        ("import vit-t,swin-t", "'vit-t,swin-t' is not one teacher"),
         ("import vit", "unknown model of suite proxy or of timm 'vit'; did you mean vit-t"),
         ("import vit-t none.pth", "cannot read weights none.pth: No such file"),
         ("import vit-t {shipped} --normalisation imagenet", "3 channels"),
