@@ -90,7 +90,7 @@ def complete(line: str) -> tuple[str, list[tuple[str, str]]]:
 
     from kdbench.cli.main import make_app
 
-    app, words = make_app(), _words(line)[1:]
+    app, words = make_app(), _words(line)[1:] or [""]
     slot = resolve_slot(app, words)
     # An empty word that no argument takes is the place of an option.
     if slot is not None and slot.active is None and not words[-1]:
