@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated, Literal
 
 from kdbench.cli import options
@@ -70,6 +69,8 @@ def _write_whole(out: Path, write: Callable[[Path], float]) -> float:
     Raises:
         KdbenchError: the disk refuses; or what `write` raises.
     """
+    from tempfile import TemporaryDirectory
+
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=".", dir=out.parent) as place:

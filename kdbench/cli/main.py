@@ -1,7 +1,6 @@
 """`kdbench`: its commands, what is said of mistakes, and the exit codes. Commands import torch only when they train."""
 
 import sys
-import tempfile
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from io import TextIOWrapper
@@ -177,6 +176,8 @@ def _unforeseen(error: Exception) -> NoReturn:
 
 def _written(error: Exception) -> str:
     """Where the calls that led to an error are written."""
+    import tempfile
+
     text = "".join(traceback.format_exception(error))
     try:
         with tempfile.NamedTemporaryFile(

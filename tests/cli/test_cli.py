@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.command import kdbench, kdbench_without
+from tests.support.command import arguments_of, kdbench, kdbench_without
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,29 @@ def test_help_and_lists_load_no_torch(arguments: str) -> None:
     done = kdbench_without("torch timm pandas matplotlib", *arguments.split())
     assert done.returncode == 0, done.stderr
     assert done.stdout
+
+
+@pytest.mark.parametrize("columns", [80, 140])
+def test_help_fits_the_terminal(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for words in arguments_of():
+        done = kdbench(*words, "-h")
+        assert done.returncode == 0 and max(map(len, done.stdout.splitlines())) <= columns, words
+
+
+def test_options_stand_in_groups() -> None:
+    shown = kdbench("run", "--help").stdout
+    titles = [line for line in shown.splitlines() if line and not line.startswith((" ", "Usage", "Train"))]
+    assert titles == ["What to run", "How to compute", "Where", "How long", "Output"]
+
+
+def test_plain_kdbench_shows_help() -> None:
+    done = kdbench()
+    assert (done.returncode, done.stdout) == (0, kdbench("--help").stdout) and "Train and measure" in done.stdout
+
+
+def test_the_last_of_two_values_counts() -> None:
+    assert kdbench("list", "pairs", "--suite", "none", "--suite", "proxy").returncode == 0
 
 
 def test_list_json() -> None:

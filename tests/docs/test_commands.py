@@ -19,7 +19,7 @@ from kdbench.cli import options
 from kdbench.cli.main import HELP_FLAGS, make_app
 from kdbench.errors import EXIT_INCOMPLETE, EXIT_OK
 from tests.docs.commands import PAGES, PARSED, ROOT, Command, Written, mentions, steps
-from tests.support.command import COMMAND, arguments, kdbench
+from tests.support.command import COMMAND, arguments_of, kdbench
 
 ALL = [step for page in PAGES for step in steps(page) if isinstance(step, Command)]
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
@@ -182,7 +182,7 @@ def test_other_commands_name_what_there_is(command: Command) -> None:
 def test_what_the_text_mentions_exists(page: str) -> None:
     known = {
         " ".join(("kdbench", *words)): {*HELP_FLAGS, *(option for argument in own for option in argument.names)}
-        for words, own in arguments().items()
+        for words, own in arguments_of().items()
     }
     known["kdbench"].add("--version")
     everywhere = set.union(*known.values())

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdbench.suites.loading import available
-from tests.support.command import arguments, kdbench
+from tests.support.command import arguments_of, kdbench
 from tests.support.harness import TEXTS, answer, drawn
 
 TRAINING = {("run",), ("bench",), ("tune",), ("teachers", "train"), ("teachers", "import"), ("check",)}
@@ -64,7 +64,7 @@ SLOW = ("verify",)
 """What checks methods for seconds where all that is asked for is there."""
 
 
-COMMANDS = {words: own for words, own in arguments().items() if own}
+COMMANDS = {words: own for words, own in arguments_of().items() if own}
 
 
 @pytest.fixture(scope="module")

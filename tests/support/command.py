@@ -52,7 +52,7 @@ def kdbench_without(heavy: str, *arguments: object) -> subprocess.CompletedProce
     return subprocess.run([sys.executable, "-c", LIGHT, given], capture_output=True, text=True, timeout=60)
 
 
-def arguments(*words: str) -> dict[tuple[str, ...], list[Argument]]:
+def arguments_of(*words: str) -> dict[tuple[str, ...], list[Argument]]:
     """The arguments of the command that is called by `words`, and those of the commands below it."""
     root = make_app()
     _, apps, _ = root.parse_commands(words)
@@ -60,5 +60,5 @@ def arguments(*words: str) -> dict[tuple[str, ...], list[Argument]]:
         own = apps[-1].assemble_argument_collection() if apps[-1].default_command else []
         found = {words: [argument for argument in own if argument.name != "*"]}
     for name in (name for name in apps[-1] if not name.startswith("-")):
-        found |= arguments(*words, name)
+        found |= arguments_of(*words, name)
     return found
