@@ -17,7 +17,7 @@ def update(
     provisional: bool = False,
     accept_spread: bool = False,
     json: options.Json = False,
-) -> int:
+) -> None:
     """Write the baseline from results, and print it against the old one.
 
     Args:
@@ -58,7 +58,7 @@ def update(
                 "changes": changes_as_json(rows),
             }
         )
-        return EXIT_OK
+        return
     console = open_console()
     if rows:
         print_changes(rows, console)
@@ -67,7 +67,6 @@ def update(
     for line in wide:
         say(console, f"scattered: {line}", style="yellow")
     say(console, f"baseline: {path}")
-    return EXIT_OK
 
 
 def show(file: Path | None = None, /, *, json: options.Json = False) -> int:

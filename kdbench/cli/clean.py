@@ -2,12 +2,12 @@
 
 from kdbench.cli import options
 from kdbench.cli.console import open_console, print_json, say
-from kdbench.errors import EXIT_OK, KdbenchError
+from kdbench.errors import KdbenchError
 
 
 def clean(
     results: options.Results, /, *, delete: bool = False, unplanned: bool = False, json: options.Json = False
-) -> int:
+) -> None:
     """List, or remove, what nothing needs in a results folder.
 
     Args:
@@ -30,10 +30,9 @@ def clean(
     if json:
         files = [{"file": str(path), "reason": reason} for path, reason in found]
         print_json({"files": files, "bytes": size, "deleted": delete})
-        return EXIT_OK
+        return
     console = open_console()
     for path, reason in found:
         say(console, f"{path.relative_to(results)}: {reason}")
     done = "removed" if delete else "can go; --delete removes them"
     say(console, f"{len(found)} files, {size / 1e6:.1f} MB {done}" if found else "there is nothing to remove")
-    return EXIT_OK

@@ -8,7 +8,6 @@ from cyclopts import Parameter
 from kdbench.cli import options
 from kdbench.cli.console import open_console, print_json
 from kdbench.cli.options import OUTPUT
-from kdbench.errors import EXIT_OK
 
 
 def compare(
@@ -19,7 +18,7 @@ def compare(
     any_protocol: bool = False,
     markdown: Annotated[Path | None, options.file(group=OUTPUT)] = None,
     json: options.Json = False,
-) -> int:
+) -> None:
     """Tell what changed from one run to another.
 
     Accuracy, relative throughput and memory are compared.
@@ -45,4 +44,3 @@ def compare(
         print_json(as_json(comparison, names))
     else:
         print_comparison(comparison, names, open_console())
-    return EXIT_OK

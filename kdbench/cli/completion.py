@@ -55,7 +55,7 @@ def completion(
     *,
     line: Annotated[str | None, Parameter(show=False)] = None,
     cuts: Annotated[str, Parameter(show=False)] = "",
-) -> int:
+) -> None:
     """Print what makes a shell complete commands, options and values.
 
     The values are suites, methods, pairs and other names. The script belongs where the shell reads it at its start:
@@ -71,7 +71,7 @@ def completion(
     """
     if line is None:
         print(SCRIPTS[shell], end="")
-        return 0
+        return
     word, candidates = complete(line)
     kept = max((word.rfind(sign) + 1 for sign in cuts), default=0)
     for value, summary in candidates:
@@ -81,7 +81,6 @@ def completion(
             print(value.replace(":", "\\:") + (f":{summary}" if summary else ""))
         else:
             print(f"{value}\t{summary}")
-    return 0
 
 
 def complete(line: str) -> tuple[str, list[tuple[str, str]]]:

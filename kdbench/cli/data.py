@@ -16,7 +16,7 @@ SHOWN = 20
 """Broken files that are named on the terminal; --json names all."""
 
 
-def list_(*, data: options.DataFolder = options.DATA, json: options.Json = False) -> int:
+def list_(*, data: options.DataFolder = options.DATA, json: options.Json = False) -> None:
     """Tell what data sets there are, and where."""
     from kdbench.data.sources import EMBEDDED, NAMED, folder
 
@@ -34,12 +34,11 @@ def list_(*, data: options.DataFolder = options.DATA, json: options.Json = False
             rows.append({"source": name, "holds": f"{count:,} classes of images", "found": str(root)})
     if json:
         print_json(rows)
-        return EXIT_OK
+        return
     console = open_console()
     for row in rows:
         get = f"not in {data}; get it with `kdbench data download {row['source']} --data {data}`"
         say(console, (row["source"], "bold"), f" {row['holds']}: {row['found'] or get}")
-    return EXIT_OK
 
 
 def download(
@@ -48,7 +47,7 @@ def download(
     *,
     data: options.DataFolder = options.DATA,
     json: options.Json = False,
-) -> int:
+) -> None:
     """Fetch a data set from its authors' server.
 
     Args:
@@ -65,7 +64,6 @@ def download(
         print_json({"source": name, "found": str(path), "new": new})
     else:
         print(f"{name} is in {path}" if new else f"{name} is in {path} already")
-    return EXIT_OK
 
 
 def import_(
@@ -75,7 +73,7 @@ def import_(
     *,
     data: options.DataFolder = options.DATA,
     json: options.Json = False,
-) -> int:
+) -> None:
     """Make one file of packs, or of torchvision's files.
 
     Args:
@@ -92,11 +90,10 @@ def import_(
     sizes = {"train": len(merged.train), "test": len(merged.test)}
     if json:
         print_json({"written": str(target), "classes": len(merged.classes), **sizes, "sha256": merged.sha256})
-        return EXIT_OK
+        return
     print(f"{target}: {sizes['train']:,} training and {sizes['test']:,} test images of {len(merged.classes)} classes")
     if sizes != SIZES:
         print(f"{name} has {SIZES['train']:,} and {SIZES['test']:,}: import all its packs together")
-    return EXIT_OK
 
 
 def check(source: str, /, *, data: options.DataFolder = options.DATA, json: options.Json = False) -> int:

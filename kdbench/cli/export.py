@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from kdbench.cli import options
 from kdbench.cli.console import print_json
-from kdbench.errors import EXIT_OK, KdbenchError
+from kdbench.errors import KdbenchError
 
 
 def export(
@@ -17,7 +17,7 @@ def export(
     to: Literal["timm", "hf", "onnx"],
     out: Annotated[Path, options.folder()],
     json: options.Json = False,
-) -> int:
+) -> None:
     """Write a trained student for timm, the hub or ONNX.
 
     Every export is loaded again and kept only if it answers as the checkpoint does, to 1e-5. The exit code is 3 where
@@ -52,7 +52,7 @@ def export(
     if json:
         told = {"to": to, "files": files, "difference": difference, "needs_kdbench": not alone}
         print_json(told | student.origin)
-        return EXIT_OK
+        return
     record = found.record
     print(f"{record['student']['name']} by {record['method']} on {record['pair']}, seed {record['seed']}: ", end="")
     print(", ".join(files))
@@ -60,7 +60,6 @@ def export(
     print(f"loaded again: logits differ from the checkpoint's by {difference:.1g} at most")
     if not alone:
         print("timm alone cannot build it: `import kdbench.export.entry` before `timm.create_model`")
-    return EXIT_OK
 
 
 def _write_whole(out: Path, write: Callable[[Path], float]) -> float:

@@ -6,7 +6,7 @@ from cyclopts import Parameter
 
 from kdbench.cli import completion, options
 from kdbench.cli.console import make_table, open_console, print_json
-from kdbench.errors import EXIT_OK, KdbenchError
+from kdbench.errors import KdbenchError
 
 if TYPE_CHECKING:
     from kdbench.models.staged import StagedModel
@@ -23,7 +23,7 @@ def list_(
     stages: Annotated[str | None, Parameter(metavar="NAME", completer=completion.models)] = None,
     size: Annotated[int | None, options.number(1, 4096)] = None,
     json: options.Json = False,
-) -> int:
+) -> None:
     """List methods, pairs, suites or models.
 
     Args:
@@ -49,7 +49,6 @@ def list_(
         print_json(rows)
     else:
         open_console().print(make_table(rows, whole=("method", "pair", "suite", "model")))
-    return EXIT_OK
 
 
 def _methods() -> list[Row]:

@@ -62,7 +62,10 @@ GROUPS = {
     "Look up": (list_, published),
     "Prepare": (new_method, teachers, data, completion),
 }
-"""The commands as the help shows them, by the title of their group; a module is one with commands of its own."""
+"""The commands as the help shows them, by the title of their group; a module is one with commands of its own.
+
+A command returns its exit code, or nothing where that is 0.
+"""
 
 USAGE = {
     check: "check [OPTIONS] [DIR]",
@@ -92,7 +95,7 @@ def make_app() -> App:
     return app
 
 
-def _add(app: App, commands: Iterable[Callable[..., int] | ModuleType], group: Group) -> None:
+def _add(app: App, commands: Iterable[Callable[..., int | None] | ModuleType], group: Group) -> None:
     for place, command in enumerate(commands):
         settings = {"group": group, "sort_key": place, "help_epilogue": ""}
         if isinstance(command, ModuleType):

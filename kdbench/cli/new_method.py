@@ -5,7 +5,7 @@ from pathlib import Path
 
 from kdbench.cli import options
 from kdbench.cli.console import print_json
-from kdbench.errors import EXIT_OK, KdbenchError
+from kdbench.errors import KdbenchError
 
 SKELETON = '''"""{title}: a knowledge-distillation method for kdbench."""
 
@@ -38,7 +38,7 @@ class {name}(Method):
 '''
 
 
-def new_method(name: str, /, *, out: options.File = None, json: options.Json = False) -> int:
+def new_method(name: str, /, *, out: options.File = None, json: options.Json = False) -> None:
     """Write a runnable skeleton of a method.
 
     Args:
@@ -60,4 +60,3 @@ def new_method(name: str, /, *, out: options.File = None, json: options.Json = F
         print_json({"file": str(path), "class": name})
     else:
         print(f"wrote {path}\n  check it:    kdbench verify {where}\n  compare it:  kdbench run --methods all,{where}")
-    return EXIT_OK

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from kdbench.cli import completion, options
 from kdbench.cli.console import open_console, print_json, say
-from kdbench.errors import EXIT_OK, KdbenchError
+from kdbench.errors import KdbenchError
 
 if TYPE_CHECKING:
     from kdbench.analysis.published import Number
@@ -22,7 +22,7 @@ def published(
     method: Annotated[str | None, Parameter(completer=completion.methods)] = None,
     protocol: Annotated[str | None, Parameter(completer=completion.protocols)] = None,
     json: options.Json = False,
-) -> int:
+) -> None:
     """Look up published numbers.
 
     Args:
@@ -51,7 +51,6 @@ def published(
         print_json([{**asdict(row), "gain": row.gain, "epoch": row.epoch} for row in rows])
     else:
         _show(rows)
-    return EXIT_OK
 
 
 def _pair(text: str, suite: "Suite | None") -> tuple[str, str]:

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from kdbench.cli import options
 from kdbench.cli.console import open_console, print_json, say
-from kdbench.errors import EXIT_OK, unknown_name
+from kdbench.errors import unknown_name
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,7 +27,7 @@ def report(
     format: Annotated[str | None, Parameter(metavar="LIST")] = None,
     style: Style = "screen",
     json: options.Json = False,
-) -> int:
+) -> None:
     """Rebuild tables and plots from the records.
 
     Args:
@@ -44,7 +44,6 @@ def report(
     files = write_and_show(Results(results), out or results / "report", console, _formats(format), style)
     if json:
         print_json({"report": [str(file) for file in files]})
-    return EXIT_OK
 
 
 def write_and_show(

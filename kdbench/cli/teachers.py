@@ -27,11 +27,10 @@ def list_(
     only: Only = None,
     data: options.DataFolder = options.DATA,
     json: options.Json = False,
-) -> int:
+) -> None:
     """Tell which teachers there are, how good, and how they were made."""
     loaded, names = _chosen(suite, only)
     _show(suite, loaded, {name: loaded.teacher_path(name, data) for name in names}, data, json)
-    return EXIT_OK
 
 
 def train(
@@ -105,7 +104,7 @@ def import_(
     suite: options.SuiteName = "proxy",
     how: options.ComputeOptions = options.ComputeOptions(),
     json: options.Json = False,
-) -> int:
+) -> None:
     """Store weights that were trained elsewhere.
 
     Args:
@@ -124,7 +123,6 @@ def import_(
     compute = how.resolve()
     path = import_teacher(loaded, teacher, file, normalisation, compute, how.data, command_line())
     _show(suite, loaded, {teacher: path}, how.data, json)
-    return EXIT_OK
 
 
 def verify(

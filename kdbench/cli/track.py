@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from kdbench.cli import options
 from kdbench.cli.console import print_json
-from kdbench.errors import EXIT_OK, KdbenchError
+from kdbench.errors import KdbenchError
 
 if TYPE_CHECKING:
     from kdbench.tracking.event_files import EventFiles
@@ -29,7 +29,7 @@ def track(
     project: Annotated[str | None, Parameter(metavar="NAME")] = None,
     follow: bool = False,
     json: options.Json = False,
-) -> int:
+) -> None:
     """Show a run in TensorBoard or Weights & Biases.
 
     Each cell becomes a run: curves of the losses, of the learning rate and of the accuracy by epoch, its configuration,
@@ -68,7 +68,7 @@ def track(
                 if written or not goes_on:
                     _tell(to, sink, json, written=written, unchanged=known, waiting=waiting)
                 if not goes_on:
-                    return EXIT_OK
+                    return
                 time.sleep(max(LOOK_SECONDS, 4 * (time.monotonic() - began)))
         finally:
             sink.close()
