@@ -10,14 +10,14 @@ import importlib.util
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdbench.errors import KdbenchError, unknown_name
+from kdbench.names import plain_name
 from kdbench.targets import file_of, module_of, own_sources, short
-from kdbench.values import plain_name
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -117,9 +117,10 @@ class Registry:
     def installed(cls) -> "Registry":
         """The methods that installed packages register under the entry-point group `kdbench.methods`."""
         registry = cls()
+        # A package that registers thirty methods is looked at once.
+        name_of = cache(lambda package: package.name if package else "unknown package")
         for point in entry_points(group=GROUP):
-            distribution = point.dist.name if point.dist else "unknown package"
-            registry.add(Plugin(point.name, point.value, distribution))
+            registry.add(Plugin(point.name, point.value, name_of(point.dist)))
         return registry
 
     def add(self, plugin: Plugin) -> None:

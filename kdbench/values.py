@@ -5,69 +5,19 @@ tables, paths and on terminals, so names and numbers are looked at where they ar
 """
 
 from collections.abc import Mapping, Sequence
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from kdbench.errors import one_line
+from kdbench.names import pair_name, plain_name, printable
 
-LONGEST_NAME = 120
-"""Bytes: the names of two models make a file name, of which file systems take 255."""
 LARGEST = 2**53
 """Whole numbers up to here survive a float; nothing that is counted comes near."""
 SHOWN = 60
 """Characters of a wrong value that a message shows."""
-
-
-_remembered = lru_cache(maxsize=4096)
-"""Of 10,000 records most say the same few names; looking at each again would be a tenth of reading them."""
-
-
-@_remembered
-def _printable(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError("has a character that cannot be printed")
-    return text
-
-
-def shown_name(name: str, longest: int = LONGEST_NAME) -> str:
-    """`name`, which is shown, and becomes a file's by `slug`.
-
-    Raises:
-        ValueError: it may not, with the reason.
-    """
-    if not _printable(name).strip():
-        raise ValueError("is empty")
-    if len(name.encode()) > longest:
-        raise ValueError(f"has more than {longest} bytes")
-    return name
-
-
-@_remembered
-def _pair(name: str) -> str:
-    return shown_name(name, 2 * LONGEST_NAME + 1)
-
-
-@_remembered
-def plain_name(name: str) -> str:
-    """`name`, which may become a part of a path and of a command line.
-
-    Raises:
-        ValueError: it may not, with the reason.
-    """
-    for sign in "/\\:":
-        if sign in shown_name(name):
-            raise ValueError(f"has a {sign!r}")
-    if name[0] in ".-" or name != name.strip():
-        raise ValueError("begins with a dot, a dash or a blank, or ends with a blank")
-    return name
-
-
-def slug(name: str) -> str:
-    """The name of a pair or model in a path: no colon (illegal on some systems) and no slash."""
-    return name.replace(":", "--").replace("/", "_")
 
 
 def inside(path: str) -> str:
@@ -81,9 +31,9 @@ def inside(path: str) -> str:
     return path
 
 
-Line = Annotated[str, AfterValidator(_printable)]
+Line = Annotated[str, AfterValidator(printable)]
 """One line of text."""
-Title = Annotated[str, AfterValidator(_pair)]
+Title = Annotated[str, AfterValidator(pair_name)]
 """The name of a pair, or of a model with its overrides."""
 Name = Annotated[str, AfterValidator(plain_name)]
 """A name that may be a part of a path as it is."""

@@ -1,4 +1,4 @@
-"""The command line as a page, from its own parsers: `python docs/tools/cli_page.py docs/cli.md`."""
+"""The command line as a page, from its own help: `python docs/tools/cli_page.py docs/cli.md`."""
 
 import argparse
 import re
@@ -6,7 +6,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from kdbench.cli.main import EPILOG, build_parser
+from cyclopts import App
+from cyclopts.help import HelpPanel
+from rich.console import Console, ConsoleOptions
+
+from kdbench.cli.help import CODE, explained, paragraphs, plain, signature
+from kdbench.cli.main import EXIT_CODES, make_app
 from kdbench.files import write_bytes
 
 PAGE = """\
@@ -23,71 +28,60 @@ What `kdbench --help` and the help of each command tell, as `python docs/tools/c
 """
 
 
+class Markdown:
+    """Keeps the help of a command as paragraphs and tables of Markdown."""
+
+    def __init__(self) -> None:
+        self.parts: list[str] = []
+
+    def render_usage(self, console: Console, options: ConsoleOptions, usage: object) -> None:
+        """The tables tell it."""
+
+    def render_description(self, console: Console, options: ConsoleOptions, description: object) -> None:
+        """What the command does."""
+        blocks = [
+            f"* {_marked(text[2:])}" if text.startswith("* ") else _marked(text)
+            for text in paragraphs(plain(description))
+        ]
+        text = "\n\n".join(blocks)
+        self.parts.append(re.sub(r"^(\* .*)\n\n(?=\* )", r"\1\n", text, flags=re.MULTILINE) + "\n")
+
+    def __call__(self, console: Console, options: ConsoleOptions, panel: HelpPanel) -> None:
+        """A group of arguments; commands have sections of their own."""
+        if panel.format == "parameter" and panel.entries:
+            rows = [f"| `{signature(entry)}` | {_cell(explained(entry))} |" for entry in panel.entries]
+            self.parts.append("\n".join([f"{panel.title}:\n", "| argument | |\n| --- | --- |", *rows, ""]))
+
+
 def page() -> str:
     """The page about every command."""
-    codes = EPILOG.partition("exit codes:")[2].split(",")
-    rows = (f"| {code} | {meaning} |" for code, meaning in (text.strip().split(" ", 1) for text in codes))
-    return PAGE.format(commands="\n".join(_commands(build_parser(), 2)), codes="\n".join(rows))
+    app = make_app()
+    rows = (f"| {code} | {meaning} |" for code, meaning in EXIT_CODES.items())
+    return PAGE.format(commands="\n".join(_sections(app, app, ())), codes="\n".join(rows))
 
 
-def _commands(parser: argparse.ArgumentParser, level: int) -> Iterator[str]:
-    """The lines about the commands of a parser, and about theirs."""
-    for group in (action for action in parser._actions if isinstance(action, argparse._SubParsersAction)):
-        summaries = {choice.dest: choice.help for choice in group._choices_actions}
-        for name, command in group.choices.items():
-            summary = command.description or summaries[name] or ""
-            yield f"{'#' * level} {command.prog}\n\n{_sentence(summary)}\n"
-            yield from _own(command)
-            yield from _commands(command, level + 1)
+def _sections(app: App, below: App, path: tuple[str, ...]) -> Iterator[str]:
+    """The parts about the commands that `below`, which is called `path`, has of its own."""
+    for name in (name for name in below if not name.startswith("-")):
+        words = (*path, name)
+        yield f"{'#' * len(words)}# kdbench {' '.join(words)}\n"
+        app.help_formatter = told = Markdown()
+        app.help_print(words, console=Console(quiet=True))
+        yield from told.parts
+        yield from _sections(app, below[name], words)
 
 
-def _own(command: argparse.ArgumentParser) -> Iterator[str]:
-    """The lines about the arguments of a command, by group, and what its help says below them."""
-    # argparse's own two groups hold what belongs to none.
-    usual = (command._positionals, command._optionals)
-    groups = {"": [action for group in usual for action in group._group_actions]}
-    groups |= {str(group.title): group._group_actions for group in command._action_groups if group not in usual}
-    for title, actions in groups.items():
-        rows = [f"| {_signature(action)} | {_help(command, action)} |" for action in actions if _is_argument(action)]
-        if rows:
-            yield "\n".join([f"{title.capitalize()}:\n"] * bool(title) + ["| argument | |\n| --- | --- |", *rows, ""])
-    if command.epilog:
-        yield from (f"{_sentence(' '.join(part.split()))}\n" for part in command.epilog.split("\n\n"))
-
-
-def _is_argument(action: argparse.Action) -> bool:
-    return not isinstance(action, argparse._SubParsersAction | argparse._HelpAction)
-
-
-def _signature(action: argparse.Action) -> str:
-    """How an argument is written: `--seeds SEEDS`, `FILE`, `[DIR]`, `{cifar10,cifar100}`."""
-    choices = f"{{{','.join(map(str, action.choices))}}}" if action.choices else action.dest.upper()
-    value = action.metavar if isinstance(action.metavar, str) else choices
-    if action.option_strings:
-        return f"`{' '.join([', '.join(action.option_strings), *([value] if action.nargs != 0 else [])])}`"
-    return f"`{value}...`" if action.nargs == "+" else f"`[{value}]`" if action.nargs == "?" else f"`{value}`"
-
-
-def _help(command: argparse.ArgumentParser, action: argparse.Action) -> str:
-    """The help of an argument with its default, if neither tells it is only its name."""
-    text = command._get_formatter()._expand_help(action) if action.help else ""
-    if "default" not in text and action.default not in (None, False, True, []) and action.nargs != 0:
-        text = f"{text} (default: {action.default})".strip()
+def _cell(text: str) -> str:
     return _marked(text).replace("|", "\\|")
 
 
 def _marked(text: str) -> str:
     """`text` with options as code; brackets and stars are no Markdown."""
-    parts = re.split(r"(`[^`]*`)", text)
-    plain = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
+    parts = re.split(f"({CODE})", text)
     return "".join(
-        part if part.startswith("`") else plain.sub(r"`\g<0>`", re.sub(r"([*<\[])", r"\\\1", part)) for part in parts
+        (part if part.startswith("`") else f"`{part}`") if code else re.sub(r"([*<\[])", r"\\\1", part)
+        for part, code in zip(parts, [False, True] * len(parts), strict=False)
     )
-
-
-def _sentence(text: str) -> str:
-    text = _marked(text)
-    return f"{text[0].upper()}{text[1:]}{'' if text.endswith('.') else '.'}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

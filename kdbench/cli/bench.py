@@ -1,55 +1,47 @@
 """`kdbench bench`: the throughput phase alone, nothing is trained to its end."""
 
-import argparse
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 from kdbench.cli import options
+from kdbench.cli.console import open_console, print_json, say
+from kdbench.cli.options import WHERE
 from kdbench.errors import EXIT_INCOMPLETE, EXIT_OK
 
 
-def add_parser(commands: Any) -> None:
-    parser = options.add_command(
-        commands, "bench", execute, "measure the training throughput of methods, without training them"
-    )
-    options.add_grid(parser)
-    options.add_checkpoint(parser)
-    parser.add_argument("--out", type=Path, metavar="DIR", help="results folder (default: results/SUITE-bench)")
-    options.add_compute(parser)
-    options.add_json(parser)
+def bench(
+    *,
+    grid: options.Grid = options.Grid(),
+    how: options.ComputeOptions = options.ComputeOptions(),
+    out: Annotated[Path | None, options.folder(group=WHERE)] = None,
+    json: options.Json = False,
+) -> int:
+    """Measure the training throughput of methods; none is trained.
 
-
-def execute(args: argparse.Namespace) -> int:
-    from rich.console import Console
-
+    Args:
+        out: The results folder. Default: results/SUITE-bench.
+    """
     from kdbench.results.folder import Results
 
-    grid = options.read_grid(args)
-    console = Console(stderr=args.json)
-    grid.add_references()
+    selection = grid.look_up()
+    console = open_console(json)
 
     from kdbench.cli.report import write_and_show
     from kdbench.study.plan import make_plan
     from kdbench.study.run import bench
     from kdbench.study.session import Session
 
-    grid.drop_broken(args.methods, console)
-    compute = options.resolve_compute(args)
-    options.store_checkpoint(args, grid, compute)
+    compute = selection.prepare(how, console)
+    suite = selection.suite
     plan = make_plan(
-        grid.suite, grid.ordered, grid.pairs, [], compute=compute, data_root=args.data, settings=grid.settings
+        suite, selection.ordered, selection.pairs, [], compute=compute, data_root=how.data, settings=selection.settings
     )
-    results = Results(args.out or Path("results") / f"{grid.suite.name}-bench")
-    outcome = bench(plan, Session(results, args.data, console))
-    files = write_and_show(results, results.folder / "report", None if args.json else console)
-    if args.json:
-        options.print_json(
-            {
-                "results": str(results.folder),
-                "measurements": outcome.statuses,
-                "report": [str(file) for file in files],
-            }
-        )
+    results = Results(out or Path("results") / f"{suite.name}-bench")
+    outcome = bench(plan, Session(results, how.data, console))
+    files = write_and_show(results, results.folder / "report", None if json else console)
+    if json:
+        report = [str(file) for file in files]
+        print_json({"results": str(results.folder), "measurements": outcome.statuses, "report": report})
     for error, count in outcome.errors.items():
-        console.print(f"  {count} x {error}", highlight=False, markup=False, soft_wrap=True)
+        say(console, f"  {count} x {error}")
     return EXIT_OK if outcome.complete else EXIT_INCOMPLETE

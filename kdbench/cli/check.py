@@ -1,11 +1,14 @@
 """`kdbench check`: the regression gate, on records that are there or on those that it trains first."""
 
-import argparse
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
 
-from kdbench.cli import options
+from cyclopts import Group, Parameter
+
+from kdbench.cli import completion, options
+from kdbench.cli.console import open_console, print_json
+from kdbench.cli.options import OUTPUT
 from kdbench.errors import KdbenchError, unknown_name
 
 if TYPE_CHECKING:
@@ -17,93 +20,129 @@ if TYPE_CHECKING:
     from kdbench.results.folder import Results
     from kdbench.results.study import PairMethod
 
-EPILOG = """\
-outcomes: IDENTICAL, PASS, CLEARED (suspicious after three seeds, not after six), WORSE, BETTER, SLOWER, FASTER,
-MISSING_BASELINE, MISSING_CELL, NEW_METHOD, STALE_PROTOCOL, FAILED_CELL. BETTER fails too: accept it with
-`kdbench baseline update`.
-
-exit codes: 0 all cells pass; 1 WORSE or BETTER, and SLOWER with --fail-on-speed; 2 MISSING_CELL or FAILED_CELL;
-3 MISSING_BASELINE or STALE_PROTOCOL"""
+CHECKED = Group("What to check", sort_key=1)
+TRAINING = Group("What to train first", sort_key=2)
 
 
-def add_parser(commands: Any) -> None:
-    parser = options.add_command(
-        commands, "check", execute, "hold results against the frozen baseline: accuracy, losses, throughput"
-    )
-    parser.formatter_class, parser.epilog = argparse.RawDescriptionHelpFormatter, EPILOG
-    parser.add_argument(
-        "results", nargs="?", type=Path, metavar="DIR", help="results folder (--run: results/check-SUITE)"
-    )
-    parser.add_argument("--baseline", type=Path, metavar="FILE", help="default: baselines/SUITE.json")
-    parser.add_argument("--methods", default="all", help="those of the baseline to check, by name (default: all)")
-    parser.add_argument("--pairs", default="all", help="those of the baseline to check, by name (default: all)")
-    parser.add_argument("--fail-on-speed", action="store_true", help="SLOWER and unmeasured throughput fail")
-    train = parser.add_argument_group("training")
-    train.add_argument("--run", action="store_true", help="train what is needed first; the same command goes on")
-    train.add_argument("--suite", help="name of a suite, or a TOML file (default: the baseline's, else proxy)")
-    train.add_argument(
-        "--minutes", type=options.minutes, metavar="N", help="only the cells that so many minutes are enough for"
-    )
-    train.add_argument(
-        "--first-seed", type=options.whole(0), metavar="N", help="fresh seeds (default: after the baseline's)"
-    )
-    options.add_workers(train)
-    train.add_argument("--no-throughput", dest="throughput", action="store_false", help="accuracy only")
-    options.add_compute(parser)
-    output = parser.add_argument_group("output")
-    output.add_argument("--markdown", type=Path, metavar="FILE", help="write a comment for a pull request")
-    output.add_argument("--junit", type=Path, metavar="FILE", help="write JUnit XML")
-    output.add_argument(
-        "--github",
-        action="store_true",
-        default=os.environ.get("GITHUB_ACTIONS") == "true",
-        help="print annotations for GitHub Actions (default there)",
-    )
-    options.add_json(parser)
+@options.grouped(CHECKED)
+class Checked:
+    """What is held against which baseline."""
+
+    baseline: options.File = None
+    """The baseline. Default: baselines/SUITE.json."""
+    methods: Annotated[str, Parameter(completer=completion.methods)] = "all"
+    """The methods of the baseline to check, by name, with commas between."""
+    pairs: Annotated[str, Parameter(completer=completion.pairs)] = "all"
+    """The pairs of the baseline to check, by name, with commas between."""
+    fail_on_speed: bool = False
+    """Fail for SLOWER and for throughput that could not be measured, too."""
+
+    def places(self, baseline: "Baseline", registry: "Registry") -> "list[PairMethod]":
+        """The cells of the baseline that are asked for; files among the methods are registered.
+
+        Raises:
+            KdbenchError: a name that the baseline does not know.
+        """
+        words = [word.strip() for word in self.methods.split(",")]
+        words = [registry.select(word)[0].name if ":" in word or word.endswith(".py") else word for word in words]
+        methods = _known("method", words, list(baseline.roles))
+        pairs = _known("pair", [word.strip() for word in self.pairs.split(",")], baseline.pairs)
+        return [place for place in baseline.by_pair_method if place[0] in pairs and place[1] in methods]
 
 
-def execute(args: argparse.Namespace) -> int:
-    from rich.console import Console
+@options.grouped(TRAINING)
+class Training:
+    """What is trained before the check."""
 
+    run: bool = False
+    """Train what is needed first; the same command goes on where it was interrupted."""
+    suite: Annotated[str | None, Parameter(completer=completion.suites)] = None
+    """The name of a suite, or the path of a TOML file. Default: the baseline's, else proxy."""
+    minutes: Annotated[float | None, options.number(0.01, 1e9, of=float)] = None
+    """Train only the cells for which N minutes are enough."""
+    first_seed: Annotated[int | None, options.number(0)] = None
+    """Train fresh seeds from N on. Default: those after the baseline's."""
+    workers: Annotated[options.Workers, Parameter(group=TRAINING)] = None
+    no_throughput: bool = False
+    """Measure accuracy only."""
+
+
+@options.grouped(OUTPUT)
+class Output:
+    """Where the outcome is written."""
+
+    markdown: options.File = None
+    """Write a comment for a pull request to this file."""
+    junit: options.File = None
+    """Write JUnit XML to this file."""
+    github: bool = False
+    """Print annotations for GitHub Actions, as is done there without this option."""
+    json: options.Json = False
+
+    def tell(self, check: "CheckResult", console: "Console") -> None:
+        """Write and print the outcome."""
+        from kdbench.files import write_bytes
+        from kdbench.gate.files import annotations, junit, markdown
+        from kdbench.gate.tables import as_json, print_check
+
+        for path, write in ((self.markdown, markdown), (self.junit, junit)):
+            if path is not None:
+                write_bytes(path, write(check).encode())
+        if self.json:
+            print_json(as_json(check))
+            return
+        print_check(check, console)
+        if self.github or os.environ.get("GITHUB_ACTIONS") == "true":
+            print("\n".join(annotations(check)))
+
+
+def check(
+    results: Annotated[Path | None, Parameter(name="DIR")] = None,
+    /,
+    *,
+    what: Checked = Checked(),
+    training: Training = Training(),
+    how: options.ComputeOptions = options.ComputeOptions(),
+    output: Output = Output(),
+) -> int:
+    """Hold accuracy, losses and throughput against the baseline.
+
+    The outcome of a cell is IDENTICAL, PASS, CLEARED (suspicious after three seeds, not after six), WORSE, BETTER,
+    SLOWER, FASTER, MISSING_BASELINE, MISSING_CELL, NEW_METHOD, STALE_PROTOCOL or FAILED_CELL. BETTER fails too; accept
+    it with `kdbench baseline update`.
+
+    The exit code is 0 where all cells pass, 1 for WORSE or BETTER (and for SLOWER with --fail-on-speed), 2 for
+    MISSING_CELL or FAILED_CELL, and 3 for MISSING_BASELINE or STALE_PROTOCOL.
+
+    Args:
+        results: A results folder. Default, with --run: results/check-SUITE.
+    """
     from kdbench.gate.baseline import default_path, load_baseline
     from kdbench.gate.check import check_study
     from kdbench.registry import Registry
     from kdbench.results.folder import Results
     from kdbench.results.study import read_study
 
-    if args.run:
-        suite = Path(args.suite or "proxy").stem
-    elif args.results is not None:
-        suite = Results(args.results).manifest()["suite"]
+    if training.run:
+        suite = Path(training.suite or "proxy").stem
+    elif results is not None:
+        suite = Results(results).manifest()["suite"]
     else:
         raise KdbenchError("name a results folder to check, or train one with --run")
-    if not args.run and (args.minutes, args.first_seed, args.suite) != (None, None, None):
+    if not training.run and (training.minutes, training.first_seed, training.suite) != (None, None, None):
         raise KdbenchError("--minutes, --first-seed and --suite choose what is trained; give --run too")
-    baseline = load_baseline(args.baseline or default_path(suite))
-    results = Results(args.results or Path("results") / f"check-{baseline.suite}")
-    registry, console = Registry.installed(), Console(stderr=args.json)
-    places, installed = _places(args, baseline, registry), []
-    if args.run:
-        places = _train(args, baseline, registry, places, results, console)
+    baseline = load_baseline(what.baseline or default_path(suite))
+    folder = Results(results or Path("results") / f"check-{baseline.suite}")
+    registry, console = Registry.installed(), open_console(output.json)
+    places, installed = what.places(baseline, registry), []
+    if training.run:
+        places = _train(training, how, baseline, registry, places, results=folder, console=console)
         installed = registry.names
     # Asked for everything, cells that the baseline has not are told too.
-    everything = args.methods == args.pairs == "all" and args.minutes is None
-    found = check_study(read_study(results), baseline, None if everything else places, installed, args.fail_on_speed)
-    _tell(args, found, console)
+    everything = what.methods == what.pairs == "all" and training.minutes is None
+    found = check_study(read_study(folder), baseline, None if everything else places, installed, what.fail_on_speed)
+    output.tell(found, console)
     return found.exit_code
-
-
-def _places(args: argparse.Namespace, baseline: "Baseline", registry: "Registry") -> "list[PairMethod]":
-    """The cells of the baseline that are asked for; files among the methods are registered.
-
-    Raises:
-        KdbenchError: a name that the baseline does not know.
-    """
-    words = [word.strip() for word in args.methods.split(",")]
-    words = [registry.select(word)[0].name if ":" in word or word.endswith(".py") else word for word in words]
-    methods = _known("method", words, list(baseline.roles))
-    pairs = _known("pair", [word.strip() for word in args.pairs.split(",")], baseline.pairs)
-    return [place for place in baseline.by_pair_method if place[0] in pairs and place[1] in methods]
 
 
 def _known(what: str, names: list[str], known: list[str]) -> list[str]:
@@ -114,52 +153,35 @@ def _known(what: str, names: list[str], known: list[str]) -> list[str]:
 
 
 def _train(
-    args: argparse.Namespace,
+    training: Training,
+    how: options.ComputeOptions,
     baseline: "Baseline",
     registry: "Registry",
     places: "list[PairMethod]",
+    *,
     results: "Results",
     console: "Console",
 ) -> "list[PairMethod]":
     """Train what is needed to check `places`; returns those that there was time for."""
     from kdbench.suites.loading import load_suite
 
-    suite = load_suite(args.suite or baseline.suite)
+    suite = load_suite(training.suite or baseline.suite)
 
     from kdbench.gate.run import train_for_check
     from kdbench.study.session import Session
 
-    compute = options.resolve_compute(args)
+    compute = how.resolve()
     needed = {method for _, method in places} | {baseline.control}
     plugins = registry.importable([registry.plugins[name] for name in registry.names if name in needed], "all")
-    for name in sorted(needed & set(registry.errors)):
-        console.print(
-            f"method {name} is left out: {registry.errors[name]}", style="yellow", highlight=False, markup=False
-        )
+    options.name_broken({name: registry.errors[name] for name in sorted(needed & set(registry.errors))}, console)
     return train_for_check(
         baseline,
         suite,
         plugins,
         places,
         compute,
-        Session(results, args.data, console, args.workers),
-        throughput=args.throughput,
-        first_seed=args.first_seed,
-        minutes=args.minutes,
+        Session(results, how.data, console, training.workers),
+        throughput=not training.no_throughput,
+        first_seed=training.first_seed,
+        minutes=training.minutes,
     )
-
-
-def _tell(args: argparse.Namespace, check: "CheckResult", console: "Console") -> None:
-    from kdbench.files import write_bytes
-    from kdbench.gate.files import annotations, junit, markdown
-    from kdbench.gate.tables import as_json, print_check
-
-    for path, write in ((args.markdown, markdown), (args.junit, junit)):
-        if path is not None:
-            write_bytes(path, write(check).encode())
-    if args.json:
-        options.print_json(as_json(check))
-    else:
-        print_check(check, console)
-    if args.github and not args.json:
-        print("\n".join(annotations(check)))

@@ -1,43 +1,46 @@
 """`kdbench compare`: what changed from one run to another, without importing torch."""
 
-import argparse
 from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from kdbench.cli import options
-from kdbench.errors import EXIT_OK
+from kdbench.cli.console import open_console, print_json
+from kdbench.cli.options import OUTPUT
 
 
-def add_parser(commands: Any) -> None:
-    parser = options.add_command(
-        commands, "compare", execute, "what changed from one run to another: accuracy, relative throughput, memory"
-    )
-    parser.add_argument("old", type=Path, metavar="RUN_A", help="a results folder: what is compared with")
-    parser.add_argument("new", type=Path, metavar="RUN_B", help="another one: better or worse than RUN_A?")
-    parser.add_argument(
-        "--any-protocol",
-        action="store_true",
-        help="compare runs of different protocols or splits all the same (by Welch's test; default: refuse)",
-    )
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables as Markdown")
-    options.add_json(parser)
+def compare(
+    old: Annotated[Path, Parameter(name="RUN_A")],
+    new: Annotated[Path, Parameter(name="RUN_B")],
+    /,
+    *,
+    any_protocol: bool = False,
+    markdown: Annotated[Path | None, options.file(group=OUTPUT)] = None,
+    json: options.Json = False,
+) -> None:
+    """Tell what changed from one run to another.
 
+    Accuracy, relative throughput and memory are compared.
 
-def execute(args: argparse.Namespace) -> int:
-    from rich.console import Console
-
+    Args:
+        old: A results folder: what is compared with.
+        new: Another one: is it better or worse than RUN_A?
+        any_protocol: Compare runs of different protocols or splits all the same, by Welch's test; without this option
+            they are refused.
+        markdown: Write the tables to this file, as Markdown.
+    """
     from kdbench.analysis.runs import compare_runs
     from kdbench.files import write_bytes
     from kdbench.report.runs import as_json, page, print_comparison
     from kdbench.results.folder import Results
     from kdbench.results.study import load_study
 
-    names = str(args.old), str(args.new)
-    comparison = compare_runs(load_study(Results(args.old)), load_study(Results(args.new)), args.any_protocol)
-    if args.markdown is not None:
-        write_bytes(args.markdown, page(comparison, names).encode())
-    if args.json:
-        options.print_json(as_json(comparison, names))
+    names = str(old), str(new)
+    comparison = compare_runs(load_study(Results(old)), load_study(Results(new)), any_protocol)
+    if markdown is not None:
+        write_bytes(markdown, page(comparison, names).encode())
+    if json:
+        print_json(as_json(comparison, names))
     else:
-        print_comparison(comparison, names, Console())
-    return EXIT_OK
+        print_comparison(comparison, names, open_console())

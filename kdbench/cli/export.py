@@ -1,83 +1,75 @@
 """`kdbench export`: a trained student for use elsewhere."""
 
-import argparse
+from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Annotated, Literal
 
 from kdbench.cli import options
-from kdbench.errors import EXIT_OK, KdbenchError
-
-FORMATS = ("timm", "hf", "onnx")
-
-EPILOG = """\
-formats:
-  timm   a folder for timm.create_model('local-dir:DIR', pretrained=True)
-  hf     the same with a model card, ready for the Hugging Face hub; nothing is uploaded
-  onnx   DIR/model.onnx, any batch size (wants pip install 'kdbench[onnx]')
-
-Every export is loaded again and kept only if it answers as the checkpoint does, to 1e-5.
-
-exit codes: 0 exported; 3 no such cell, not done, or it cannot be exported (one line says why)"""
+from kdbench.cli.console import print_json
+from kdbench.errors import KdbenchError
 
 
-def add_parser(commands: Any) -> None:
-    parser = options.add_command(commands, "export", execute, "write a trained student for timm, the hub or ONNX")
-    parser.formatter_class, parser.epilog = argparse.RawDescriptionHelpFormatter, EPILOG
-    parser.add_argument(
-        "cell",
-        metavar="CELL",
-        help="the file of a cell's record, or PAIR/METHOD/SEED as in vit-t:resnet-s/kd/0",
-    )
-    parser.add_argument(
-        "--results",
-        type=Path,
-        metavar="DIR",
-        default=Path("results/proxy"),
-        help="results folder of PAIR/METHOD/SEED (default: results/proxy)",
-    )
-    parser.add_argument("--to", required=True, choices=FORMATS, help="see below")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="new or empty folder to write to")
-    options.add_json(parser)
+def export(
+    cell: str,
+    /,
+    *,
+    results: Annotated[Path, options.folder()] = Path("results/proxy"),
+    to: Literal["timm", "hf", "onnx"],
+    out: Annotated[Path, options.folder()],
+    json: options.Json = False,
+) -> None:
+    """Write a trained student for timm, the hub or ONNX.
 
+    Every export is loaded again and kept only if it answers as the checkpoint does, to 1e-5. The exit code is 3 where
+    there is no such cell, where it is not done, or where it cannot be exported; one line says why.
 
-def execute(args: argparse.Namespace) -> int:
+    * timm: a folder for timm.create_model('local-dir:DIR', pretrained=True)
+    * hf: the same with a model card, ready for the Hugging Face hub; nothing is uploaded
+    * onnx: DIR/model.onnx, for any batch size (needs pip install 'kdbench[onnx]')
+
+    Args:
+        cell: The file of a cell's record, or PAIR/METHOD/SEED as in vit-t:resnet-s/kd/0.
+        results: The results folder of PAIR/METHOD/SEED.
+        to: The format.
+        out: A new or empty folder to write to.
+    """
     from kdbench.export.cell import find_cell
     from kdbench.results.folder import Results
 
-    if args.out.exists() and not (args.out.is_dir() and not any(args.out.iterdir())):
-        raise KdbenchError(f"{args.out} is there and not empty; choose another folder with --out")
-    cell = find_cell(args.cell, Results(args.results))
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise KdbenchError(f"{out} is there and not empty; choose another folder with --out")
+    found = find_cell(cell, Results(results))
 
     from kdbench.export.onnx_file import write_onnx
     from kdbench.export.student import Student
     from kdbench.export.timm_folder import needs_kdbench, write_hf, write_timm
 
-    write = {"timm": write_timm, "hf": write_hf, "onnx": write_onnx}[args.to]
-    student = Student.load(cell)
-    difference = _whole(args.out, lambda folder: write(student, folder))
-    files = [str(args.out / name) for name in sorted(path.name for path in args.out.iterdir())]
-    alone = args.to == "onnx" or not needs_kdbench(student)
-    if args.json:
-        told = {"to": args.to, "files": files, "difference": difference, "needs_kdbench": not alone}
-        options.print_json(told | student.origin)
-        return EXIT_OK
-    record = cell.record
+    write = {"timm": write_timm, "hf": write_hf, "onnx": write_onnx}[to]
+    student = Student.load(found)
+    difference = _write_whole(out, lambda folder: write(student, folder))
+    files = [str(out / name) for name in sorted(path.name for path in out.iterdir())]
+    alone = to == "onnx" or not needs_kdbench(student)
+    if json:
+        told = {"to": to, "files": files, "difference": difference, "needs_kdbench": not alone}
+        print_json(told | student.origin)
+        return
+    record = found.record
     print(f"{record['student']['name']} by {record['method']} on {record['pair']}, seed {record['seed']}: ", end="")
     print(", ".join(files))
     print(f"input: {student.input}")
     print(f"loaded again: logits differ from the checkpoint's by {difference:.1g} at most")
     if not alone:
         print("timm alone cannot build it: `import kdbench.export.entry` before `timm.create_model`")
-    return EXIT_OK
 
 
-def _whole(out: Path, write: Any) -> float:
+def _write_whole(out: Path, write: Callable[[Path], float]) -> float:
     """Let `write` fill a folder that becomes `out` once it is whole.
 
     Raises:
         KdbenchError: the disk refuses; or what `write` raises.
     """
+    from tempfile import TemporaryDirectory
+
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=".", dir=out.parent) as place:

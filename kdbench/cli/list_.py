@@ -1,46 +1,61 @@
 """`kdbench list methods|pairs|suites|models`: what there is, without importing torch; with it, a model's stages."""
 
-import argparse
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from kdbench.cli import options
+from cyclopts import Parameter
+
+from kdbench.cli import completion, options
+from kdbench.cli.console import make_table, open_console, print_json
 from kdbench.errors import KdbenchError
 
 if TYPE_CHECKING:
     from kdbench.models.staged import StagedModel
     from kdbench.suites.schema import Suite
 
-
-def add_parser(commands: Any) -> None:
-    parser = options.add_command(commands, "list", execute, "list methods, pairs, suites or models")
-    parser.add_argument("what", choices=["methods", "pairs", "suites", "models"])
-    options.add_suite(parser)
-    parser.add_argument(
-        "--stages", metavar="NAME", help="models: what kdbench sees of this one, a suite's or any of timm's"
-    )
-    parser.add_argument(
-        "--size", type=options.whole(1, 4096), metavar="N", help="--stages: on N x N colour images, not the suite's"
-    )
-    options.add_json(parser)
+Row = dict[str, str | int]
 
 
-def execute(args: argparse.Namespace) -> int:
-    if args.what != "models" and (args.stages or args.size):
+def list_(
+    what: Literal["methods", "pairs", "suites", "models"],
+    /,
+    *,
+    suite: options.SuiteName = "proxy",
+    stages: Annotated[str | None, Parameter(metavar="NAME", completer=completion.models)] = None,
+    size: Annotated[int | None, options.number(1, 4096)] = None,
+    json: options.Json = False,
+) -> None:
+    """List methods, pairs, suites or models.
+
+    Args:
+        what: What to list.
+        stages: Of models: tell what kdbench sees of this one, a model of the suite or any of timm's.
+        size: With --stages: look at N x N colour images instead of the suite's.
+    """
+    if what != "models" and (stages or size):
         raise KdbenchError("--stages and --size are about models: `kdbench list models --stages NAME`")
-    listing = {"methods": _methods, "pairs": _pairs, "suites": _suites, "models": _models}[args.what]
-    rows = listing(args)
-    if args.json:
-        options.print_json(rows)
+    if what == "methods":
+        rows = _methods()
+    elif what == "suites":
+        rows = _suites()
     else:
-        _print_table(rows)
-    return 0
+        from kdbench.suites.loading import load_suite
+
+        loaded = load_suite(suite)
+        if what == "pairs":
+            rows = _pairs(loaded)
+        else:
+            rows = _models(loaded) if stages is None else _stages(loaded, stages, size)
+    if json:
+        print_json(rows)
+    else:
+        open_console().print(make_table(rows, whole=("method", "pair", "suite", "model")))
 
 
-def _methods(args: argparse.Namespace) -> list[dict[str, Any]]:
+def _methods() -> list[Row]:
     from kdbench.registry import Registry
 
     registry = Registry.installed()
-    rows = []
+    rows: list[Row] = []
     for name in registry.names:
         plugin = registry.plugins[name]
         aliases = ", ".join(plugin.source.aliases)
@@ -50,10 +65,7 @@ def _methods(args: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
-def _pairs(args: argparse.Namespace) -> list[dict[str, Any]]:
-    from kdbench.suites.loading import load_suite
-
-    suite = load_suite(args.suite)
+def _pairs(suite: "Suite") -> list[Row]:
     return [
         {
             "pair": pair.name,
@@ -65,7 +77,7 @@ def _pairs(args: argparse.Namespace) -> list[dict[str, Any]]:
     ]
 
 
-def _suites(args: argparse.Namespace) -> list[dict[str, Any]]:
+def _suites() -> list[Row]:
     from kdbench.suites.loading import available, load_suite
     from kdbench.suites.schema import VARIANT
 
@@ -79,12 +91,7 @@ def _suites(args: argparse.Namespace) -> list[dict[str, Any]]:
     ]
 
 
-def _models(args: argparse.Namespace) -> list[dict[str, Any]]:
-    from kdbench.suites.loading import load_suite
-
-    suite = load_suite(args.suite)
-    if args.stages is not None:
-        return _stages(suite, args.stages, args.size)
+def _models(suite: "Suite") -> list[Row]:
     return [
         {
             "model": name,
@@ -97,7 +104,7 @@ def _models(args: argparse.Namespace) -> list[dict[str, Any]]:
     ]
 
 
-def _stages(suite: "Suite", name: str, size: int | None) -> list[dict[str, Any]]:
+def _stages(suite: "Suite", name: str, size: int | None) -> list[Row]:
     from kdbench.suites.anymodel import with_model
 
     suite, name = with_model(suite, name, as_teacher=False)
@@ -108,7 +115,7 @@ def _stages(suite: "Suite", name: str, size: int | None) -> list[dict[str, Any]]
 
     model = create_model(suite.models[name], suite.data.classes or 10, channels, side)
     staged = StagedModel(model, (channels, side, side), ((0.5,) * channels, (0.5,) * channels))
-    rows = []
+    rows: list[Row] = []
     for stage, info in staged.stages.items():
         tokens = f" + {info.prefix}" if info.prefix else ""
         rows.append(
@@ -135,17 +142,3 @@ def _resume(staged: "StagedModel", stage: int) -> str:
     if (tail.channels, tail.grid) == (info.channels, info.grid):
         return f"yes, as {tail.layout}"
     return f"yes, further on: {tail.channels} x {tail.grid[0]} x {tail.grid[1]}, as {tail.layout}"
-
-
-def _print_table(rows: list[dict[str, Any]]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in rows[0] if rows else ():
-        table.add_column(column, overflow="fold", no_wrap=column in ("method", "pair", "suite", "model"))
-    for row in rows:
-        table.add_row(*(Text(str(value)) for value in row.values()))
-    Console().print(table)

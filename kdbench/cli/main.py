@@ -1,85 +1,110 @@
-"""`kdbench`: the parser and the exit codes. Commands import torch only when they train."""
+"""`kdbench`: its commands, what is said of mistakes, and the exit codes. Commands import torch only when they train."""
 
-import argparse
 import sys
-import tempfile
 import traceback
-from collections.abc import Sequence
-from difflib import get_close_matches
+from collections.abc import Callable, Iterable, Sequence
 from io import TextIOWrapper
+from types import ModuleType
 from typing import NoReturn
 
-from kdbench import __version__
-from kdbench.cli import (
-    baseline,
-    bench,
-    check,
-    clean,
-    compare,
-    data,
-    export,
-    list_,
-    new_method,
-    published,
-    report,
-    run,
-    status,
-    teachers,
-    track,
-    tune,
-    verify,
+from cyclopts import App, CycloptsError, Group, Parameter
+from cyclopts.exceptions import (
+    CoercionError,
+    MissingArgumentError,
+    UnknownCommandError,
+    UnknownOptionError,
+    UnusedCliTokensError,
 )
-from kdbench.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_USAGE, KdbenchError, one_line
+
+from kdbench import __version__
+from kdbench.cli import baseline, data, teachers
+from kdbench.cli.bench import bench
+from kdbench.cli.check import check
+from kdbench.cli.clean import clean
+from kdbench.cli.compare import compare
+from kdbench.cli.completion import completion
+from kdbench.cli.console import fail
+from kdbench.cli.export import export
+from kdbench.cli.help import TerminalHelp
+from kdbench.cli.list_ import list_
+from kdbench.cli.new_method import new_method
+from kdbench.cli.published import published
+from kdbench.cli.report import report
+from kdbench.cli.run import run
+from kdbench.cli.status import status
+from kdbench.cli.track import track
+from kdbench.cli.tune import tune
+from kdbench.cli.verify import verify
+from kdbench.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK, KdbenchError, unknown_name
 from kdbench.targets import short
 
-EPILOG = """\
-examples:
-  kdbench run                                      the proxy suite: all methods, heterogeneous pairs, 3 seeds
-  kdbench run --methods all,./mine.py --pairs all  with your own method beside the others
-  kdbench report results/proxy                     tables and plots again, from the records
-  kdbench check --run                              is everything still as accurate and as fast as the baseline?
+HELP_FLAGS = ("--help", "-h")
+EXIT_CODES = {
+    0: "all done",
+    1: "regression found",
+    2: "some cell not done",
+    3: "bad usage or config",
+    130: "interrupted",
+}
+EPILOGUE = f"""\
+Examples:
+  kdbench run                          all methods on the proxy suite
+  kdbench run --methods all,./mine.py  with your own method beside the others
+  kdbench report results/proxy         tables and plots again, from the records
+  kdbench check --run                  is all as accurate and fast as it was?
 
-exit codes: 0 all done, 1 regression found, 2 some cell not done, 3 bad usage or config, 130 interrupted"""
+Exit codes: {", ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items())}"""
+
+GROUPS = {
+    "Train and measure": (run, bench, tune, verify),
+    "Look at results": (status, report, compare, track, export, clean),
+    "Hold results against a baseline": (check, baseline),
+    "Look up": (list_, published),
+    "Prepare": (new_method, teachers, data, completion),
+}
+"""The commands as the help shows them, by the title of their group; a module is one with commands of its own.
+
+A command returns its exit code, or nothing where that is 0.
+"""
+
+USAGE = {
+    check: "check [OPTIONS] [DIR]",
+    baseline.show: "baseline show [OPTIONS] [FILE]",
+    teachers.import_: "teachers import [OPTIONS] NAME [FILE]",
+    data.import_: "data import [OPTIONS] NAME FILE...",
+}
+"""How commands are called that take a varying number of arguments."""
 
 
-LONGEST_LINE = 2000
-"""Characters of a message; a word on the command line may have a hundred thousand."""
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, with the near names, and exits with the code for bad usage."""
-
-    def error(self, message: str) -> NoReturn:
-        fail(f"{message}; see `{self.prog} --help`")
-
-    def _check_value(self, action: argparse.Action, value: object) -> None:
-        if action.choices is not None and value not in action.choices:
-            raise argparse.ArgumentError(action, f"unknown: '{value}'{_near(str(value), map(str, action.choices))}")
-
-
-def _near(word: str, known: object) -> str:
-    names = sorted(known)  # type: ignore[call-overload]
-    near = get_close_matches(word, names, n=2, cutoff=0.5)
-    return f"; did you mean {' or '.join(near)}?" if near else f"; known: {', '.join(names)}"
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The whole parser."""
-    parser = _Parser(
-        prog="kdbench",
-        description="Compare knowledge-distillation methods across architectures: accuracy gain and cost side by side.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+def make_app() -> App:
+    """The command line with all its commands."""
+    app = App(
+        name="kdbench",
+        help="Compare knowledge-distillation methods across architectures: accuracy gain and cost side by side.",
+        help_epilogue=EPILOGUE,
+        help_flags=HELP_FLAGS,
+        help_format="plaintext",
+        help_formatter=TerminalHelp(),
+        version=f"kdbench {__version__}",
+        group_commands=Group("Other", sort_key=len(GROUPS)),
+        group_parameters=Group("Options", sort_key=1),
+        default_parameter=Parameter(negative=(), allow_repeating=True),
     )
-    parser.add_argument("--version", action="version", version=f"kdbench {__version__}")
-    commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
-    for module in (
-        *(run, status, track, bench, tune, report, compare, check, baseline, published),
-        *(export, list_, verify, new_method, teachers, data, clean),
-    ):
-        module.add_parser(commands)
-    return parser
+    for place, (title, commands) in enumerate(GROUPS.items()):
+        _add(app, commands, Group(title, sort_key=place))
+    return app
+
+
+def _add(app: App, commands: Iterable[Callable[..., int | None] | ModuleType], group: Group) -> None:
+    for place, command in enumerate(commands):
+        settings = {"group": group, "sort_key": place, "help_epilogue": ""}
+        if isinstance(command, ModuleType):
+            below = App(name=command.__name__.rpartition(".")[2], help=command.SUMMARY, **settings)
+            app.command(below)
+            _add(below, command.COMMANDS, Group("Commands", sort_key=0))
+        else:
+            usage = f"kdbench {USAGE[command]}" if command in USAGE else None
+            app.command(command, usage=usage, **settings)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -92,20 +117,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, TextIOWrapper):
             # A name that the terminal cannot show is no reason to end.
             stream.reconfigure(errors="backslashreplace")
-    parser = build_parser()
-    options, unknown = parser.parse_known_args(arguments)
-    if unknown:
-        known = [text for action in options.parser._actions for text in action.option_strings]
-        word = unknown[0].partition("=")[0]
-        fail(f"unrecognised argument '{word}'{_near(word, known) if word.startswith('-') else ''}")
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return options.execute(options)
+        app = make_app()
+        command, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
+        if words and command == app.help_print and not set(words) & set(HELP_FLAGS):
+            raise KdbenchError(f"kdbench {words[0]} needs a command: {', '.join(_names(app[words[0]]))}")
+        return command(*bound.args, **bound.kwargs) or EXIT_OK
+    except CycloptsError as error:
+        fail(_mistake(error))
     except KdbenchError as error:
         fail(str(error), error.exit_code)
     except BrokenPipeError:
         # The reader of our output (`| head`) has seen enough.
         sys.stderr.close()
-        return 0
+        return EXIT_OK
     except KeyboardInterrupt:
         fail("interrupted; the same command goes on from here", EXIT_INTERRUPTED)
     except OSError as error:
@@ -117,12 +143,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _unforeseen(error)
 
 
+def _names(app: App) -> list[str]:
+    """The commands of an app."""
+    return [name for name in app if not name.startswith("-")]
+
+
+def _mistake(error: CycloptsError) -> str:
+    """What is wrong with a command line, with the near names."""
+    command = " ".join(("kdbench", *(error.command_chain or ())))
+    unused = [*(error.unused_tokens or ()), ""][0]
+    name = error.argument.name if error.argument else command
+    match error:
+        case UnknownOptionError():
+            options = [option for argument in error.argument_collection for option in argument.names]
+            said = unknown_name(f"option of {command}", error.token.keyword or error.token.value, options)
+        case UnknownCommandError(app=App() as app):
+            said = unknown_name(f"command of {command}", unused, _names(app))
+        case CoercionError(argument=argument, token=token) if token and argument and (known := argument.get_choices()):
+            said = unknown_name(f"value of {name}", token.value, known)
+        case CoercionError(msg=str(reason)):
+            said = f"{name}: {reason}"
+        case MissingArgumentError():
+            said = f"{name} needs a value" if name.startswith("-") and unused else f"{name} is missing"
+        case UnusedCliTokensError():
+            said = f"{command} does not take '{unused}'"
+        case _:
+            error.verbose = False
+            said = error
+    return f"{said} (see `{command} --help`)"
+
+
 def _unforeseen(error: Exception) -> NoReturn:
     fail(f"unforeseen {short(error)}; please report it with {_written(error)}", EXIT_INCOMPLETE)
 
 
 def _written(error: Exception) -> str:
     """Where the calls that led to an error are written."""
+    import tempfile
+
     text = "".join(traceback.format_exception(error))
     try:
         with tempfile.NamedTemporaryFile(
@@ -133,15 +191,6 @@ def _written(error: Exception) -> str:
         print(text, file=sys.stderr)
         return "the lines above"
     return file.name
-
-
-def fail(message: str, exit_code: int = EXIT_USAGE) -> NoReturn:
-    """One line on standard error, and out."""
-    line = one_line(message)
-    if len(line) > LONGEST_LINE:
-        line = f"{line[: LONGEST_LINE - 300]} ... {line[-300:]}"
-    print(f"kdbench: {line}", file=sys.stderr)
-    sys.exit(exit_code)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
 """`kdbench new-method NAME`: a runnable skeleton of a method in one file."""
 
-import argparse
 import keyword
 from pathlib import Path
-from typing import Any
 
 from kdbench.cli import options
+from kdbench.cli.console import print_json
 from kdbench.errors import KdbenchError
 
 SKELETON = '''"""{title}: a knowledge-distillation method for kdbench."""
@@ -39,19 +38,17 @@ class {name}(Method):
 '''
 
 
-def add_parser(commands: Any) -> None:
-    parser = options.add_command(commands, "new-method", execute, "write a runnable skeleton of a method")
-    parser.add_argument("name", metavar="NAME", help="class name, such as MyMethod")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="file to write (default: ./NAME.py in lower case)")
-    options.add_json(parser)
+def new_method(name: str, /, *, out: options.File = None, json: options.Json = False) -> None:
+    """Write a runnable skeleton of a method.
 
-
-def execute(args: argparse.Namespace) -> int:
-    name = args.name
+    Args:
+        name: The name of the class, such as MyMethod.
+        out: The file to write. Default: ./NAME.py in lower case.
+    """
     if not name.isidentifier() or keyword.iskeyword(name):
         raise KdbenchError(f"'{name}' is no class name; use letters, digits and _, as in MyMethod")
     name = name[0].upper() + name[1:]
-    path: Path = args.out or Path(f"{name.lower()}.py")
+    path = out or Path(f"{name.lower()}.py")
     if path.exists():
         raise KdbenchError(f"{path} exists; remove it or choose --out")
     try:
@@ -59,8 +56,7 @@ def execute(args: argparse.Namespace) -> int:
     except OSError as error:
         raise KdbenchError(f"cannot write {path}: {error.strerror or error}") from error
     where = path if path.is_absolute() else f"./{path}"
-    if args.json:
-        options.print_json({"file": str(path), "class": name})
+    if json:
+        print_json({"file": str(path), "class": name})
     else:
         print(f"wrote {path}\n  check it:    kdbench verify {where}\n  compare it:  kdbench run --methods all,{where}")
-    return 0

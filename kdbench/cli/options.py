@@ -1,14 +1,16 @@
-"""Options that several commands share."""
+"""Options that several commands share: typed groups, each with what it asks for."""
 
-import argparse
-import json
-import os
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, dataclass_transform
 
+from cyclopts import Group, Parameter, Token
+
+from kdbench.cli import completion
+from kdbench.cli.console import say
 from kdbench.errors import KdbenchError
 
 if TYPE_CHECKING:
@@ -17,236 +19,98 @@ if TYPE_CHECKING:
     from kdbench.compute.device import Compute
     from kdbench.engines.task import Engine
     from kdbench.registry import Plugin, Registry
-    from kdbench.results.folder import Results
     from kdbench.study.plan import Shard
     from kdbench.study.session import Session
     from kdbench.suites.schema import PairSpec, Suite
 
+T = TypeVar("T")
 
-def add_command(commands: Any, name: str, execute: Any, summary: str) -> argparse.ArgumentParser:
-    """A sub-parser that remembers what it runs."""
-    parser = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
-    parser.set_defaults(execute=execute, parser=parser)
-    return parser
+WHAT = Group("What to run", sort_key=2)
+HOW = Group("How to compute", sort_key=3)
+WHERE = Group("Where", sort_key=4)
+HOW_LONG = Group("How long", sort_key=5)
+OUTPUT = Group("Output", sort_key=6)
 
 
-def whole(least: int, most: int = 2**53) -> Callable[[str], int]:
-    """The type of an option that takes a whole number from `least` to `most`."""
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+def grouped(group: Group) -> Callable[[type[T]], type[T]]:
+    """A frozen dataclass whose fields are the options of a group; what stands below a field is its help."""
+    return lambda options: Parameter(name="*", group=group)(dataclass(frozen=True, kw_only=True)(options))
 
-    def number(text: str) -> int:
+
+def number(least: float, most: float = 2**53, *, of: type[int] | type[float] = int, **settings: Any) -> Parameter:
+    """An option that takes a number from `least` to `most`, a whole one unless it is `of` the type float."""
+
+    def convert(_: type, tokens: Sequence[Token]) -> float:
+        text = tokens[0].value
         try:
-            value = int(text)
+            value = of(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{text[:40]!r} is no whole number") from None
+            raise ValueError(f"{text[:40]!r} is no {'whole ' if of is int else ''}number") from None
         if not least <= value <= most:
-            raise argparse.ArgumentTypeError(f"{text[:40]} is not from {least} to {most}")
+            raise ValueError(f"{text[:40]} is not from {least} to {most}")
         return value
 
-    return number
+    return Parameter(**{"converter": convert, "metavar": "N", **settings})
 
 
-def minutes(text: str) -> float:
-    """The type of an option that takes a time."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value < 1e9:
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no number of minutes")
-    return value
+folder = partial(Parameter, metavar="DIR")
+file = partial(Parameter, metavar="FILE")
+
+DATA = Path("data")
+Folder = Annotated[Path | None, folder()]
+File = Annotated[Path | None, file()]
+Results = Annotated[Path, Parameter(name="DIR")]
+Json = Annotated[bool, Parameter(group=OUTPUT, help="Print the result as JSON.")]
+SuiteName = Annotated[
+    str, Parameter(completer=completion.suites, help="The name of a suite, or the path of a TOML file.")
+]
+Settings = Annotated[
+    tuple[str, ...],
+    Parameter(name="--set", metavar="METHOD.NAME=VALUE", help="A hyperparameter; the option may be repeated."),
+]
+DataFolder = Annotated[
+    Path,
+    folder(
+        group=WHERE,
+        env_var="KDBENCH_DATA",
+        help="The folder of data sets and teachers that do not come with kdbench; $KDBENCH_DATA names another default.",
+    ),
+]
+Workers = Annotated[
+    int | None,
+    number(1, 1024, group=WHERE, help="How many processes work side by side. Default: one a core, or one a GPU."),
+]
 
 
-def shard(text: str) -> "Shard":
-    """The type of an option that takes a part of a run: `2/9` is the second of nine."""
-    from kdbench.study.plan import Shard
+@grouped(WHAT)
+class Grid:
+    """Which methods on which pairs of which suite."""
 
-    match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
-    number, of = map(int, match.groups()) if match else (0, 0)
-    if not 1 <= number <= of:
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no part of a run; the second of nine parts is 2/9")
-    return Shard(number, of)
+    suite: SuiteName = "proxy"
+    methods: Annotated[str, Parameter(completer=completion.methods)] = "all"
+    """The methods by name, by file or by dotted name, as in `all,./mine.py,package.module:Class`."""
+    pairs: Annotated[str | None, Parameter(completer=completion.pairs)] = None
+    """The pairs: `hetero`, `homo`, `all`, or a list of `teacher:student` with models of the suite or of timm; overrides
+    stand in brackets, as in `resnet18[layers=[1,1,1,1]]`. Default: hetero, or all where a suite has no such pair."""
+    set: Settings = ()
+    teacher_checkpoint: Annotated[Path | None, file()] = None
+    """The trained weights of the teacher of --pairs, as safetensors or as a torch checkpoint. Images are normalised as
+    the suite says; for other weights there is `kdbench teachers import`."""
 
+    def look_up(self) -> "Selection":
+        """Look up what is asked for; control and baseline are added.
 
-def add_suite(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--suite", default="proxy", help="name of a suite, or a TOML file (default: proxy)")
-
-
-def add_grid(parser: argparse.ArgumentParser) -> None:
-    """Which part of a suite."""
-    add_suite(parser)
-    parser.add_argument(
-        "--methods",
-        default="all",
-        help="names, files and dotted names: `all,./mine.py,pkg.mod:Class` (default: all)",
-    )
-    parser.add_argument(
-        "--pairs",
-        help="hetero, homo, all, or teacher:student,... of the suite's models or timm's, overrides in brackets: "
-        "resnet18[layers=[1,1,1,1]] (default: hetero; all in a suite that has none of those)",
-    )
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="METHOD.NAME=VALUE", help="a hyperparameter, repeatable"
-    )
-
-
-def add_checkpoint(parser: argparse.ArgumentParser) -> None:
-    """A teacher of the user's own."""
-    parser.add_argument(
-        "--teacher-checkpoint",
-        type=Path,
-        metavar="FILE",
-        help="trained weights of the teacher of --pairs: safetensors, or a torch checkpoint; images are normalised as "
-        "the suite's (else: kdbench teachers import)",
-    )
-
-
-def add_data(parser: argparse.ArgumentParser) -> None:
-    """Where data is."""
-    parser.add_argument(
-        "--data",
-        type=Path,
-        metavar="DIR",
-        default=Path(os.environ.get("KDBENCH_DATA", "data")),
-        help="folder of data sets and teachers that do not come with kdbench (default: $KDBENCH_DATA, else ./data)",
-    )
-
-
-def add_compute(parser: argparse.ArgumentParser) -> None:
-    """On what, and with which data."""
-    add_data(parser)
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
-    parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16"])
-    parser.add_argument(
-        "--compile", default="off", choices=["off", "on", "graphs"], help="torch.compile; graphs: with CUDA graphs too"
-    )
-    parser.add_argument(
-        "--micro-batch",
-        type=whole(1, 1_000_000),
-        metavar="N",
-        help="accumulate batches in parts of N images (losses see the part)",
-    )
-    parser.add_argument(
-        "--loaders", type=whole(0, 1024), metavar="N", help="processes that read data sets that do not fit"
-    )
-
-
-def resolve_compute(args: argparse.Namespace) -> "Compute":
-    """What `add_compute` asks for.
-
-    Raises:
-        KdbenchError: this machine has it not.
-    """
-    from kdbench.compute.device import resolve
-
-    return resolve(args.device, args.precision, args.compile, args.micro_batch, args.loaders)
-
-
-def add_workers(parser: Any) -> None:
-    parser.add_argument(
-        "--workers",
-        type=whole(1, 1024),
-        metavar="N",
-        help="processes side by side (default: one a core, one a GPU)",
-    )
-
-
-def add_reduction(parser: argparse.ArgumentParser) -> None:
-    """Less than the whole suite, for a first look; results get a protocol of their own."""
-    parser.add_argument("--epochs", type=whole(1, 1_000_000), metavar="N", help="other epochs than the recipes'")
-    parser.add_argument(
-        "--limit", metavar="TRAIN[,TEST]", help="so many training (and test) images, the same share of every class"
-    )
-
-
-def add_limits(parser: argparse.ArgumentParser) -> None:
-    """What becomes of a run that takes long."""
-    parser.add_argument(
-        "--budget", metavar="TIME", help="start nothing new after so long, such as 8h or 90m; what runs is finished"
-    )
-    parser.add_argument(
-        "--time-limit", metavar="TIME", help="close a student that takes longer than this (default: no limit)"
-    )
-    parser.add_argument(
-        "--checkpoint-every",
-        metavar="TIME",
-        default="5m",
-        help="how much of a training is lost at most when the machine goes down (default: %(default)s)",
-    )
-
-
-def add_engine(parser: argparse.ArgumentParser) -> None:
-    """Where the work is done, and how much of it."""
-    add_workers(parser)
-    parser.add_argument(
-        "--shard",
-        type=shard,
-        default="1/1",
-        metavar="I/N",
-        help="train only the I-th (from 1) of N parts of the run, as a job array does",
-    )
-    parser.add_argument(
-        "--engine",
-        default="local",
-        choices=["local", "ray"],
-        help="processes of this machine, or a Ray cluster, where --workers is for each GPU (default: local)",
-    )
-    parser.add_argument(
-        "--ray-address",
-        metavar="HOST:PORT",
-        help="head of the Ray cluster (default: $RAY_ADDRESS, else a new cluster on this machine)",
-    )
-
-
-def make_engine(args: argparse.Namespace, compute: "Compute") -> "Engine":
-    """The engine that `add_engine` asks for.
-
-    Raises:
-        KdbenchError: Ray is not installed, or no cluster answers.
-    """
-    if args.engine == "local":
-        from kdbench.engines.local import LocalEngine
-
-        return LocalEngine()
-    if compute.replica.world > 1:
-        raise KdbenchError("--engine ray trains a cell in one process; leave torchrun out, or --engine")
-    try:
-        from kdbench.engines.ray import RayEngine
-    except ModuleNotFoundError as error:
-        raise KdbenchError("--engine ray needs Ray, which is not installed; pip install 'kdbench[ray]'") from error
-    return RayEngine(args.ray_address, on_gpu=compute.device.type == "cuda")
-
-
-def make_session(args: argparse.Namespace, results: "Results", console: "Console", compute: "Compute") -> "Session":
-    """The surroundings of a run, as `add_engine` and `add_limits` ask for them."""
-    from kdbench.engines.stop import StopRequest
-    from kdbench.study.session import Limits, Session
-
-    limit = parse_time("--time-limit", args.time_limit) if args.time_limit else None
-    budget = parse_time("--budget", args.budget) if args.budget else None
-    limits = Limits(parse_time("--checkpoint-every", args.checkpoint_every), limit)
-    engine = make_engine(args, compute)
-    return Session(results, args.data, console, args.workers, engine, StopRequest(budget), limits)
-
-
-def parse_time(option: str, text: str) -> float:
-    """Seconds of `90`, `90s`, `15m`, `8h`, `2d` or `1h30m`.
-
-    Raises:
-        KdbenchError: it is none of these.
-    """
-    match = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", text)
-    if not match or not any(match.groups()):
-        raise KdbenchError(f"{option} '{text}' is no time; write it as 90s, 15m, 8h or 1h30m")
-    days, hours, minutes, seconds = (float(group or 0) for group in match.groups())
-    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
-
-
-def add_json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+        Raises:
+            KdbenchError: something is mistyped or broken.
+        """
+        selection = look_up(self.suite, self.methods, self.pairs, self.set, self.teacher_checkpoint)
+        selection.add_references()
+        return selection
 
 
 @dataclass
-class Grid:
+class Selection:
     """The part of a suite that the options ask for: everything that can be mistyped, looked up before torch loads."""
 
     suite: "Suite"
@@ -254,6 +118,8 @@ class Grid:
     plugins: list["Plugin"]
     pairs: list["PairSpec"]
     settings: dict[str, dict[str, Any]]
+    request: str
+    checkpoint: Path | None
 
     @property
     def ordered(self) -> list["Plugin"]:
@@ -273,19 +139,32 @@ class Grid:
             if all(plugin.name != name for plugin in self.plugins):
                 self.plugins.append(self.registry.plugins[name])
 
-    def drop_broken(self, request: str, console: "Console") -> None:
-        """Import the plug-ins (and torch); name those that are left out because they are broken.
+    def prepare(self, options: "ComputeOptions", console: "Console") -> "Compute":
+        """Import the plug-ins and torch, and store a teacher's checkpoint where one is named and not stored yet.
+
+        Only the first of several processes that train a cell together goes on to print.
 
         Raises:
-            KdbenchError: a plug-in that `request` names is broken.
+            KdbenchError: a named plug-in is broken, this machine lacks what is asked for, or the weights do not fit.
         """
-        self.plugins = self.registry.importable(self.plugins, request)
-        for name, error in self.registry.errors.items():
-            console.print(f"method {name} is left out: {error}", style="yellow", highlight=False, markup=False)
+        self.plugins = self.registry.importable(self.plugins, self.request)
+        name_broken(self.registry.errors, console)
+        compute = options.resolve()
+        if self.checkpoint is not None:
+            from kdbench.engines.local import in_subprocess
+            from kdbench.study.plan import command_line
+            from kdbench.study.teachers import import_once
+
+            given = self.suite, self.pairs[0].teacher, self.checkpoint, compute, options.data, command_line()
+            in_subprocess(compute, import_once, *given)
+        console.quiet = compute.replica.rank > 0
+        return compute
 
 
-def read_grid(args: argparse.Namespace) -> Grid:
-    """Look up suite, methods, pairs and settings of `add_grid`.
+def look_up(
+    suite_name: str, methods: str, pairs: str | None, settings: Sequence[str], checkpoint: Path | None = None
+) -> Selection:
+    """Look up a suite, methods, pairs and hyperparameters.
 
     Raises:
         KdbenchError: one of them is mistyped or broken.
@@ -295,54 +174,169 @@ def read_grid(args: argparse.Namespace) -> Grid:
     from kdbench.suites.anymodel import select_pairs, with_checkpoint
     from kdbench.suites.loading import load_suite
 
-    suite, registry = load_suite(args.suite), Registry.installed()
-    suite, pairs = select_pairs(suite, args.pairs or suite.usual_pairs)
-    if getattr(args, "teacher_checkpoint", None) is not None:
-        suite, pairs = with_checkpoint(suite, pairs, args.teacher_checkpoint)
-    return Grid(suite, registry, registry.select(args.methods), pairs, parse_settings(args.set))
+    suite, registry = load_suite(suite_name), Registry.installed()
+    suite, chosen = select_pairs(suite, pairs or suite.usual_pairs)
+    if checkpoint is not None:
+        suite, chosen = with_checkpoint(suite, chosen, checkpoint)
+    return Selection(
+        suite, registry, registry.select(methods), chosen, parse_settings([*settings]), methods, checkpoint
+    )
 
 
-def store_checkpoint(args: argparse.Namespace, grid: Grid, compute: "Compute") -> None:
-    """Import the file of `add_checkpoint`, where one is named and not yet stored.
+def name_broken(errors: Mapping[str, str], console: "Console") -> None:
+    """Name the methods that are left out because they are broken."""
+    for name, error in errors.items():
+        say(console, f"method {name} is left out: {error}", style="yellow")
+
+
+@grouped(HOW)
+class ComputeOptions:
+    """On what to compute, how, and with which data."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """The device to compute on; `auto` takes a GPU where there is one."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """The precision of training; `auto` takes bf16 where the device has units for it."""
+    compile: Literal["off", "on", "graphs"] = "off"
+    """Compile the models with torch.compile; `graphs` launches them as CUDA graphs too."""
+    micro_batch: Annotated[int | None, number(1, 1_000_000)] = None
+    """Accumulate each batch in parts of N images; losses see a part at a time."""
+    loaders: Annotated[int | None, number(0, 1024)] = None
+    """The number of processes that read data sets which do not fit into memory."""
+    data: DataFolder = DATA
+
+    def resolve(self) -> "Compute":
+        """What these options ask for, on this machine.
+
+        Raises:
+            KdbenchError: this machine lacks it.
+        """
+        from kdbench.compute.device import resolve
+
+        return resolve(self.device, self.precision, self.compile, self.micro_batch, self.loaders)
+
+
+@grouped(HOW_LONG)
+class Reduction:
+    """Less than the whole suite, for a first look; results get a protocol of their own."""
+
+    epochs: Annotated[int | None, number(1, 1_000_000)] = None
+    """Train for N epochs, whatever the recipes say."""
+    limit: Annotated[str | None, Parameter(metavar="TRAIN[,TEST]")] = None
+    """Train and test on so many images only, the same share of every class."""
+
+    def reduce(self, suite: "Suite") -> "Suite":
+        """The suite as these options ask for it.
+
+        Raises:
+            KdbenchError: the limits are not whole numbers, or leave nothing.
+        """
+        try:
+            sizes = [int(part) for part in self.limit.split(",")] if self.limit is not None else []
+        except ValueError:
+            sizes = [0]
+        if len(sizes) > 2 or any(size < 1 for size in sizes):
+            raise KdbenchError(f"--limit {self.limit!r} is not TRAIN or TRAIN,TEST images, as in `--limit 5000,1000`")
+        return suite.reduced(self.epochs, *[*sizes, None, None][:2])
+
+
+@grouped(HOW_LONG)
+class LimitOptions:
+    """What becomes of a run that takes long."""
+
+    budget: Annotated[str | None, Parameter(metavar="TIME")] = None
+    """Start nothing new after so long, such as 8h or 90m; what runs by then is finished."""
+    time_limit: Annotated[str | None, Parameter(metavar="TIME")] = None
+    """Close a student that takes longer than this. Default: no limit."""
+    checkpoint_every: Annotated[str, Parameter(metavar="TIME")] = "5m"
+    """How much of a training is lost at most when the machine goes down."""
+
+    def check(self) -> None:
+        """Refuse what is no time.
+
+        Raises:
+            KdbenchError: one of these options is no time.
+        """
+        for option, text in (
+            ("--time-limit", self.time_limit),
+            ("--budget", self.budget),
+            ("--checkpoint-every", self.checkpoint_every),
+        ):
+            if text:
+                parse_time(option, text)
+
+    def on(self, session: "Session") -> "Session":
+        """The session with these limits.
+
+        Raises:
+            KdbenchError: one of these options is no time.
+        """
+        from kdbench.engines.stop import StopRequest
+        from kdbench.study.session import Limits
+
+        limit = parse_time("--time-limit", self.time_limit) if self.time_limit else None
+        budget = parse_time("--budget", self.budget) if self.budget else None
+        limits = Limits(parse_time("--checkpoint-every", self.checkpoint_every), limit)
+        return replace(session, stop=StopRequest(budget), limits=limits)
+
+
+@grouped(WHERE)
+class EngineOptions:
+    """Where the work is done, and how much of it."""
+
+    workers: Workers = None
+    shard: Annotated[str, Parameter(metavar="I/N")] = "1/1"
+    """Train only the I-th of N parts of the run, counted from 1, as the jobs of a job array do."""
+    engine: Literal["local", "ray"] = "local"
+    """Work in processes of this machine, or on a Ray cluster, where --workers is the number for each GPU."""
+    ray_address: Annotated[str | None, Parameter(metavar="HOST:PORT")] = None
+    """The head of the Ray cluster. Default: $RAY_ADDRESS, else a new cluster on this machine."""
+
+    @property
+    def part(self) -> "Shard":
+        """The part of the run: `2/9` is the second of nine.
+
+        Raises:
+            KdbenchError: `--shard` names no part.
+        """
+        from kdbench.study.plan import Shard
+
+        match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", self.shard)
+        number, of = map(int, match.groups()) if match else (0, 0)
+        if not 1 <= number <= of:
+            raise KdbenchError(f"--shard {self.shard[:40]!r} is no part of a run; the second of nine parts is 2/9")
+        return Shard(number, of)
+
+    def make(self, compute: "Compute") -> "Engine":
+        """The engine that these options ask for.
+
+        Raises:
+            KdbenchError: Ray is not installed, or no cluster answers.
+        """
+        if self.engine == "local":
+            from kdbench.engines.local import LocalEngine
+
+            return LocalEngine()
+        if compute.replica.world > 1:
+            raise KdbenchError("--engine ray trains a cell in one process; leave torchrun out, or --engine")
+        try:
+            from kdbench.engines.ray import RayEngine
+        except ModuleNotFoundError as error:
+            raise KdbenchError("--engine ray needs Ray, which is not installed; pip install 'kdbench[ray]'") from error
+        return RayEngine(self.ray_address, on_gpu=compute.device.type == "cuda")
+
+
+def parse_time(option: str, text: str) -> float:
+    """Seconds of `90`, `90s`, `15m`, `8h`, `2d` or `1h30m`.
 
     Raises:
-        KdbenchError: its weights do not fit, or do not know the task.
+        KdbenchError: it is none of these.
     """
-    from kdbench.engines.local import in_subprocess
-    from kdbench.study.plan import command_line
-    from kdbench.study.teachers import import_once
-
-    if args.teacher_checkpoint is not None:
-        given = grid.suite, grid.pairs[0].teacher, args.teacher_checkpoint, compute, args.data, command_line()
-        in_subprocess(compute, import_once, *given)
-
-
-def reduce(suite: "Suite", args: argparse.Namespace) -> "Suite":
-    """The suite as `add_reduction` asks for it.
-
-    Raises:
-        KdbenchError: not whole numbers, or none left.
-    """
-    try:
-        sizes = [int(part) for part in args.limit.split(",")] if args.limit is not None else []
-    except ValueError:
-        sizes = [0]
-    if len(sizes) > 2 or any(size < 1 for size in sizes):
-        raise KdbenchError(f"--limit {args.limit!r} is not TRAIN or TRAIN,TEST images, as in `--limit 5000,1000`")
-    return suite.reduced(args.epochs, *[*sizes, None, None][:2])
-
-
-def folder_name(suite: "Suite") -> str:
-    """A results folder for each suite and reduction: a look at a few images never stands beside the results."""
-    _, plus, reduction = suite.protocol.partition("+")
-    return suite.name + plus + reduction
-
-
-def print_json(value: Any) -> None:
-    """The machine-readable result of a command."""
-    text = json.dumps(value, indent=1, ensure_ascii=False)
-    # What is no text in a file's name is escaped as JSON escapes it.
-    print(text.encode(errors="backslashreplace").decode())
+    match = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", text)
+    if not match or not any(match.groups()):
+        raise KdbenchError(f"{option} '{text}' is no time; write it as 90s, 15m, 8h or 1h30m")
+    days, hours, minutes, seconds = (float(group or 0) for group in match.groups())
+    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
 def parse_seeds(text: str | None, default: int) -> list[int]:
@@ -367,3 +361,9 @@ def parse_seeds(text: str | None, default: int) -> list[int]:
     if not seeds or min(seeds) < 0:
         raise KdbenchError(f"--seeds {text!r} names no seed; give a number of seeds or a list such as 0,1,2")
     return seeds
+
+
+def results_folder(suite: "Suite", suffix: str = "") -> Path:
+    """A results folder for each suite and reduction: a look at a few images never stands beside the results."""
+    _, plus, reduction = suite.protocol.partition("+")
+    return Path("results") / f"{suite.name}{plus}{reduction}{suffix}"

@@ -1,54 +1,56 @@
 """`kdbench published`: the published numbers that results are held against, without importing torch."""
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
 
-from kdbench.cli import options
-from kdbench.errors import EXIT_OK, KdbenchError
+from cyclopts import Parameter
+
+from kdbench.cli import completion, options
+from kdbench.cli.console import open_console, print_json, say
+from kdbench.errors import KdbenchError
 
 if TYPE_CHECKING:
     from kdbench.analysis.published import Number
     from kdbench.suites.schema import Suite
 
 
-def add_parser(commands: Any) -> None:
-    parser = options.add_command(commands, "published", execute, "look up published numbers")
-    parser.add_argument("--suite", help="the numbers for the pairs of this suite, under its protocol")
-    parser.add_argument("--pair", metavar="TEACHER:STUDENT", help="by the names of the suite or of the papers")
-    parser.add_argument("--method", help="a method of kdbench, or what the papers call one")
-    parser.add_argument("--protocol", help="one of the protocols of the table (default: all, or the suite's)")
-    options.add_json(parser)
+def published(
+    *,
+    suite: Annotated[str | None, Parameter(completer=completion.suites)] = None,
+    pair: Annotated[str | None, Parameter(metavar="TEACHER:STUDENT", completer=completion.pairs)] = None,
+    method: Annotated[str | None, Parameter(completer=completion.methods)] = None,
+    protocol: Annotated[str | None, Parameter(completer=completion.protocols)] = None,
+    json: options.Json = False,
+) -> None:
+    """Look up published numbers.
 
-
-def execute(args: argparse.Namespace) -> int:
+    Args:
+        suite: The numbers for the pairs of this suite, under its protocol.
+        pair: A pair by the names of the suite or of the papers.
+        method: A method of kdbench, or what the papers call one.
+        protocol: One of the protocols of the table. Default: the suite's, or all.
+    """
     from kdbench.analysis.published import find, numbers, published_name
-
-    suite = _suite(args.suite) if args.suite else None
-    protocol = suite.published if suite else None
-    if args.protocol:
-        protocol = published_name("protocol", args.protocol, (row.protocol for row in numbers()))
-    elif suite and not protocol:
-        raise KdbenchError(f"nothing published is like suite {suite.name}; name a --protocol, or leave --suite out")
-    pairs = None
-    if args.pair:
-        pairs = [_pair(args.pair, suite)]
-    elif suite:
-        labels = {name: model.published for name, model in suite.models.items()}
-        pairs = [(labels[pair.teacher] or "", labels[pair.student] or "") for pair in suite.pairs]
-    rows = find(protocol=protocol, pairs=pairs, methods=_methods(args.method) if args.method else None)
-    if args.json:
-        options.print_json([{**asdict(row), "gain": row.gain, "epoch": row.epoch} for row in rows])
-    else:
-        _show(rows)
-    return EXIT_OK
-
-
-def _suite(name: str) -> "Suite":
     from kdbench.suites.loading import load_suite
 
-    return load_suite(name)
+    loaded = load_suite(suite) if suite else None
+    name = loaded.published if loaded else None
+    if protocol:
+        name = published_name("protocol", protocol, (row.protocol for row in numbers()))
+    elif loaded and not name:
+        raise KdbenchError(f"nothing published is like suite {loaded.name}; name a --protocol, or leave --suite out")
+    pairs = None
+    if pair:
+        pairs = [_pair(pair, loaded)]
+    elif loaded:
+        labels = {name: model.published for name, model in loaded.models.items()}
+        pairs = [(labels[pair.teacher] or "", labels[pair.student] or "") for pair in loaded.pairs]
+    rows = find(protocol=name, pairs=pairs, methods=_methods(method) if method else None)
+    if json:
+        print_json([{**asdict(row), "gain": row.gain, "epoch": row.epoch} for row in rows])
+    else:
+        _show(rows)
 
 
 def _pair(text: str, suite: "Suite | None") -> tuple[str, str]:
@@ -83,17 +85,16 @@ def _methods(name: str) -> Sequence[str]:
 
 def _show(rows: Sequence["Number"]) -> None:
     """One table a protocol, what must be known of single rows below it."""
-    from rich.console import Console
     from rich.table import Table
 
     from kdbench.analysis.published import protocols
 
-    console = Console(highlight=False, markup=False)
+    console = open_console()
     for name, protocol in protocols().items():
         group = [row for row in rows if row.protocol == name]
         if not group:
             continue
-        console.print(f"{name} ({protocol.dataset}): {protocol.summary}", style="bold")
+        say(console, f"{name} ({protocol.dataset}): {protocol.summary}", style="bold", wrap=True)
         notes = list(dict.fromkeys(row.note for row in group if row.note))
         gap = 1 if console.width < 100 else 2
         table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="none")
@@ -113,12 +114,14 @@ def _show(rows: Sequence["Number"]) -> None:
             )
         console.print(table)
         for number, note in enumerate(notes, 1):
-            console.print(f"({number}) {note}", style="dim")
+            say(console, f"({number}) {note}", style="dim", wrap=True)
         console.print()
-    console.print(
+    say(
+        console,
         f"{len(rows)} published number{'s' * (len(rows) != 1)}. gain: over the published student without a teacher; "
         "teacher: its top-1; epoch: whose top-1 is reported, where known. Full sources and addresses: --json.",
         style="dim",
+        wrap=True,
     )
 
 

@@ -1,48 +1,57 @@
 """`kdbench report`: tables and plots from the records alone."""
 
-import argparse
 import gc
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
 
 from kdbench.cli import options
+from kdbench.cli.console import open_console, print_json, say
 from kdbench.errors import unknown_name
 
-
-def add_parser(commands: Any) -> None:
-    parser = options.add_command(commands, "report", execute, "rebuild tables and plots from the records")
-    parser.add_argument("results", type=Path, metavar="DIR", help="a results folder, as `kdbench run` wrote it")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: DIR/report)")
-    parser.add_argument(
-        "--format",
-        metavar="LIST",
-        help="html and md (pages with figures), csv, figures (SVG, PNG and PDF), latex (booktabs tables), json; "
-        "several with commas, or all (default: md,html,csv; of --style paper: figures,latex)",
-    )
-    parser.add_argument(
-        "--style",
-        default="screen",
-        choices=["screen", "paper"],
-        help="of the figures; paper: as wide as one column or two, without title and caption, into DIR/report/paper",
-    )
-    options.add_json(parser)
-
-
-def execute(args: argparse.Namespace) -> int:
+if TYPE_CHECKING:
     from rich.console import Console
 
+    from kdbench.report.build import Format
     from kdbench.results.folder import Results
 
-    out = args.out or args.results / "report"
-    console = None if args.json else Console()
-    files = write_and_show(Results(args.results), out, console, _formats(args.format), args.style)
-    if args.json:
-        options.print_json({"report": [str(file) for file in files]})
-    return 0
+Style = Literal["screen", "paper"]
+
+
+def report(
+    results: options.Results,
+    /,
+    *,
+    out: options.Folder = None,
+    format: Annotated[str | None, Parameter(metavar="LIST")] = None,
+    style: Style = "screen",
+    json: options.Json = False,
+) -> None:
+    """Rebuild tables and plots from the records.
+
+    Args:
+        results: A results folder, as `kdbench run` wrote it.
+        out: The folder to write to. Default: DIR/report.
+        format: What to write, with commas between: html and md (pages with figures), csv, figures (SVG, PNG and PDF),
+            latex (booktabs tables), json; or all. Default: md,html,csv, and figures,latex for --style paper.
+        style: How figures look; those for a paper are as wide as one column or two, have no title and no caption, and
+            go to DIR/report/paper.
+    """
+    from kdbench.results.folder import Results
+
+    console = None if json else open_console()
+    files = write_and_show(Results(results), out or results / "report", console, _formats(format), style)
+    if json:
+        print_json({"report": [str(file) for file in files]})
 
 
 def write_and_show(
-    results: Any, out: Path, console: Any, formats: Any = None, style: Literal["screen", "paper"] = "screen"
+    results: "Results",
+    out: Path,
+    console: "Console | None",
+    formats: "list[Format] | None" = None,
+    style: Style = "screen",
 ) -> list[Path]:
     """Write the report and, given a console, print its tables."""
     from kdbench.report.build import build_report
@@ -60,19 +69,17 @@ def write_and_show(
     if console is not None:
         print_report(content, console)
         page = next((file for suffix in (".html", ".md") for file in files if file.suffix == suffix), out)
-        console.print(f"report: {page}", highlight=False, markup=False, soft_wrap=True)
+        say(console, f"report: {page}")
     return files
 
 
-def _formats(text: str | None) -> list[str] | None:
+def _formats(text: str | None) -> "list[Format] | None":
     from kdbench.report.build import FORMATS
 
     if text is None:
         return None
-    if text == "all":
-        return list(FORMATS)
-    words = [word.strip() for word in text.split(",")]
+    words = FORMATS if text == "all" else [word.strip() for word in text.split(",")]
     for word in words:
         if word not in FORMATS:
             raise unknown_name("format of a report", word, FORMATS)
-    return words
+    return [name for word in words for name in FORMATS if name == word]

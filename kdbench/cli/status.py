@@ -1,27 +1,28 @@
 """`kdbench status`: how far a run is."""
 
-import argparse
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from kdbench.cli import options
+from kdbench.cli.console import make_table, open_console, print_json, say
 from kdbench.errors import EXIT_INCOMPLETE, EXIT_OK
 
-
-def add_parser(commands: Any) -> None:
-    parser = options.add_command(commands, "status", execute, "what of a run is done, running, failed and to do")
-    parser.add_argument("results", type=Path, metavar="DIR", help="a results folder, also one that a run is at work in")
-    options.add_json(parser)
+if TYPE_CHECKING:
+    from kdbench.results.status import Standing
 
 
-def execute(args: argparse.Namespace) -> int:
+def status(results: options.Results, /, *, json: options.Json = False) -> int:
+    """Tell what of a run is done, running, failed and to do.
+
+    Args:
+        results: A results folder, also one that a run is at work in.
+    """
     from kdbench.results.folder import Results
     from kdbench.results.schema import FINISHED
     from kdbench.results.status import standing
 
-    found = standing(Results(args.results))
-    if args.json:
-        options.print_json(
+    found = standing(Results(results))
+    if json:
+        print_json(
             {
                 "cells": dict(found.total),
                 "pairs": {pair: dict(counts) for pair, counts in found.by_pair.items()},
@@ -36,27 +37,19 @@ def execute(args: argparse.Namespace) -> int:
     return EXIT_OK if complete else EXIT_INCOMPLETE
 
 
-def _show(found: Any) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
+def _show(found: "Standing") -> None:
     from kdbench.engines.display import duration
 
-    console = Console(highlight=False)
+    console = open_console()
     statuses = list(found.total)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("pair")
-    for status in statuses:
-        table.add_column(status, justify="right")
-    for pair, counts in [*found.by_pair.items(), ("all", found.total)]:
-        table.add_row(pair, *(str(counts[status] or "-") for status in statuses))
-    console.print(table)
+    lines = [*found.by_pair.items(), ("all", found.total)]
+    rows = [{"pair": pair} | {status: counts[status] or "-" for status in statuses} for pair, counts in lines]
+    console.print(make_table(rows, numbers=statuses))
     for error, count in found.errors.most_common():
-        console.print(f"{count} x {error}", markup=False, soft_wrap=True)
+        say(console, f"{count} x {error}")
     if found.to_measure:
-        console.print(f"throughput: {found.measured} of {found.to_measure} measured")
+        say(console, f"throughput: {found.measured} of {found.to_measure} measured")
     if found.seconds_left is not None:
-        console.print(f"about {duration(found.seconds_left)} left for {found.left} cells")
+        say(console, f"about {duration(found.seconds_left)} left for {found.left} cells")
     elif found.left:
-        console.print(f"nothing runs; this goes on: {found.command}", markup=False, soft_wrap=True)
+        say(console, f"nothing runs; this goes on: {found.command}")

@@ -1,92 +1,57 @@
 """`kdbench teachers list|train|import|verify`: the trained teachers of a suite."""
 
-import argparse
 import shlex
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from kdbench.cli import options
+from cyclopts import Parameter
+
+from kdbench.cli import completion, options
+from kdbench.cli.console import make_table, open_console, print_json, say
+from kdbench.cli.options import WHERE
 from kdbench.errors import EXIT_INCOMPLETE, EXIT_OK, KdbenchError
 
 if TYPE_CHECKING:
     from kdbench.suites.schema import Suite
 
-
-SUMMARY = "list, train, import or verify the teachers of a suite"
-
-
-def add_parser(commands: Any) -> None:
-    parser = commands.add_parser("teachers", help=SUMMARY, description=SUMMARY, allow_abbrev=False)
-    actions = parser.add_subparsers(title="actions", dest="action", metavar="ACTION", required=True)
-
-    listing = options.add_command(actions, "list", _list, "which teachers there are, how good, how they were made")
-    training = options.add_command(actions, "train", _train, "train teachers, or fine-tune pretrained weights")
-    importing = options.add_command(actions, "import", _import, "store weights that were trained elsewhere")
-    verifying = options.add_command(actions, "verify", _verify, "read stored teachers again: hash, values, accuracy")
-
-    importing.add_argument("name", metavar="NAME", help="a teacher of the suite")
-    importing.add_argument(
-        "file",
-        metavar="FILE",
-        nargs="?",
-        type=Path,
-        help="safetensors, or a torch checkpoint (default: timm's pretrained weights of the model)",
-    )
-    importing.add_argument(
-        "--normalisation",
-        choices=["suite", "timm", "imagenet", "inception"],
-        help="what the weights expect of their input: the suite's mean and std (default for FILE), "
-        "those of timm's pretrained weights (default without), ImageNet's, or .5 and .5",
-    )
-    for sub in (listing, training, importing, verifying):
-        options.add_suite(sub)
-        if sub is not importing:
-            sub.add_argument("--only", metavar="NAME,...", help="these teachers (default: all of the suite)")
-    training.add_argument(
-        "--from", dest="source", type=Path, metavar="FILE", help="weights to start from (needs --only NAME)"
-    )
-    training.add_argument("--seed", type=options.whole(0), default=0)
-    training.add_argument("--out", type=Path, metavar="DIR", help="folder to write to (default: DATA/teachers/SUITE)")
-    options.add_workers(training)
-    options.add_reduction(training)
-    options.add_data(listing)
-    for sub in (training, importing, verifying):
-        options.add_compute(sub)
-    for sub in (listing, training, importing, verifying):
-        options.add_json(sub)
+Only = Annotated[
+    str | None,
+    Parameter(metavar="NAME,...", completer=completion.teachers, help="These teachers. Default: all of the suite."),
+]
 
 
-def _chosen(args: argparse.Namespace, only: str | None) -> tuple["Suite", list[str]]:
-    """The suite and the teachers that `only` names, its own or other models of timm's (None: all its own).
+def list_(
+    *,
+    suite: options.SuiteName = "proxy",
+    only: Only = None,
+    data: options.DataFolder = options.DATA,
+    json: options.Json = False,
+) -> None:
+    """Tell which teachers there are, how good, and how they were made."""
+    loaded, names = _chosen(suite, only)
+    _show(suite, loaded, {name: loaded.teacher_path(name, data) for name in names}, data, json)
 
-    Raises:
-        KdbenchError: no such suite, or no such model.
+
+def train(
+    *,
+    suite: options.SuiteName = "proxy",
+    only: Only = None,
+    source: Annotated[Path | None, options.file(name="--from")] = None,
+    seed: Annotated[int, options.number(0, metavar="SEED")] = 0,
+    how: options.ComputeOptions = options.ComputeOptions(),
+    out: Annotated[Path | None, options.folder(group=WHERE)] = None,
+    workers: options.Workers = None,
+    reduction: options.Reduction = options.Reduction(),
+    json: options.Json = False,
+) -> int:
+    """Train teachers, or fine-tune pretrained weights.
+
+    Args:
+        source: The weights to start from; they are of one model, which --only names.
+        seed: The seed of the training.
+        out: The folder to write to. Default: DATA/teachers/SUITE.
     """
-    from kdbench.suites.anymodel import with_model
-    from kdbench.suites.loading import load_suite
-    from kdbench.suites.request import split
-
-    suite = load_suite(args.suite)
-    if only is None:
-        return suite, list(dict.fromkeys(pair.teacher for pair in suite.pairs))
-    names: dict[str, None] = {}
-    for word in split(only):
-        suite, name = with_model(suite, word, as_teacher=True)
-        names[name] = None
-    return suite, list(names)
-
-
-def _list(args: argparse.Namespace) -> int:
-    suite, names = _chosen(args, args.only)
-    _show(args, suite, {name: suite.teacher_path(name, args.data) for name in names})
-    return EXIT_OK
-
-
-def _train(args: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from kdbench.compute.device import default_workers
     from kdbench.data import opening
     from kdbench.engines.display import Display
@@ -98,69 +63,92 @@ def _train(args: argparse.Namespace) -> int:
     from kdbench.suites.schema import teacher_file
     from kdbench.training.teacher import pretrained_model
 
-    suite, names = _chosen(args, args.only)
-    suite = options.reduce(suite, args)
-    if args.source is not None and (args.only is None or len(names) != 1):
+    loaded, names = _chosen(suite, only)
+    loaded = reduction.reduce(loaded)
+    if source is not None and (only is None or len(names) != 1):
         raise KdbenchError("--from FILE holds the weights of one model; say which with --only NAME")
-    compute = options.resolve_compute(args)
-    classes = len(opening.open_dataset(suite.data, args.data).classes)
+    compute = how.resolve()
+    classes = len(opening.open_dataset(loaded.data, how.data).classes)
     registry = Registry.installed()
     control = registry.plugins[registry.by_role("control")]
-    folder = args.out or suite.own_teachers(args.data)
-    paths = {name: folder / teacher_file(name) for name in names}
-    command = command_line()
+    paths = {name: (out or loaded.own_teachers(how.data)) / teacher_file(name) for name in names}
     tasks = [
-        TeacherJob(suite, name, control, args.seed, compute, args.data, path, command, args.source)
+        TeacherJob(loaded, name, control, seed, compute, how.data, path, command_line(), source)
         for name, path in paths.items()
     ]
-    console = Console(stderr=args.json, quiet=compute.replica.rank > 0)
+    console = open_console(json, quiet=compute.replica.rank > 0)
     for task in tasks:
-        opening.open_dataset(task.data, args.data)
+        opening.open_dataset(task.data, how.data)
         if task.fine_tuned:
-            console.print(f"{task.name}: getting the weights to start from", highlight=False, markup=False)
+            say(console, f"{task.name}: getting the weights to start from")
             # Once, before any worker trains: what cannot be had or does not fit is told now.
-            pretrained_model(suite, task.name, classes, args.source)
+            pretrained_model(loaded, task.name, classes, source)
     display = Display(console, "teachers", len(tasks))
     with display.shown():
         engine = InProcessEngine() if compute.replica.world > 1 else LocalEngine()
-        engine.run(tasks, workers=min(args.workers or default_workers(compute), len(tasks)), display=display)
+        engine.run(tasks, workers=min(workers or default_workers(compute), len(tasks)), display=display)
     if display.failures:
         return EXIT_INCOMPLETE
     if compute.replica.rank == 0:
-        _show(args, suite, paths)
+        _show(suite, loaded, paths, how.data, json)
     return EXIT_OK
 
 
-def _import(args: argparse.Namespace) -> int:
+def import_(
+    name: Annotated[str, Parameter(completer=completion.teachers)],
+    file: Path | None = None,
+    /,
+    *,
+    normalisation: Literal["suite", "timm", "imagenet", "inception"] | None = None,
+    suite: options.SuiteName = "proxy",
+    how: options.ComputeOptions = options.ComputeOptions(),
+    json: options.Json = False,
+) -> None:
+    """Store weights that were trained elsewhere.
+
+    Args:
+        name: A teacher of the suite.
+        file: The weights, as safetensors or as a torch checkpoint. Default: timm's pretrained weights of the model.
+        normalisation: What the weights expect of their input: the mean and std of the suite (the default for FILE),
+            those of timm's pretrained weights (the default without FILE), those of ImageNet, or .5 and .5 (inception).
+    """
     from kdbench.study.plan import command_line
     from kdbench.study.teachers import import_teacher
 
-    suite, (name,) = _chosen(args, args.name)
-    compute = options.resolve_compute(args)
-    path = import_teacher(suite, name, args.file, args.normalisation, compute, args.data, command=command_line())
-    _show(args, suite, {name: path})
-    return EXIT_OK
+    loaded, names = _chosen(suite, name)
+    if len(names) != 1:
+        raise KdbenchError(f"NAME {name!r} is not one teacher; name one of suite {loaded.name}")
+    (teacher,) = names
+    compute = how.resolve()
+    path = import_teacher(loaded, teacher, file, normalisation, compute, how.data, command=command_line())
+    _show(suite, loaded, {teacher: path}, how.data, json)
 
 
-def _verify(args: argparse.Namespace) -> int:
+def verify(
+    *,
+    suite: options.SuiteName = "proxy",
+    only: Only = None,
+    how: options.ComputeOptions = options.ComputeOptions(),
+    json: options.Json = False,
+) -> int:
+    """Read stored teachers again, and check hash, values and accuracy."""
     from dataclasses import asdict
-
-    from rich.console import Console
-    from rich.markup import escape
 
     from kdbench.study.teachers import TOLERANCE, verify_teacher
 
-    suite, names = _chosen(args, args.only)
-    if args.only is None:
-        names = [name for name in names if suite.teacher_path(name, args.data).is_file()]
+    loaded, names = _chosen(suite, only)
+    if only is None:
+        names = [name for name in names if loaded.teacher_path(name, how.data).is_file()]
     if not names:
-        raise KdbenchError(f"no teacher of suite {suite.name} is stored; `kdbench teachers list` tells how to get them")
-    compute = options.resolve_compute(args)
-    console = Console(stderr=args.json)
+        raise KdbenchError(
+            f"no teacher of suite {loaded.name} is stored; `kdbench teachers list` tells how to get them"
+        )
+    compute = how.resolve()
+    console = open_console(json)
     with console.status("measuring"):
-        found = [verify_teacher(suite, name, compute, args.data) for name in names]
-    if args.json:
-        options.print_json([asdict(one) for one in found])
+        found = [verify_teacher(loaded, name, compute, how.data) for name in names]
+    if json:
+        print_json([asdict(one) for one in found])
     else:
         rows = [
             {
@@ -171,34 +159,57 @@ def _verify(args: argparse.Namespace) -> int:
             }
             for one in found
         ]
-        _print_table(console, rows)
+        console.print(make_table(rows, whole=("teacher",), numbers=("stored", "measured")))
         for one in found:
             if one.error is not None:
-                console.print(f"[red]{escape(one.teacher)}:[/red] {escape(one.error)}", highlight=False, soft_wrap=True)
-        console.print(f"Verdict: hash, finite values, top-1 within {TOLERANCE} points.", highlight=False)
+                say(console, (f"{one.teacher}:", "red"), f" {one.error}")
+        say(console, f"Verdict: hash, finite values, top-1 within {TOLERANCE} points.")
     return EXIT_INCOMPLETE if any(one.error for one in found) else EXIT_OK
 
 
-def _show(args: argparse.Namespace, suite: "Suite", paths: dict[str, Path]) -> None:
-    """Print what is known of teachers, and how to get those that are not there."""
-    from rich.console import Console
-    from rich.markup import escape
+def _chosen(suite_name: str, only: str | None) -> tuple["Suite", list[str]]:
+    """The suite and the teachers that `only` names, its own or other models of timm's (None: all its own).
 
+    Raises:
+        KdbenchError: no such suite, or no such model.
+    """
+    from kdbench.suites.anymodel import with_model
+    from kdbench.suites.loading import load_suite
+    from kdbench.suites.request import split
+
+    suite = load_suite(suite_name)
+    if only is None:
+        return suite, list(dict.fromkeys(pair.teacher for pair in suite.pairs))
+    names: dict[str, None] = {}
+    for word in split(only):
+        suite, name = with_model(suite, word, as_teacher=True)
+        names[name] = None
+    return suite, list(names)
+
+
+def _show(suite_name: str, suite: "Suite", paths: dict[str, Path], data: Path, json: bool) -> None:
+    """Print what is known of teachers, and how to get those that are not there."""
     from kdbench.suites.anymodel import request_of
     from kdbench.training.teacher import teacher_metadata
 
+    where = shlex.join(["--suite", suite_name, "--data", str(data)])
     found: list[dict[str, Any]] = []
     for name, path in paths.items():
         row: dict[str, Any] = {"teacher": name, "published": published_top1(suite, name)}
         try:
             row |= {"file": str(path), **teacher_metadata(path)}
         except KdbenchError as error:
-            row |= {"error": str(error), "commands": _commands(args, shlex.quote(request_of(suite, name)))}
+            request = shlex.quote(request_of(suite, name))
+            ways = [
+                f"kdbench teachers train --only {request} {where}",
+                f"kdbench teachers import {request} FILE {where}",
+            ]
+            row |= {"error": str(error), "commands": ways}
         found.append(row)
-    if args.json:
-        options.print_json(found)
+    if json:
+        print_json(found)
         return
-    console = Console()
+    console = open_console()
     rows = [
         {
             "teacher": row["teacher"],
@@ -211,25 +222,13 @@ def _show(args: argparse.Namespace, suite: "Suite", paths: dict[str, Path]) -> N
     ]
     if not any(row["published"] for row in found):
         rows = [{column: text for column, text in row.items() if column != "published"} for row in rows]
-    _print_table(console, rows)
+    console.print(make_table(rows, whole=("teacher",), numbers=("top-1",)))
     for row in found:
-        if "commands" not in row:
-            continue
-        there = paths[row["teacher"]].is_file()
-        console.print(
-            f"[yellow]{escape(row['teacher'])}[/yellow] {escape(row['error']) if there else 'is not there'}: "
-            "train or import it",
-            highlight=False,
-            soft_wrap=True,
-        )
-        for command in row["commands"]:
-            console.print(f"  {command}", highlight=False, markup=False, soft_wrap=True)
-
-
-def _commands(args: argparse.Namespace, name: str) -> list[str]:
-    """How to get a teacher, as a user would type it."""
-    where = shlex.join(["--suite", args.suite, "--data", str(args.data)])
-    return [f"kdbench teachers train --only {name} {where}", f"kdbench teachers import {name} FILE {where}"]
+        if "commands" in row:
+            missing = row["error"] if paths[row["teacher"]].is_file() else "is not there"
+            say(console, (row["teacher"], "yellow"), f" {missing}: train or import it")
+            for command in row["commands"]:
+                say(console, f"  {command}")
 
 
 def _origin(row: dict[str, Any]) -> str:
@@ -261,17 +260,5 @@ def _percent(top1: float | None) -> str:
     return "-" if top1 is None else f"{top1:.2f}"
 
 
-def _print_table(console: Any, rows: Sequence[dict[str, str]]) -> None:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in rows[0]:
-        number = column in ("top-1", "stored", "measured")
-        table.add_column(
-            column, overflow="fold", no_wrap=number or column == "teacher", justify="right" if number else "left"
-        )
-    for row in rows:
-        table.add_row(*map(Text, row.values()))
-    console.print(table)
+SUMMARY = "List, train, import or verify the teachers of a suite."
+COMMANDS = list_, train, import_, verify

@@ -1,10 +1,13 @@
 """`kdbench tune`: equal random draws of every method's hyperparameters, judged on the validation split."""
 
-import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
 
 from kdbench.cli import options
+from kdbench.cli.console import make_table, open_console, print_json, say
+from kdbench.cli.options import WHAT, WHERE
 from kdbench.errors import EXIT_INCOMPLETE, EXIT_OK
 
 if TYPE_CHECKING:
@@ -15,92 +18,75 @@ if TYPE_CHECKING:
 FILE = "tuned.json"
 
 
-def add_parser(commands: Any) -> None:
-    parser = options.add_command(
-        commands, "tune", execute, "choose hyperparameters: equal random draws a method, on held-out training images"
-    )
-    options.add_grid(parser)
-    options.add_checkpoint(parser)
-    parser.add_argument(
-        "--trials", type=options.whole(1, 10_000), default=8, metavar="K", help="draws of every method (default: 8)"
-    )
-    parser.add_argument("--seeds", default="1", help="how many, or which: 5 or 0,1,2 (default: 1)")
-    parser.add_argument(
-        "--out", type=Path, metavar="DIR", help=f"folder of the records and of {FILE} (default: results/SUITE-tune)"
-    )
-    options.add_workers(parser)
-    options.add_reduction(parser)
-    options.add_compute(parser)
-    options.add_json(parser)
+def tune(
+    *,
+    grid: options.Grid = options.Grid(),
+    trials: Annotated[int, options.number(1, 10_000, metavar="K", group=WHAT)] = 8,
+    seeds: Annotated[str, Parameter(group=WHAT)] = "1",
+    how: options.ComputeOptions = options.ComputeOptions(),
+    out: Annotated[Path | None, options.folder(group=WHERE)] = None,
+    workers: options.Workers = None,
+    reduction: options.Reduction = options.Reduction(),
+    json: options.Json = False,
+) -> int:
+    """Choose hyperparameters by equal random draws of every method.
 
+    The draws are judged on held-out training images, never on the test split.
 
-def execute(args: argparse.Namespace) -> int:
-    from rich.console import Console
-
+    Args:
+        trials: The number of draws of every method.
+        seeds: How many seeds, or which: 5 or 0,1,2.
+        out: The folder of the records and of tuned.json. Default: results/SUITE-tune.
+    """
     from kdbench.files import write_json
     from kdbench.results.folder import Results
 
-    grid = options.read_grid(args)
-    grid.add_references()
-    suite = options.reduce(grid.suite, args)
-    seeds = options.parse_seeds(args.seeds, suite.seeds)
-    console = Console(stderr=args.json)
+    selection = grid.look_up()
+    suite = reduction.reduce(selection.suite)
+    numbers = options.parse_seeds(seeds, suite.seeds)
+    console = open_console(json)
 
     from kdbench.study.plan import make_plan
     from kdbench.study.run import run
     from kdbench.study.session import Session
     from kdbench.study.tune import choose, with_trials
 
-    grid.drop_broken(args.methods, console)
-    compute = options.resolve_compute(args)
-    options.store_checkpoint(args, grid, compute)
-    console.quiet = compute.replica.rank > 0
+    compute = selection.prepare(how, console)
+    pairs, settings = selection.pairs, selection.settings
     usual = make_plan(
-        suite,
-        grid.ordered,
-        grid.pairs,
-        seeds,
-        compute=compute,
-        data_root=args.data,
-        settings=grid.settings,
-        split="val",
+        suite, selection.ordered, pairs, numbers, compute=compute, data_root=how.data, settings=settings, split="val"
     )
-    plan = with_trials(usual, grid.settings, args.trials)
-    folder = args.out or Path("results") / f"{options.folder_name(suite)}-tune"
+    plan = with_trials(usual, settings, trials)
+    folder = out or options.results_folder(suite, "-tune")
     results = Results(folder)
-    outcome = run(plan, Session(results, args.data, console, args.workers), throughput=False)
+    outcome = run(plan, Session(results, how.data, console, workers), throughput=False)
     code = EXIT_OK if outcome.complete else EXIT_INCOMPLETE
     if compute.replica.rank > 0:
         return code
-    tuned = choose(plan, results, args.trials)
+    tuned = choose(plan, results, trials)
     write_json(folder / FILE, tuned)
-    if args.json:
-        options.print_json(tuned)
+    if json:
+        print_json(tuned)
         return code
     console.print(_table(tuned))
     if not outcome.complete:
-        console.print("[red]not every trial is done;[/red] the same command tries the rest again")
-    told = f"chosen: {folder / FILE}; use it with `--tuned {folder / FILE}`"
-    console.print(told, highlight=False, markup=False, soft_wrap=True)
+        say(console, ("not every trial is done;", "red"), " the same command tries the rest again")
+    say(console, f"chosen: {folder / FILE}; use it with `--tuned {folder / FILE}`")
     return code
 
 
 def _table(tuned: "TunedFile") -> "Table":
     """A line a trial; the chosen ones stand out."""
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
-    title = f"validation top-1, mean over {len(tuned['pairs'])} pair(s) x {len(tuned['seeds'])} seed(s)"
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
-    for name in ("method", "trial", "top-1", "values"):
-        table.add_column(name, justify="right" if name in ("trial", "top-1") else "left", overflow="fold")
+    rows = []
     for name, method in tuned["methods"].items():
         for trial in method["trials"]:
             chosen = trial["trial"] == method["chosen"]
             values = ", ".join(f"{key} {value}" for key, value in trial["values"].items()) or "no search space"
             top1 = "X" if trial["top1"] is None else f"{trial['top1']:.2f}"
             number = str(trial["trial"] or "usual")
-            cells = map(Text, (name, number, top1 + ("*" if chosen else " "), values))
-            table.add_row(*cells, style="bold" if chosen else None)
-    return table
+            cells = {"method": name, "trial": number, "top-1": top1 + ("*" if chosen else " "), "values": values}
+            rows.append({column: Text(cell, "bold" if chosen else "") for column, cell in cells.items()})
+    title = f"validation top-1, mean over {len(tuned['pairs'])} pair(s) x {len(tuned['seeds'])} seed(s)"
+    return make_table(rows, numbers=("trial", "top-1"), title=title)

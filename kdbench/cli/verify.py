@@ -1,9 +1,12 @@
 """`kdbench verify METHOD`: the self-check of a method on pairs of a suite, with a readable verdict for each check."""
 
-import argparse
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
 
-from kdbench.cli import options
+from cyclopts import Parameter
+
+from kdbench.cli import completion, options
+from kdbench.cli.console import make_table, open_console, print_json, say
+from kdbench.cli.options import WHAT
 from kdbench.errors import EXIT_INCOMPLETE, EXIT_OK
 
 if TYPE_CHECKING:
@@ -13,77 +16,73 @@ if TYPE_CHECKING:
     from kdbench.study.verify import SelfCheckVerdict
 
 
-def add_parser(commands: Any) -> None:
-    parser = options.add_command(commands, "verify", execute, "self-check methods on pairs before any training")
-    parser.add_argument("methods", metavar="METHOD", help="names, files, dotted names, or all")
-    options.add_suite(parser)
-    parser.add_argument("--pairs", default="all", help="hetero, homo, all, or teacher:student,... (default: all)")
-    parser.add_argument("--set", action="append", default=[], metavar="METHOD.NAME=VALUE", help="a hyperparameter")
-    options.add_compute(parser)
-    options.add_json(parser)
+def verify(
+    method: Annotated[str, Parameter(completer=completion.methods)],
+    /,
+    *,
+    suite: Annotated[options.SuiteName, Parameter(group=WHAT)] = "proxy",
+    pairs: Annotated[str, Parameter(group=WHAT, completer=completion.pairs)] = "all",
+    settings: Annotated[options.Settings, Parameter(group=WHAT)] = (),
+    how: options.ComputeOptions = options.ComputeOptions(),
+    json: options.Json = False,
+) -> int:
+    """Check, before any training, that methods do what they must.
 
-
-def execute(args: argparse.Namespace) -> int:
-    from rich.console import Console
-    from rich.markup import escape
-
-    grid = options.read_grid(args)
+    Args:
+        method: The methods by name, by file or by dotted name, with commas between, or all.
+        pairs: The pairs: `hetero`, `homo`, `all`, or a list of `teacher:student`.
+    """
+    selection = options.look_up(suite, method, pairs, settings)
 
     from kdbench.study.plan import settle
     from kdbench.study.verify import self_check_methods
 
-    console = Console(stderr=args.json)
-    grid.drop_broken(args.methods, console)
-    compute = options.resolve_compute(args)
-    methods = settle(grid.suite, grid.plugins, grid.settings)
+    console = open_console(json)
+    compute = selection.prepare(how, console)
+    settled = settle(selection.suite, selection.plugins, selection.settings)
     verdicts: list[SelfCheckVerdict] = []
-    for verdict in self_check_methods(grid.suite, grid.pairs, methods, compute, args.data):
+    for verdict in self_check_methods(selection.suite, selection.pairs, settled, compute, how.data):
         if verdict.without_data and (not verdicts or verdicts[-1].pair != verdict.pair):
-            console.print(
-                f"[yellow]{escape(verdict.pair)}: noise and fresh weights[/yellow], as {escape(verdict.without_data)}",
-                highlight=False,
-            )
+            say(console, (f"{verdict.pair}: noise and fresh weights", "yellow"), f", as {verdict.without_data}")
         verdicts.append(verdict)
         _print(verdict, console)
     if len(verdicts) > 1:
         console.print(_summary(verdicts))
-    if args.json:
-        options.print_json([verdict.as_dict() for verdict in verdicts])
+    if json:
+        print_json([verdict.as_dict() for verdict in verdicts])
     return EXIT_INCOMPLETE if any(verdict.status == "failed" for verdict in verdicts) else EXIT_OK
 
 
-MARKS = {"passed": "[green]ok[/green]", "failed": "[red]FAIL[/red]", "unsupported": "[yellow]n/a[/yellow]"}
-VERDICTS = MARKS | {"passed": "[green]passed[/green]", "failed": "[red]FAILED[/red]"}
+VERDICTS = {"passed": ("passed", "green"), "failed": ("FAILED", "red"), "unsupported": ("n/a", "yellow")}
+CHECKS = {True: ("ok", "green"), False: ("FAIL", "red")}
 
 
 def _print(verdict: "SelfCheckVerdict", console: "Console") -> None:
-    from rich.markup import escape
-
-    console.print(f"{VERDICTS[verdict.status]} {escape(f'{verdict.method} on {verdict.pair}')}", highlight=False)
+    say(console, VERDICTS[verdict.status], f" {verdict.method} on {verdict.pair}")
     if verdict.reason:
-        console.print(f"    {verdict.reason}", highlight=False, markup=False)
+        say(console, f"    {verdict.reason}")
     for check in verdict.checks:
-        sign = MARKS["passed" if check.passed else "failed"]
-        console.print(f"  {sign} {check.name}: {escape(check.detail)}", highlight=False, soft_wrap=True)
+        say(console, "  ", CHECKS[check.passed], f" {check.name}: {check.detail}")
 
 
 def _summary(verdicts: "list[SelfCheckVerdict]") -> "Table":
     """Pairs, with the millions of parameters of both networks, and what came of the methods."""
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("pair", no_wrap=True)
-    for title in ("teacher\nM", "student\nM", "passed"):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("unsupported")
-    table.add_column("failed", style="red")
+    rows = []
     for pair in dict.fromkeys(verdict.pair for verdict in verdicts):
         own = [verdict for verdict in verdicts if verdict.pair == pair]
         sizes = next((verdict.parameters for verdict in own if verdict.parameters), None)
-        counts = [f"{count / 1e6:.3f}" for count in sizes[:2]] if sizes else ["", ""]
+        teacher, student = [f"{count / 1e6:.3f}" for count in sizes[:2]] if sizes else ["", ""]
         names = {status: [v.method for v in own if v.status == status] for status in VERDICTS}
-        others = (", ".join(names[status]) or "-" for status in ("unsupported", "failed"))
-        table.add_row(*map(Text, (pair, *counts, f"{len(names['passed'])} of {len(own)}", *others)))
-    return table
+        rows.append(
+            {
+                "pair": pair,
+                "teacher\nM": teacher,
+                "student\nM": student,
+                "passed": f"{len(names['passed'])} of {len(own)}",
+                "unsupported": ", ".join(names["unsupported"]) or "-",
+                "failed": Text(", ".join(names["failed"]) or "-", "red"),
+            }
+        )
+    return make_table(rows, whole=("pair",), numbers=("teacher\nM", "student\nM", "passed"))

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 from kdbench.errors import KdbenchError
 from kdbench.files import PART, read_json
+from kdbench.names import slug
 from kdbench.results.schema import (
     FINISHED,
     SCHEMA,
@@ -32,7 +33,7 @@ from kdbench.results.schema import (
     broken_manifest,
     broken_throughput,
 )
-from kdbench.values import misfit, slug
+from kdbench.values import misfit
 
 
 class CellId(NamedTuple):

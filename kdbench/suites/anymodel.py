@@ -15,10 +15,11 @@ from pydantic import ValidationError
 
 from kdbench.errors import KdbenchError, unknown_name
 from kdbench.models.spec import Kind, ModelSpec
+from kdbench.names import shown_name
 from kdbench.suites.request import split
 from kdbench.suites.schema import PairSpec, Suite
 from kdbench.targets import is_target
-from kdbench.values import first_problem, shown_name
+from kdbench.values import first_problem
 
 _MODEL = re.compile(r"(?P<timm>[^\[\]]+)(\[(?P<overrides>.*)\])?")
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from kdbench.errors import KdbenchError, one_line
 from kdbench.files import write_bytes
+from kdbench.names import slug
 from kdbench.tracking.cells import TrackedCell
-from kdbench.values import slug
 
 _COMPARED = ("suite", "pair", "teacher", "student", "method", "role", "seed", "split")
 """What of a configuration stands among the hyperparameters of TensorBoard's table."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.command import kdbench, kdbench_without
+from tests.support.command import arguments_of, kdbench, kdbench_without
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,29 @@ def test_help_and_lists_load_no_torch(arguments: str) -> None:
     done = kdbench_without("torch timm pandas matplotlib", *arguments.split())
     assert done.returncode == 0, done.stderr
     assert done.stdout
+
+
+@pytest.mark.parametrize("columns", [80, 140])
+def test_help_fits_the_terminal(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for words in arguments_of():
+        done = kdbench(*words, "-h")
+        assert done.returncode == 0 and max(map(len, done.stdout.splitlines())) <= columns, words
+
+
+def test_options_stand_in_groups() -> None:
+    shown = kdbench("run", "--help").stdout
+    titles = [line for line in shown.splitlines() if line and not line.startswith((" ", "Usage", "Train"))]
+    assert titles == ["What to run", "How to compute", "Where", "How long", "Output"]
+
+
+def test_plain_kdbench_shows_help() -> None:
+    done = kdbench()
+    assert (done.returncode, done.stdout) == (0, kdbench("--help").stdout) and "Train and measure" in done.stdout
+
+
+def test_the_last_of_two_values_counts() -> None:
+    assert kdbench("list", "pairs", "--suite", "none", "--suite", "proxy").returncode == 0
 
 
 def test_list_json() -> None:
@@ -55,9 +78,23 @@ def test_list_json() -> None:
             "unknown model of suite proxy or of timm 'resnet18x'; did you mean resnet18",
         ),
         ("run --suite proxxy", "unknown suite 'proxxy'; did you mean proxy"),
-        ("run --sseds 3", "unrecognised argument '--sseds'; did you mean --seeds"),
+        ("run --sseds 3", "unknown option of kdbench run '--sseds'; did you mean --seeds"),
+        ("run --seed 3", "unknown option of kdbench run '--seed'; did you mean --seeds"),
+        ("run --no-json", "unknown option of kdbench run '--no-json'; did you mean --json"),
+        ("run --seeds", "--seeds needs a value"),
+        ("run --workers 0", "--workers: 0 is not from 1 to 1024"),
+        ("run --workers 1.5", "--workers: '1.5' is no whole number"),
+        ("run --json=maybe", "--json"),
+        ("run extra", "kdbench run does not take 'extra'"),
+        ("--json list methods", "unknown command of kdbench '--json'"),
+        ("check --run --minutes soon", "--minutes: 'soon' is no number"),
+        ("check --run --minutes 0", "--minutes: 0 is not from 0.01 to"),
+        ("report", "DIR is missing"),
+        ("export x --out y", "--to is missing"),
+        ("baseline", "kdbench baseline needs a command: update, show"),
+        ("list method", "unknown value of WHAT 'method'; did you mean methods"),
         ("run --seeds none", "neither a number of seeds nor a list"),
-        ("run --device tpu", "unknown: 'tpu'"),
+        ("run --device tpu", "unknown value of --device 'tpu'; did you mean cpu"),
         ("run --set kd.temp=1 --methods kd", "unknown hyperparameter of kd 'temp'; did you mean temperature"),
         ("run --set ofa.gamma=2 --methods kd", "not among --methods"),
         ("run --set gamma", "not of the form method.name=value"),

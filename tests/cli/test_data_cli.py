@@ -121,9 +121,9 @@ def test_check_of_images_in_memory() -> None:
         ("check folder:none", "no folder data/none"),
         ("import cifar100 none.npz", "cannot read none.npz: No such file"),
         ("import cifar1000 none.npz", "did you mean cifar100"),
-        ("download imagenet", "unknown: 'imagenet'"),
+        ("download imagenet", "unknown value of NAME 'imagenet'; known: cifar10, cifar100, fashion-mnist"),
         ("chek", "did you mean check"),
-        ("list --dta x", "unrecognised argument '--dta'; did you mean --data"),
+        ("list --dta x", "unknown option of kdbench data list '--dta'; did you mean --data"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_3(tmp_path: Path, arguments: str, message: str) -> None:

@@ -3,24 +3,23 @@
 What `commands.PARSED` names is parsed instead, and its methods, pairs and settings are looked up.
 """
 
-import argparse
 import importlib.util
 import re
 import shlex
 import shutil
 import subprocess
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from torch.distributed.run import get_args_parser
 
 from kdbench.cli import options
-from kdbench.cli.main import build_parser
+from kdbench.cli.main import HELP_FLAGS, make_app
 from kdbench.errors import EXIT_INCOMPLETE, EXIT_OK
 from tests.docs.commands import PAGES, PARSED, ROOT, Command, Written, mentions, steps
-from tests.support.command import COMMAND, kdbench
+from tests.support.command import COMMAND, arguments_of, kdbench
 
 ALL = [step for page in PAGES for step in steps(page) if isinstance(step, Command)]
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
@@ -129,14 +128,19 @@ def test_what_does_not_run_parses(command: Command) -> None:
         launch = get_args_parser().parse_args(words[1:])
         assert (launch.module, launch.training_script) == (True, "kdbench")
         words = ["kdbench", *launch.training_script_args]
-    args = build_parser().parse_args(words[1:])
-    if args.command in ("run", "bench", "verify") and ".py:" not in command.text:
-        grid = options.read_grid(args)
-        assert grid.plugins and grid.pairs
-    elif getattr(args, "suite", None) and args.command != "check":
+    _, bound, _ = make_app().parse_args(words[1:], exit_on_error=False, print_error=False)
+    bound.apply_defaults()
+    given, suite = bound.arguments, bound.arguments.get("suite")
+    if words[1] in ("run", "bench") and ".py:" not in command.text:
+        selection = given["grid"].look_up()
+        assert selection.plugins and selection.pairs
+    elif words[1] == "verify" and ".py:" not in command.text:
+        selection = options.look_up(suite, given["method"], given["pairs"], given["settings"])
+        assert selection.plugins and selection.pairs
+    elif suite or "grid" in given:
         from kdbench.suites.loading import load_suite
 
-        assert load_suite(args.suite).pairs
+        assert load_suite(suite or given["grid"].suite).pairs
 
 
 @pytest.mark.parametrize("pattern", PARSED)
@@ -174,18 +178,13 @@ def test_other_commands_name_what_there_is(command: Command) -> None:
             pytest.fail(f"a command of a kind that no test knows: {shlex.join(words)}")
 
 
-def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
-    """A parser and those of its commands."""
-    yield parser
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for command in action.choices.values():
-                yield from parsers(command)
-
-
 @pytest.mark.parametrize("page", PAGES)
 def test_what_the_text_mentions_exists(page: str) -> None:
-    known = {parser.prog: {o for a in parser._actions for o in a.option_strings} for parser in parsers(build_parser())}
+    known = {
+        " ".join(("kdbench", *words)): {*HELP_FLAGS, *(option for argument in own for option in argument.names)}
+        for words, own in arguments_of().items()
+    }
+    known["kdbench"].add("--version")
     everywhere = set.union(*known.values())
     for mention in mentions(page):
         words = mention.split()

@@ -47,7 +47,7 @@ def test_the_picture_of_the_house() -> None:
     assert arrows == {*downward.edges, *against}, "python docs/tools/house.py docs/assets/house.svg"
     assert {title for title in titles if "->" not in title} - {"house"} == set(downward)
     # What the pages about it say.
-    assert against == [("kdbench.models", "kdbench.data")]
+    assert not against, "nothing imports upward"
     imports = house.imports()
     assert not {"kdbench.training", "kdbench.study", "kdbench.models"} & {
         imported for room in ("kdbench.analysis", "kdbench.report") for imported in imports[room]

@@ -4,17 +4,14 @@ Commands that train get a suite whose data is not there, so that they end with t
 names that it does not know.
 """
 
-import argparse
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdbench.cli.main import build_parser
 from kdbench.suites.loading import available
-from tests.support.command import kdbench
+from tests.support.command import arguments_of, kdbench
 from tests.support.harness import TEXTS, answer, drawn
 
 TRAINING = {("run",), ("bench",), ("tune",), ("teachers", "train"), ("teachers", "import"), ("check",)}
@@ -67,18 +64,7 @@ SLOW = ("verify",)
 """What checks methods for seconds where all that is asked for is there."""
 
 
-def _commands(
-    parser: argparse.ArgumentParser, name: tuple[str, ...] = ()
-) -> Iterator[tuple[tuple[str, ...], argparse.ArgumentParser]]:
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for word, below in action.choices.items():
-                yield from _commands(below, (*name, word))
-            return
-    yield name, parser
-
-
-COMMANDS = dict(_commands(build_parser()))
+COMMANDS = {words: own for words, own in arguments_of().items() if own}
 
 
 @pytest.fixture(scope="module")
@@ -98,13 +84,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def command_lines(draw: st.DrawFn) -> list[str]:
     name = draw(st.sampled_from(sorted(COMMANDS)))
     words, values = list(name), st.one_of(st.sampled_from(WORDS), st.sampled_from(WORDS), _texts())
-    for action in COMMANDS[name]._actions:
-        if isinstance(action, argparse._HelpAction) or not draw(st.booleans()):
+    for argument in COMMANDS[name]:
+        if not draw(st.booleans()):
             continue
-        if action.option_strings:
-            words.append(draw(st.sampled_from(action.option_strings)))
-        if action.nargs != 0:
-            known = [str(choice) for choice in action.choices or ()]
+        if argument.name.startswith("-"):
+            words.append(draw(st.sampled_from(argument.names)))
+        if not argument.is_flag():
+            known = list(argument.get_choices() or ())
             words += draw(
                 st.lists(st.sampled_from(known) if known and draw(st.booleans()) else values, min_size=1, max_size=2)
             )
@@ -132,7 +118,7 @@ def test_command_lines(place: Path, words: list[str]) -> None:
 @pytest.mark.parametrize("name", sorted(COMMANDS), ids=" ".join)
 def test_every_command_has_help(name: tuple[str, ...]) -> None:
     done = kdbench(*name, "--help")
-    assert done.returncode == 0 and done.stdout.startswith("usage: kdbench")
+    assert done.returncode == 0 and done.stdout.startswith("Usage: kdbench")
 
 
 def test_an_error_nobody_foresaw(place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -8,7 +8,9 @@ from contextlib import chdir, redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 
-from kdbench.cli.main import main
+from cyclopts.argument import Argument
+
+from kdbench.cli.main import main, make_app
 
 COMMAND = (sys.executable, "-m", "kdbench.cli.main")
 
@@ -48,3 +50,15 @@ def kdbench_without(heavy: str, *arguments: object) -> subprocess.CompletedProce
     """`kdbench ARGUMENTS` in a process of its own, which fails with 1 if it has loaded one of these modules."""
     given = json.dumps([heavy.split(), [str(argument) for argument in arguments]])
     return subprocess.run([sys.executable, "-c", LIGHT, given], capture_output=True, text=True, timeout=60)
+
+
+def arguments_of(*words: str) -> dict[tuple[str, ...], list[Argument]]:
+    """The arguments of the command that is called by `words`, and those of the commands below it."""
+    root = make_app()
+    _, apps, _ = root.parse_commands(words)
+    with root.app_stack(apps):
+        own = apps[-1].assemble_argument_collection() if apps[-1].default_command else []
+        found = {words: [argument for argument in own if argument.name != "*"]}
+    for name in (name for name in apps[-1] if not name.startswith("-")):
+        found |= arguments_of(*words, name)
+    return found

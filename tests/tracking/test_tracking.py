@@ -18,10 +18,10 @@ import pytest
 
 from kdbench.cli import track
 from kdbench.files import read_json, write_json
+from kdbench.names import slug
 from kdbench.results.folder import CellId, Position, Results, cell_id, read_record
 from kdbench.results.locks import claimed
 from kdbench.results.schema import CellRecord
-from kdbench.values import slug
 from tests.support.command import COMMAND, kdbench
 
 REFERENCE = Results(Path(__file__).parents[2] / "results" / "reference" / "proxy")
