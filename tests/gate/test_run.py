@@ -40,7 +40,7 @@ def made(short_suite: Short, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     assert done.returncode == 0, done.stdout + done.stderr
     refused = kdbench("baseline", "update", folder / "results", "--out", baseline)
     assert refused.returncode == 3 and "5 seeds are too few" in refused.stderr
-    done = kdbench("baseline", "update", folder / "results", "--out", baseline, "--provisional")
+    done = kdbench("baseline", "update", folder / "results", "--out", baseline, "--provisional", "--accept-spread")
     assert done.returncode == 0 and str(baseline.name) in done.stdout, done.stderr
     return suite, victim, baseline
 
