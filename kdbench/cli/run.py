@@ -74,21 +74,10 @@ def run(
     from kdbench.study.session import Session
 
     compute = selection.prepare(how, console)
-    plugins, pairs, settings = selection.ordered, selection.pairs, selection.settings
+    plugins = selection.ordered
     tuned = read_tuned(what.tuned, suite.protocol, [plugin.name for plugin in plugins]) if what.tuned else None
-    plan = make_plan(
-        suite,
-        plugins,
-        pairs,
-        seeds,
-        compute=compute,
-        data_root=how.data,
-        settings=settings,
-        split=what.split,
-        best=what.best,
-        tuned=tuned,
-        shard=shard,
-    )
+    chosen = {"settings": selection.settings, "split": what.split, "best": what.best, "tuned": tuned, "shard": shard}
+    plan = make_plan(suite, plugins, selection.pairs, seeds, compute=compute, data_root=how.data, **chosen)
     results = Results(out or options.results_folder(suite, "" if what.split == "test" else "-val"))
     session = how_long.on(Session(results, how.data, console, where.workers, where.make(compute)))
     outcome = run(plan, session, not what.no_throughput)

@@ -57,12 +57,12 @@ class Content:
         """Whether the study set out to train anything; `kdbench bench` measures throughput alone."""
         return len(self.study.cells) > 0
 
-    @property
+    @cached_property
     def has_gains(self) -> bool:
         """Whether any method has a gain over the control, be it of a single seed."""
         return any(row.seed_gains for row in self.gains.values() if row.role != "control")
 
-    @property
+    @cached_property
     def phases(self) -> list[str]:
         """The phases of a step, in the order the records first name them."""
         return list(dict.fromkeys(phase for cost in self.costs.values() for phase in cost.phases))
@@ -82,7 +82,7 @@ class Content:
         costs = [(place, cost.status) for place, cost in self.costs.items() if cost.status != "done"]
         return [Gap(*place, None, status, errors.get(place, "")) for place, status in costs]
 
-    @property
+    @cached_property
     def has_throughput(self) -> bool:
         """Whether any throughput was measured."""
         return any(cost.status == "done" for cost in self.costs.values())

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from kdbench.report import text
 from kdbench.report.content import Content, Gap
 from kdbench.report.notes import accuracy_scope, cost_scope
-from kdbench.report.tables import Cell, Row, Table
+from kdbench.report.tables import Row, Table, TableCell
 from kdbench.results.study import Group
 
 Place = tuple[str, str]
@@ -37,14 +37,14 @@ def measures(content: Content) -> list[Table]:
     return tables
 
 
-def _cells(texts: Mapping[Place, str], reasons: Mapping[Place, str], published: Published) -> dict[Place, Cell]:
+def _cells(texts: Mapping[Place, str], reasons: Mapping[Place, str], published: Published) -> dict[Place, TableCell]:
     return {
-        place: Cell(words, why=reasons.get(place, ""), published=published.get(place, ()))
+        place: TableCell(words, why=reasons.get(place, ""), published=published.get(place, ()))
         for place, words in texts.items()
     }
 
 
-def _table(content: Content, name: str, title: str, cells: Mapping[Place, Cell], note: str) -> Table:
+def _table(content: Content, name: str, title: str, cells: Mapping[Place, TableCell], note: str) -> Table:
     """The methods by the pairs of each group, after their mean where there is one."""
     study = content.study
     rows: list[Row] = [{"method": method} for method in study.methods]

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from kdbench.report import escape
 from kdbench.report.content import Content
 from kdbench.report.render import render_template
-from kdbench.report.tables import Cell, Table, group_tables, pair_tables
+from kdbench.report.tables import Table, TableCell, group_tables, pair_tables
 
 
 def documents(content: Content) -> dict[str, str]:
@@ -43,7 +43,7 @@ def _source(content: Content, table: Table) -> str:
     )
 
 
-def _emphasised(cells: Sequence[Cell]) -> list[Markup]:
+def _emphasised(cells: Sequence[TableCell]) -> list[Markup]:
     """A column, escaped: its best bold and its second underlined, equal cells alike; none where one is alone."""
     best, second, *_ = [*sorted({cell.score for cell in cells if not math.isnan(cell.score)}, reverse=True), None, None]
     marks = {} if second is None else {best: r"\textbf{%s}", second: r"\underline{%s}"}

@@ -27,7 +27,7 @@ LEGEND = (
 )
 
 
-def tables(comparison: RunComparison, full: bool = True) -> list[Table]:
+def comparison_tables(comparison: RunComparison, full: bool = True) -> list[Table]:
     """A table over all pairs, then one a pair; `full` adds intervals, tests and what both runs have."""
     by_place: dict[str, list[Row]] = {}
     for row in (*comparison.over_pairs, *comparison.by_pair):
@@ -140,7 +140,7 @@ def print_comparison(comparison: RunComparison, names: tuple[str, str], console:
     """Print everything; a wide console shows intervals and tests, too."""
     for line in head(comparison, names):
         print_line(console, line, "bold")
-    for table in tables(comparison, full=console.width >= WIDE):
+    for table in comparison_tables(comparison, full=console.width >= WIDE):
         print_table(console, table)
     for line in [*notes(comparison), LEGEND]:
         print_line(console, line, "dim")
@@ -148,7 +148,7 @@ def print_comparison(comparison: RunComparison, names: tuple[str, str], console:
 
 def page(comparison: RunComparison, names: tuple[str, str]) -> str:
     """The same as Markdown."""
-    told = {"head": head(comparison, names), "tables": tables(comparison), "notes": notes(comparison)}
+    told = {"head": head(comparison, names), "tables": comparison_tables(comparison), "notes": notes(comparison)}
     return render_template("runs.md", **told, legend=LEGEND)
 
 

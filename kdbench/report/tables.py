@@ -11,7 +11,7 @@ from kdbench.report.notes import accuracy_scope, cost_scope
 from kdbench.results.study import Group
 
 
-class Cell(str):
+class TableCell(str):
     """The text of a cell, with what some formats tell beside it.
 
     Attributes:
@@ -26,7 +26,7 @@ class Cell(str):
 
     def __new__(
         cls, text: str, score: float = math.nan, why: str = "", published: Sequence[tuple[str, str]] = ()
-    ) -> "Cell":
+    ) -> "TableCell":
         cell = super().__new__(cls, text)
         cell.score, cell.published = score, published
         cell.why = why if cell.is_gap else ""
@@ -71,11 +71,11 @@ class Table:
         return list(dict.fromkeys(name for row in self.rows for name in row))
 
     @property
-    def lines(self) -> list[list[Cell]]:
+    def lines(self) -> list[list[TableCell]]:
         """The cells, row by row."""
         columns = self.columns
         filled = [[row.get(name, text.NONE) for name in columns] for row in self.rows]
-        return [[cell if isinstance(cell, Cell) else Cell(cell) for cell in line] for line in filled]
+        return [[cell if isinstance(cell, TableCell) else TableCell(cell) for cell in line] for line in filled]
 
 
 def group_tables(content: Content, group: Group, full: bool = True) -> list[Table]:
@@ -154,14 +154,14 @@ def _headline_row(content: Content, group: Group, method: str, full: bool) -> Ro
     rank = text.spread(row.rank) if full else text.fixed(row.rank.value, 1)
     cells = row_of(
         ("method", method, True),
-        ("gain", Cell(text.gain(row), row.gain.value), True),
-        (f"over {baseline}", Cell(text.difference(row.gain_baseline), row.gain_baseline.value), baseline and full),
+        ("gain", TableCell(text.gain(row), row.gain.value), True),
+        (f"over {baseline}", TableCell(text.difference(row.gain_baseline), row.gain_baseline.value), baseline and full),
         (f"p {control}", text.p_value(row.p_control), full),
         (f"p {baseline}", text.p_value(row.p_baseline), baseline and full),
-        (f"beats {baseline}", Cell(beats, row.improvement.value), baseline),
-        ("rank", Cell(rank, -row.rank.value), True),
-        (f"speed/{control}", Cell(text.mean_speed(cost), cost.to_control), timed),
-        (f"speed/{baseline}", Cell(text.ratio(cost.to_baseline), cost.to_baseline), timed and baseline and full),
+        (f"beats {baseline}", TableCell(beats, row.improvement.value), baseline),
+        ("rank", TableCell(rank, -row.rank.value), True),
+        (f"speed/{control}", TableCell(text.mean_speed(cost), cost.to_control), timed),
+        (f"speed/{baseline}", TableCell(text.ratio(cost.to_baseline), cost.to_baseline), timed and baseline and full),
     )
     return _unscored(cells) if method == study.control else cells
 
@@ -177,13 +177,13 @@ def _gain_row(content: Content, pairs: Sequence[str], method: str, ends: bool) -
     if method == content.study.control:
         top1 = {pair: text.accuracy(row).split(" ±")[0] for pair, row in gains.items()}
         return {"method": f"{method} top-1"} | top1
-    return {"method": method} | {pair: Cell(text.gain(row, ends), row.gain.value) for pair, row in gains.items()}
+    return {"method": method} | {pair: TableCell(text.gain(row, ends), row.gain.value) for pair, row in gains.items()}
 
 
 def _speed_row(content: Content, pairs: Sequence[str], method: str) -> Row:
     """Throughput of a method on each of the pairs, relative to the control."""
     costs = {pair: content.costs[pair, method] for pair in pairs}
-    cells: Row = {pair: Cell(text.speed(cost), cost.to_control.value) for pair, cost in costs.items()}
+    cells: Row = {pair: TableCell(text.speed(cost), cost.to_control.value) for pair, cost in costs.items()}
     return {"method": method} | (_unscored(cells) if method == content.study.control else cells)
 
 
@@ -249,7 +249,7 @@ def _accuracy_row(content: Content, pair: str, method: str) -> Row:
         ("n", f"{row.done}/{row.planned}", True),
         ("top-1", text.accuracy(row), True),
         ("best epoch", text.fixed(row.best_top1), any(not math.isnan(row.best_top1) for row in content.gains.values())),
-        ("gain", Cell(text.gain(row), math.nan if is_control else row.gain.value), True),
+        ("gain", TableCell(text.gain(row), math.nan if is_control else row.gain.value), True),
         ("gain by seed", by_seed or text.NONE, True),
         (f"p {study.control or 'control'}", text.p_value(row.p_control), True),
         (f"p {study.baseline}", text.p_value(row.p_baseline), study.baseline),
