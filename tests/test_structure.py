@@ -1,4 +1,4 @@
-"""The structure of the code: no circle, nothing imports upward, records are read without torch, functions stay small."""
+"""The structure of the code: no circle, nothing imports upward, records need no torch, functions stay small."""
 
 import ast
 import subprocess
@@ -19,7 +19,25 @@ FILES = {
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
 LONGEST_FUNCTION = 60
 MOST_POSITIONAL = 6
-WITHOUT_TORCH = ["kdbench.results.folder", "kdbench.results.schema", "kdbench.results.study", "kdbench.results.status", "kdbench.results.leftovers", "kdbench.results.tuned", "kdbench.analysis.gains", "kdbench.analysis.cost", "kdbench.analysis.comparison", "kdbench.analysis.runs", "kdbench.report.build", "kdbench.report.terminal", "kdbench.gate.baseline", "kdbench.gate.check", "kdbench.gate.joining", "kdbench.gate.tables", "kdbench.gate.files"]
+WITHOUT_TORCH = [
+    "kdbench.results.folder",
+    "kdbench.results.schema",
+    "kdbench.results.study",
+    "kdbench.results.status",
+    "kdbench.results.leftovers",
+    "kdbench.results.tuned",
+    "kdbench.analysis.gains",
+    "kdbench.analysis.cost",
+    "kdbench.analysis.comparison",
+    "kdbench.analysis.runs",
+    "kdbench.report.build",
+    "kdbench.report.terminal",
+    "kdbench.gate.baseline",
+    "kdbench.gate.check",
+    "kdbench.gate.joining",
+    "kdbench.gate.tables",
+    "kdbench.gate.files",
+]
 """What reads results, statistics and pages."""
 
 

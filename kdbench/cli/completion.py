@@ -2,11 +2,10 @@
 
 import shlex
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Annotated, Literal
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from cyclopts import App
     from cyclopts.completion import CompletionContext
 
     from kdbench.suites.schema import Suite
@@ -49,30 +48,13 @@ complete -c kdbench -f -a '(__kdbench_complete)'
 }
 
 
-def completion(
-    shell: Shell,
-    /,
-    *,
-    line: Annotated[str | None, Parameter(show=False)] = None,
-    cuts: Annotated[str, Parameter(show=False)] = "",
-) -> None:
-    """Print what makes a shell complete commands, options and values.
-
-    The values are suites, methods, pairs and other names. The script belongs where the shell reads it at its start:
-
-    * bash, in ~/.bashrc: eval "$(kdbench completion bash)"
-    * zsh, in ~/.zshrc below compinit: eval "$(kdbench completion zsh)"
-    * fish: kdbench completion fish > ~/.config/fish/completions/kdbench.fish
+def print_candidates(app: "App", shell: Shell, line: str, cuts: str) -> None:
+    """Print what may stand at the end of a command line, as the function of the shell reads it.
 
     Args:
-        shell: The shell to complete in.
-        line: Print what may stand at the end of this command line instead.
-        cuts: The signs at which the shell cuts words.
+        cuts: the signs at which the shell cuts words.
     """
-    if line is None:
-        print(SCRIPTS[shell], end="")
-        return
-    word, candidates = complete(line)
+    word, candidates = complete(app, line)
     kept = max((word.rfind(sign) + 1 for sign in cuts), default=0)
     for value, summary in candidates:
         if shell == "bash":
@@ -83,13 +65,11 @@ def completion(
             print(f"{value}\t{summary}")
 
 
-def complete(line: str) -> tuple[str, list[tuple[str, str]]]:
+def complete(app: "App", line: str) -> tuple[str, list[tuple[str, str]]]:
     """The last word of a command line, and what it may become, each with a summary; nothing where files are meant."""
     from cyclopts.completion._engine import compute_full_completions, resolve_slot
 
-    from kdbench.cli.main import make_app
-
-    app, words = make_app(), _words(line)[1:] or [""]
+    words = _words(line)[1:] or [""]
     slot = resolve_slot(app, words)
     # An empty word that no argument takes is the place of an option.
     if slot is not None and slot.active is None and not words[-1]:

@@ -5,7 +5,7 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from io import TextIOWrapper
 from types import ModuleType
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 from cyclopts import App, CycloptsError, Group, Parameter
 from cyclopts.exceptions import (
@@ -22,7 +22,7 @@ from kdbench.cli.bench import bench
 from kdbench.cli.check import check
 from kdbench.cli.clean import clean
 from kdbench.cli.compare import compare
-from kdbench.cli.completion import completion
+from kdbench.cli.completion import SCRIPTS, Shell, print_candidates
 from kdbench.cli.console import fail
 from kdbench.cli.export import export
 from kdbench.cli.help import TerminalHelp
@@ -54,6 +54,33 @@ Examples:
   kdbench check --run                  is all as accurate and fast as it was?
 
 Exit codes: {", ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items())}"""
+
+
+def completion(
+    shell: Shell,
+    /,
+    *,
+    line: Annotated[str | None, Parameter(show=False)] = None,
+    cuts: Annotated[str, Parameter(show=False)] = "",
+) -> None:
+    """Print what makes a shell complete commands, options and values.
+
+    The values are suites, methods, pairs and other names. The script belongs where the shell reads it at its start:
+
+    * bash, in ~/.bashrc: eval "$(kdbench completion bash)"
+    * zsh, in ~/.zshrc below compinit: eval "$(kdbench completion zsh)"
+    * fish: kdbench completion fish > ~/.config/fish/completions/kdbench.fish
+
+    Args:
+        shell: The shell to complete in.
+        line: Print what may stand at the end of this command line instead.
+        cuts: The signs at which the shell cuts words.
+    """
+    if line is None:
+        print(SCRIPTS[shell], end="")
+    else:
+        print_candidates(make_app(), shell, line, cuts)
+
 
 GROUPS = {
     "Train and measure": (run, bench, tune, verify),
