@@ -123,7 +123,7 @@ def test_every_command_has_help(name: tuple[str, ...]) -> None:
 
 def test_an_error_nobody_foresaw(place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr("kdbench.suites.loading.load", lambda name: {}[name])
+    monkeypatch.setattr("kdbench.suites.loading.load_suite", lambda name: {}[name])
     done = kdbench("list", "pairs", cwd=place)
     assert done.returncode == 2 and done.stderr.startswith(
         "kdbench: unforeseen KeyError: 'proxy'; please report it with "

@@ -38,7 +38,7 @@ def printed() -> list[dict[str, Line]]:
     for step in steps(PAGE):
         if isinstance(step, Command) and "docs/tools/estimate.py" in step.words:
             with redirect_stdout(StringIO()) as out:
-                assert main(list(step.words[3:])) == 0
+                assert main(list(step.words[2:])) == 0
             cells = [line.strip("| ").split(" | ") for line in out.getvalue().splitlines()[2:]]
             tables.append({row[0]: tuple(row[-3:]) for row in cells})
     return tables
