@@ -31,7 +31,8 @@ def bench(
     from kdbench.study.run import bench
     from kdbench.study.session import Session
 
-    compute = selection.prepare(how, console)
+    compute = how.resolve()
+    selection.prepare(compute, how.data, console)
     suite = selection.suite
     plan = make_plan(
         suite, selection.ordered, selection.pairs, [], compute=compute, data_root=how.data, settings=selection.settings

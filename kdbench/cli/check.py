@@ -163,6 +163,7 @@ def _train(
     console: "Console",
 ) -> "list[PairMethod]":
     """Train what is needed to check `places`; returns those that there was time for."""
+    from kdbench.api.selection import name_broken
     from kdbench.suites.loading import load_suite
 
     suite = load_suite(training.suite or baseline.suite)
@@ -173,7 +174,7 @@ def _train(
     compute = how.resolve()
     needed = {method for _, method in places} | {baseline.control}
     plugins = registry.importable([registry.plugins[name] for name in registry.names if name in needed], "all")
-    options.name_broken({name: registry.errors[name] for name in sorted(needed & set(registry.errors))}, console)
+    name_broken({name: registry.errors[name] for name in sorted(needed & set(registry.errors))}, console)
     return train_for_check(
         baseline,
         suite,

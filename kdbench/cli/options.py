@@ -1,7 +1,7 @@
 """Options that several commands share: typed groups, each with what it asks for."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -10,18 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, dataclass_tr
 from cyclopts import Group, Parameter, Token
 
 from kdbench.cli import completion
-from kdbench.cli.console import say
 from kdbench.errors import KdbenchError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from kdbench.api.selection import Selection
     from kdbench.compute.device import Compute
     from kdbench.engines.task import Engine
-    from kdbench.registry import Plugin, Registry
     from kdbench.study.plan import Shard
     from kdbench.study.session import Session
-    from kdbench.suites.schema import PairSpec, Suite
+    from kdbench.suites.schema import Suite
 
 T = TypeVar("T")
 
@@ -104,89 +101,13 @@ class Grid:
         Raises:
             KdbenchError: something is mistyped or broken.
         """
-        selection = look_up(self.suite, self.methods, self.pairs, self.set, self.teacher_checkpoint)
+        from kdbench.api.selection import look_up
+        from kdbench.hyperparameters import parse_settings
+
+        settings = parse_settings([*self.set])
+        selection = look_up(self.suite, self.methods, self.pairs, settings, self.teacher_checkpoint)
         selection.add_references()
         return selection
-
-
-@dataclass
-class Selection:
-    """The part of a suite that the options ask for: everything that can be mistyped, looked up before torch loads."""
-
-    suite: "Suite"
-    registry: "Registry"
-    plugins: list["Plugin"]
-    pairs: list["PairSpec"]
-    settings: dict[str, dict[str, Any]]
-    request: str
-    checkpoint: Path | None
-
-    @property
-    def ordered(self) -> list["Plugin"]:
-        """The plug-ins in the order of the tables."""
-        return sorted(self.plugins, key=lambda plugin: self.registry.order(plugin.name))
-
-    def add_references(self) -> None:
-        """Add control and baseline where they were not asked for.
-
-        Gains and ratios are taken against these two, measured here on the same seeds and rounds, never borrowed.
-
-        Raises:
-            KdbenchError: none is installed.
-        """
-        for role in ("control", "baseline"):
-            name = self.registry.by_role(role)
-            if all(plugin.name != name for plugin in self.plugins):
-                self.plugins.append(self.registry.plugins[name])
-
-    def prepare(self, options: "ComputeOptions", console: "Console") -> "Compute":
-        """Import the plug-ins and torch, and store a teacher's checkpoint where one is named and not stored yet.
-
-        Only the first of several processes that train a cell together goes on to print.
-
-        Raises:
-            KdbenchError: a named plug-in is broken, this machine lacks what is asked for, or the weights do not fit.
-        """
-        self.plugins = self.registry.importable(self.plugins, self.request)
-        name_broken(self.registry.errors, console)
-        compute = options.resolve()
-        if self.checkpoint is not None:
-            from kdbench.engines.local import in_subprocess
-            from kdbench.study.plan import command_line
-            from kdbench.study.teachers import import_once
-
-            given = self.suite, self.pairs[0].teacher, self.checkpoint, compute, options.data, command_line()
-            in_subprocess(compute, import_once, *given)
-        console.quiet = compute.replica.rank > 0
-        return compute
-
-
-def look_up(
-    suite_name: str, methods: str, pairs: str | None, settings: Sequence[str], checkpoint: Path | None = None
-) -> Selection:
-    """Look up a suite, methods, pairs and hyperparameters.
-
-    Raises:
-        KdbenchError: one of them is mistyped or broken.
-    """
-    from kdbench.hyperparameters import parse_settings
-    from kdbench.registry import Registry
-    from kdbench.suites.anymodel import select_pairs, with_checkpoint
-    from kdbench.suites.loading import load_suite
-
-    suite, registry = load_suite(suite_name), Registry.installed()
-    suite, chosen = select_pairs(suite, pairs or suite.usual_pairs)
-    if checkpoint is not None:
-        suite, chosen = with_checkpoint(suite, chosen, checkpoint)
-    return Selection(
-        suite, registry, registry.select(methods), chosen, parse_settings([*settings]), methods, checkpoint
-    )
-
-
-def name_broken(errors: Mapping[str, str], console: "Console") -> None:
-    """Name the methods that are left out because they are broken."""
-    for name, error in errors.items():
-        say(console, f"method {name} is left out: {error}", style="yellow")
 
 
 @grouped(HOW)
@@ -361,9 +282,3 @@ def parse_seeds(text: str | None, default: int) -> list[int]:
     if not seeds or min(seeds) < 0:
         raise KdbenchError(f"--seeds {text!r} names no seed; give a number of seeds or a list such as 0,1,2")
     return seeds
-
-
-def results_folder(suite: "Suite", suffix: str = "") -> Path:
-    """A results folder for each suite and reduction: a look at a few images never stands beside the results."""
-    _, plus, reduction = suite.protocol.partition("+")
-    return Path("results") / f"{suite.name}{plus}{reduction}{suffix}"

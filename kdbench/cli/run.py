@@ -53,6 +53,7 @@ def run(
         out: The results folder. Default: results/SUITE.
         no_report: Write the records only.
     """
+    from kdbench.api.selection import results_folder
     from kdbench.cli.report import write_and_show
     from kdbench.results.folder import Results
     from kdbench.results.tuned import read_tuned
@@ -73,12 +74,13 @@ def run(
     from kdbench.study.run import run
     from kdbench.study.session import Session
 
-    compute = selection.prepare(how, console)
+    compute = how.resolve()
+    selection.prepare(compute, how.data, console)
     plugins = selection.ordered
     tuned = read_tuned(what.tuned, suite.protocol, [plugin.name for plugin in plugins]) if what.tuned else None
     chosen = {"settings": selection.settings, "split": what.split, "best": what.best, "tuned": tuned, "shard": shard}
     plan = make_plan(suite, plugins, selection.pairs, seeds, compute=compute, data_root=how.data, **chosen)
-    results = Results(out or options.results_folder(suite, "" if what.split == "test" else "-val"))
+    results = Results(out or results_folder(suite, "" if what.split == "test" else "-val"))
     session = how_long.on(Session(results, how.data, console, where.workers, where.make(compute)))
     outcome = run(plan, session, not what.no_throughput)
     if what.equal_time:

@@ -38,6 +38,7 @@ def tune(
         seeds: How many seeds, or which: 5 or 0,1,2.
         out: The folder of the records and of tuned.json. Default: results/SUITE-tune.
     """
+    from kdbench.api.selection import results_folder
     from kdbench.files import write_json
     from kdbench.results.folder import Results
 
@@ -51,13 +52,14 @@ def tune(
     from kdbench.study.session import Session
     from kdbench.study.tune import choose, with_trials
 
-    compute = selection.prepare(how, console)
+    compute = how.resolve()
+    selection.prepare(compute, how.data, console)
     pairs, settings = selection.pairs, selection.settings
     usual = make_plan(
         suite, selection.ordered, pairs, numbers, compute=compute, data_root=how.data, settings=settings, split="val"
     )
     plan = with_trials(usual, settings, trials)
-    folder = out or options.results_folder(suite, "-tune")
+    folder = out or results_folder(suite, "-tune")
     results = Results(folder)
     outcome = run(plan, Session(results, how.data, console, workers), throughput=False)
     code = EXIT_OK if outcome.complete else EXIT_INCOMPLETE

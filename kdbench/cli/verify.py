@@ -32,13 +32,17 @@ def verify(
         method: The methods by name, by file or by dotted name, with commas between, or all.
         pairs: The pairs: `hetero`, `homo`, `all`, or a list of `teacher:student`.
     """
-    selection = options.look_up(suite, method, pairs, settings)
+    from kdbench.api.selection import look_up
+    from kdbench.hyperparameters import parse_settings
+
+    selection = look_up(suite, method, pairs, parse_settings([*settings]))
 
     from kdbench.study.plan import settle
     from kdbench.study.verify import self_check_methods
 
     console = open_console(json)
-    compute = selection.prepare(how, console)
+    compute = how.resolve()
+    selection.prepare(compute, how.data, console)
     settled = settle(selection.suite, selection.plugins, selection.settings)
     verdicts: list[SelfCheckVerdict] = []
     for verdict in self_check_methods(selection.suite, selection.pairs, settled, compute, how.data):

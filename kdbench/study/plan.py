@@ -108,6 +108,7 @@ class Plan:
         tuned: the file of tuned hyperparameters, None for none.
         only: the (pair, method)s that it is about; None for all.
         shard: the part of its cells that this command trains.
+        command: what makes the plan again.
     """
 
     suite: Suite
@@ -121,6 +122,7 @@ class Plan:
     tuned: TunedNote | None = None
     only: frozenset[tuple[str, str]] | None = None
     shard: Shard = field(default_factory=Shard)
+    command: str = ""
 
     def includes(self, pair: PairSpec, method: MethodPlan) -> bool:
         """Whether the plan is about this method on this pair."""
@@ -155,7 +157,7 @@ class Plan:
             schema=SCHEMA,
             suite=self.suite.name,
             protocol=self.suite.protocol,
-            command=command_line(),
+            command=self.command,
             methods=[method.name for method in self.methods],
             roles={method.name: method.role for method in self.methods},
             pairs=[pair.name for pair in self.pairs],
@@ -226,6 +228,7 @@ def make_plan(
     best: bool = False,
     tuned: Tuned | None = None,
     shard: Shard | None = None,
+    command: str = "",
 ) -> Plan:
     """Settle hyperparameters and what the keys depend on; the arguments are the attributes of `Plan`.
 
@@ -264,6 +267,7 @@ def make_plan(
         best=best,
         tuned=tuned.note if tuned else None,
         shard=shard or Shard(),
+        command=command or command_line(),
     )
 
 

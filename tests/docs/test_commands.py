@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from torch.distributed.run import get_args_parser
 
-from kdbench.cli import options
+from kdbench.api.selection import look_up
 from kdbench.cli.main import HELP_FLAGS, make_app
 from kdbench.errors import EXIT_INCOMPLETE, EXIT_OK
 from tests.docs.commands import PAGES, PARSED, ROOT, Command, Written, mentions, steps
@@ -135,7 +135,7 @@ def test_what_does_not_run_parses(command: Command) -> None:
         selection = given["grid"].look_up()
         assert selection.plugins and selection.pairs
     elif words[1] == "verify" and ".py:" not in command.text:
-        selection = options.look_up(suite, given["method"], given["pairs"], given["settings"])
+        selection = look_up(suite, given["method"], given["pairs"])
         assert selection.plugins and selection.pairs
     elif suite or "grid" in given:
         from kdbench.suites.loading import load_suite
