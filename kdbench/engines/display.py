@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from kdbench.engines.progress import MemberState, Progress
+from kdbench.engines.progress import MemberState, Pace, Progress
 
 PLAIN_SECONDS = 15.0
 
@@ -33,10 +33,9 @@ class Display:
     def __init__(self, console: Console, title: str, total_weight: int) -> None:
         self.console = console
         self._title = title
-        self._total = total_weight
-        self._done = 0.0
+        self._pace = Pace(total_weight)
         self.failures = 0
-        self._running: dict[str, tuple[int, Progress]] = {}
+        self._running: dict[str, Progress] = {}
         self._started = time.monotonic()
         self._printed = self._started
 
@@ -51,25 +50,26 @@ class Display:
 
     def update(self, task: Labelled, progress: Progress) -> None:
         """A task has reported how far it is."""
-        self._running[task.label] = (task.weight, progress)
+        self._running[task.label] = progress
+        self._pace.update(task.label, task.weight, progress.share, self.elapsed)
         if not self.console.is_terminal and time.monotonic() - self._printed >= PLAIN_SECONDS:
             self._printed = time.monotonic()
-            running = ", ".join(f"{name} {p.share:.0%}" for name, (_, p) in self._running.items())
+            running = ", ".join(f"{name} {p.share:.0%}" for name, p in self._running.items())
             self.console.print(
-                f"{self._title} {self._share:.0%}, {self._left()} left; {running}", highlight=False, markup=False
+                f"{self._title} {self._pace.share:.0%}, {self._left()} left; {running}", highlight=False, markup=False
             )
 
     def finished(self, task: Labelled, error: str | None) -> None:
         """A task has ended; `error` says why when it ended badly."""
         self._running.pop(task.label, None)
-        self._done += task.weight
+        self._pace.finished(task.label, task.weight)
         if error is not None:
             self.failures += 1
             self.note(f"{task.label}: {error}")
 
     def dropped(self, weight: int) -> None:
         """So much of a task will not be done."""
-        self._done += weight
+        self._pace.dropped(weight)
 
     def note(self, text: str) -> None:
         """A line about something that went wrong."""
@@ -80,27 +80,22 @@ class Display:
         """Seconds since the phase began."""
         return time.monotonic() - self._started
 
-    @property
-    def _share(self) -> float:
-        running = sum(weight * progress.share for weight, progress in self._running.values())
-        return min(1.0, (self._done + running) / max(1, self._total))
-
     def _left(self) -> str:
-        share, elapsed = self._share, self.elapsed
-        return duration(elapsed / share - elapsed) if share > 0.01 else "?"
+        seconds = self._pace.seconds_left(self.elapsed)
+        return "?" if seconds is None else duration(seconds)
 
     def _render(self) -> Group:
         head = Table.grid(padding=(0, 1))
         elapsed = duration(self.elapsed)
         head.add_row(
             Text(self._title, style="bold"),
-            ProgressBar(total=1.0, completed=self._share, width=30),
-            f"{self._share:.0%}",
+            ProgressBar(total=1.0, completed=self._pace.share, width=30),
+            f"{self._pace.share:.0%}",
             f"{elapsed} so far, {self._left()} left",
         )
         lines = Table.grid(padding=(0, 2))
         room = max(4, self.console.height - 4)
-        for label, (_, progress) in sorted(self._running.items()):
+        for label, progress in sorted(self._running.items()):
             rows = [("", state) for state in progress.members] or [("", None)]
             for number, (_, state) in enumerate(rows):
                 if lines.row_count >= room:
