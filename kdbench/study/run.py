@@ -20,6 +20,7 @@ from kdbench.files import write_json
 from kdbench.results.folder import Results
 from kdbench.results.locks import claimed, is_claimed
 from kdbench.results.schema import FINISHED, CellRecord, ThroughputRecord
+from kdbench.results.status import BEGUN, RUNNING, TO_DO, standing
 from kdbench.study.accuracy import AccuracyJob
 from kdbench.study.plan import Cell, Plan, finished_keys
 from kdbench.study.session import Session
@@ -82,14 +83,26 @@ def run(plan: Plan, session: Session, throughput: bool = True) -> RunOutcome:
     with nullcontext() if distributed else stop.listening():
         _train(plan, due, session)
         wait_for_all()
-        if measurements:
+        if measurements and not stop.closing:
             # Alone on the machine: one worker, after everything else has ended.
             with _measuring_alone(session):
                 tasks = throughput_jobs(plan, measurements, compute, session.data_root, results)
                 _phase("throughput", tasks, 1, session)
+        if stop.requested:
+            console.print(_where_it_stopped(results), highlight=False)
     if stop.spent:
         console.print("the budget is spent: nothing new was started; the same command goes on", highlight=False)
     return run_outcome(plan, results)
+
+
+def _where_it_stopped(results: Results) -> str:
+    """How many cells are done, how many go on from a checkpoint, and how many are still to be begun."""
+    counts = standing(results).total
+    ended = counts.total() - counts[BEGUN] - counts[RUNNING] - counts[TO_DO]
+    return (
+        f"stopped: {ended} of {counts.total()} cells have ended, {counts[BEGUN]} go on from a checkpoint, "
+        f"{counts[TO_DO]} are to be begun" + (f", {counts[RUNNING]} run elsewhere" if counts[RUNNING] else "")
+    )
 
 
 def _announce(plan: Plan, session: Session, due: Sequence[Cell]) -> None:
@@ -233,5 +246,6 @@ def _phase(title: str, tasks: Sequence[RunJob], workers: int, session: Session) 
         left = session.engine.run(
             tasks, workers=workers, display=display, stop=session.stop, limit=session.limits.student_seconds
         )
-    session.console.print(f"{title}: {len(tasks)} groups in {duration(display.elapsed)}", highlight=False)
+    ended = "stopped after" if session.stop.closing else f"{len(tasks)} groups in"
+    session.console.print(f"{title}: {ended} {duration(display.elapsed)}", highlight=False)
     return left

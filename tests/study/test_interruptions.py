@@ -38,9 +38,11 @@ def command(arguments: list[str], folder: Path) -> list[str]:
     return [sys.executable, "-m", "kdbench.cli.main", *arguments, "--out", str(folder)]
 
 
-def start(arguments: list[str], folder: Path) -> subprocess.Popen[bytes]:
-    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen(command(arguments, folder), env=dict(os.environ), start_new_session=True, **silent)
+def start(arguments: list[str], folder: Path, said: Path | None = None) -> subprocess.Popen[bytes]:
+    """Start a run; what it prints goes to the file `said`."""
+    with (said or Path(os.devnull)).open("wb") as file:
+        settings = {"stdout": file, "stderr": subprocess.DEVNULL, "start_new_session": True}
+        return subprocess.Popen(command(arguments, folder), env=dict(os.environ), **settings)
 
 
 @pytest.fixture(scope="module")
@@ -155,11 +157,16 @@ def test_killed_at_many_random_moments(undisturbed: Grid, tmp_path: Path) -> Non
 
 def test_ctrl_c_checkpoints_and_the_same_command_goes_on(undisturbed: Grid, tmp_path: Path) -> None:
     folder = tmp_path / "results"
-    process = start(grid_without_timed_checkpoints(undisturbed), folder)
+    process = start(grid_without_timed_checkpoints(undisturbed), folder, tmp_path / "said")
     wait_for_progress(folder, process)
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(timeout=60) == 130
-    assert list((folder / "unfinished").rglob("*.pt")), "it was stopped within a training"
+    begun = len({path.name.partition("@")[0] for path in (folder / "unfinished").rglob("*.pt")})
+    assert begun, "it was stopped within a training"
+    planned, ended = len(Results(folder).manifest()["cells"]), len(stamps(folder))
+    said = " ".join((tmp_path / "said").read_text().split())
+    assert "accuracy: stopped after" in said
+    assert f"stopped: {ended} of {planned} cells have ended, {begun} go on from a checkpoint" in said
     done = kdbench(*undisturbed[0], "--out", str(folder))
     assert done.returncode == 0, done.stdout + done.stderr
     check_equal(folder, undisturbed[1])
