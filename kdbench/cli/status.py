@@ -16,28 +16,32 @@ def status(results: options.Results, /, *, json: options.Json = False) -> int:
     Args:
         results: A results folder, also one that a run is at work in.
     """
+    from kdbench.analysis.stability import unstable_cells
     from kdbench.results.folder import Results
     from kdbench.results.schema import FINISHED
     from kdbench.results.status import standing
+    from kdbench.results.study import read_study
 
     found = standing(Results(results))
+    unstable = [str(cell) for cell in unstable_cells(read_study(Results(results)))]
     if json:
         print_json(
             {
                 "cells": dict(found.total),
                 "pairs": {pair: dict(counts) for pair, counts in found.by_pair.items()},
                 "errors": dict(found.errors),
+                "unstable": unstable,
                 "throughput": {"measured": found.measured, "planned": found.to_measure},
                 "seconds_left": found.seconds_left,
             }
         )
     else:
-        _show(found)
+        _show(found, unstable)
     complete = set(found.total) <= FINISHED and found.measured == found.to_measure
     return EXIT_OK if complete else EXIT_INCOMPLETE
 
 
-def _show(found: "Standing") -> None:
+def _show(found: "Standing", unstable: list[str]) -> None:
     from kdbench.engines.display import duration
 
     console = open_console()
@@ -47,6 +51,8 @@ def _show(found: "Standing") -> None:
     console.print(make_table(rows, numbers=statuses))
     for error, count in found.errors.most_common():
         say(console, f"{count} x {error}")
+    for cell in unstable:
+        say(console, ("unstable:", "yellow"), f" {cell}")
     if found.to_measure:
         say(console, f"throughput: {found.measured} of {found.to_measure} measured")
     if found.seconds_left is not None:

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from kdbench.analysis.published import baselines_folder
+from kdbench.analysis.stability import MOST_BELOW
 from kdbench.analysis.stats import stratified_p
 from kdbench.errors import KdbenchError
 from kdbench.files import canonical_json, read_json, write_bytes
@@ -43,8 +44,6 @@ TRACED_SEEDS = 3
 """Seeds whose losses are kept for every epoch."""
 MOST_SPREAD = 3.0
 """Points of top-1: a cell whose seeds have a larger standard deviation cannot show what a bug costs."""
-MOST_BELOW = 10.0
-"""Points of top-1: a seed further below the median of its cell is a training that failed, not noise."""
 DIGITS = 6
 """Significant digits of a loss; training is chaotic, so traces that agree so far in every epoch are the same."""
 

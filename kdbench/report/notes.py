@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from kdbench.analysis.ranking import MIN_PAIRS
+from kdbench.analysis.stability import unstable_cells
 from kdbench.errors import one_line
 from kdbench.report.content import Content, Gap
 from kdbench.report.text import LEGEND, PUBLISHED_LEGEND, SCOPE, SPEED_LEGEND, devices, plural
@@ -61,6 +62,7 @@ def notes(content: Content) -> list[str]:
     if study.baseline is None:
         lines.append("No method of this study is recorded as the baseline, so nothing is compared with one.")
     lines += [f"Accuracy, {line}" for line in _not_done(content, content.cell_gaps, study.pairs)]
+    lines += [f"Unstable: {cell}." for cell in unstable_cells(study)]
     lines += _left_out(content)
     for ranking in content.rankings:
         if ranking.methods and not ranking.meaningful:

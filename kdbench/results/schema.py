@@ -143,6 +143,16 @@ def unequal_curves(curves: Curves) -> str | None:
     )
 
 
+class ExtremeRecord(TypedDict):
+    """The loss of the first step, and the largest loss and gradient norm (before clipping) with their steps, from 1."""
+
+    first_loss: Number
+    loss: Number
+    loss_step: Count
+    gradient: Amount
+    gradient_step: Count
+
+
 class CellFindings(TypedDict, total=False):
     """What the record of a finished cell holds beside the plan; accuracies in percent, times in seconds."""
 
@@ -157,6 +167,7 @@ class CellFindings(TypedDict, total=False):
     """Base64 of the packed bits (numpy.packbits, big endian), one bit an evaluated image, in order of the split."""
     evaluated: Count
     curves: Curves
+    extremes: ExtremeRecord
     seconds: dict[Line, Amount]
     extra_parameters: Count
     inference_parameters: Count

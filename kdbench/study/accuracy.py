@@ -351,6 +351,7 @@ class _Training:
                 eval_top1=top1,
                 eval_split=self._task.split if best_is_known else "val",
             ),
+            extremes=contender.extremes.record(),
             seconds=seconds,
             extra_parameters=contender.extra_parameters,
             inference_parameters=contender.method.inference_parameters,

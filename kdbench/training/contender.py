@@ -18,7 +18,7 @@ from kdbench.method import Method
 from kdbench.models.features import Needs, Outputs
 from kdbench.models.parameters import count_parameters
 from kdbench.models.staged import StagedModel
-from kdbench.results.schema import Status
+from kdbench.results.schema import ExtremeRecord, Status
 from kdbench.suites.schema import Recipe
 from kdbench.training.optim import build_optimizer, build_scheduler
 
@@ -67,6 +67,51 @@ class RandomStream:
             self._cuda_state = torch.cuda.get_rng_state(self._cuda)
 
 
+class Extremes:
+    """The loss of the first step, and the largest loss and gradient norm of a step so far.
+
+    They stay on the device until they are asked for: reading them in a step would wait for the device.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.step = 0
+        self._first = torch.zeros((), device=device)
+        self._largest = torch.tensor([-torch.finfo().max, 0.0], device=device)
+        self._steps = torch.zeros(2, device=device, dtype=torch.int64)
+
+    def look(self, loss: Tensor, gradient: Tensor) -> None:
+        """Take in a step: its loss and the norm of its gradient before clipping, both scalars on the device."""
+        self.step += 1
+        if self.step == 1:
+            self._first = loss
+        # A number beyond all bounds is the largest there is, so that records hold a number.
+        values = torch.stack([loss, gradient]).nan_to_num(nan=0.0)
+        larger = values > self._largest
+        self._largest = torch.where(larger, values, self._largest)
+        self._steps.masked_fill_(larger, self.step)
+
+    def record(self) -> ExtremeRecord:
+        """What the record of a cell holds of them."""
+        loss, gradient = self._largest.tolist()
+        loss_step, gradient_step = self._steps.tolist()
+        return ExtremeRecord(
+            first_loss=self._first.item(),
+            loss=loss,
+            loss_step=loss_step,
+            gradient=gradient,
+            gradient_step=gradient_step,
+        )
+
+    def state(self) -> list[Any]:
+        """All of it, for a checkpoint."""
+        return [self.step, self._first, self._largest, self._steps]
+
+    def restore(self, state: Sequence[Any]) -> None:
+        """Go on from `state` (tensors on the host)."""
+        self.step, *tensors = state
+        self._first, self._largest, self._steps = (tensor.to(self._largest.device) for tensor in tensors)
+
+
 class Contender:
     """One student, its method, optimizer, schedule, moving average and random stream.
 
@@ -78,6 +123,7 @@ class Contender:
         error: why it ended, when it did not end well.
         losses: mean of every loss term by finished epoch.
         lr: learning rate at the end of every epoch.
+        extremes: the largest loss and gradient norm of a step.
         seconds: that were spent on it alone.
         limit: how many of them it may take; None for any number.
         running: is entered whenever its code runs.
@@ -111,7 +157,9 @@ class Contender:
         self._scheduler = build_scheduler(recipe, self._optimizer, steps_per_epoch)
         self._ema = ModelEmaV3(student.model, decay=recipe.ema, foreach=True) if recipe.ema else None
         self._parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
+        self.extremes = Extremes(compute.device)
         self._sums: Tensor | None = None
+        self._loss: Tensor | None = None
         self._terms: list[str] = []
         student.train()
         method.train()
@@ -158,6 +206,7 @@ class Contender:
         losses = torch.stack([term.detach().float() for term in terms.values()])
         if share != 1:
             losses *= share
+        self._loss = losses.sum() if self._loss is None else self._loss + losses.sum()
         if self._sums is None:
             self._terms, self._sums = list(terms), losses
         elif list(terms) == self._terms:
@@ -170,7 +219,12 @@ class Contender:
         if self._compute.replica.world > 1:
             average_gradients(self._parameters)
         if self._recipe.clip_grad:
-            nn.utils.clip_grad_norm_(self._parameters, self._recipe.clip_grad)
+            norm = nn.utils.clip_grad_norm_(self._parameters, self._recipe.clip_grad)
+        else:
+            norm = nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
+        assert self._loss is not None
+        self.extremes.look(self._loss, norm)
+        self._loss = None
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         self._scheduler.step()
@@ -206,6 +260,7 @@ class Contender:
             "scheduler": self._scheduler.state_dict(),
             "ema": None if self._ema is None else self._ema.module.state_dict(),
             "random": [everyone(state) for state in self._stream.state],
+            "extremes": self.extremes.state(),
             "sums": self._sums,
             "terms": self._terms,
             "losses": self.losses,
@@ -222,6 +277,7 @@ class Contender:
         if self._ema is not None:
             self._ema.module.load_state_dict(state["ema"])
         self._stream.state = [each[self._compute.replica.rank] for each in state["random"]]
+        self.extremes.restore(state["extremes"])
         self._sums = None if state["sums"] is None else state["sums"].to(self._compute.device)
         self._terms, self.losses, self.lr = state["terms"], state["losses"], state["lr"]
         self.seconds = state["seconds"]
