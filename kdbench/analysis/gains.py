@@ -148,6 +148,12 @@ class Accuracies:
         theirs = self.top1[pair, other] if other is not None else {}
         return {seed: value - theirs[seed] for seed, value in self.top1[pair, method].items() if seed in theirs}
 
+    def together(self, pair: str, methods: Sequence[str]) -> list[list[float]]:
+        """Top-1 of each method on the seeds of which all of them are done, in the order of the seeds."""
+        columns = [self.top1[pair, method] for method in methods]
+        seeds = sorted(set.intersection(*map(set, columns))) if columns else []
+        return [[column[seed] for seed in seeds] for column in columns]
+
 
 def pair_gains(study: Study) -> list[PairGain]:
     """Every method on every pair, by pair, then method."""
@@ -207,10 +213,8 @@ def _gains_of_group(study: Study, accuracies: Accuracies, group: Group) -> list[
         over, against = [], UNKNOWN
         if method in included and study.baseline in included:
             over = [list(accuracies.differences(pair, method, study.baseline).values()) for pair in pairs]
-            against = improvement(
-                [list(accuracies.top1[pair, method].values()) for pair in pairs],
-                [list(accuracies.top1[pair, study.baseline].values()) for pair in pairs],
-            )
+            both = [accuracies.together(pair, [method, study.baseline]) for pair in pairs]
+            against = improvement([mine for mine, _ in both], [theirs for _, theirs in both])
         role = study.roles[method]
         state = accuracies.state(pairs, method)
         rows.append(
@@ -264,11 +268,7 @@ def _rank_intervals(accuracies: Accuracies, pairs: Sequence[str], methods: Seque
     """Mean rank of each method: every (pair, seed) is ranked by itself, the interval is cut to ranks there are."""
     if not methods:
         return []
-    by_pair = []
-    for pair in pairs:
-        columns = [accuracies.top1[pair, method] for method in methods]
-        seeds = sorted(set.intersection(*map(set, columns)))
-        by_pair.append(ranks(np.array([[column[seed] for column in columns] for seed in seeds])))
+    by_pair = [ranks(np.array(accuracies.together(pair, methods)).T) for pair in pairs]
     means = [stratified([placed[:, i] for placed in by_pair]) for i in range(len(methods))]
     return [
         replace(mean, low=float(np.maximum(mean.low, 1)), high=float(np.minimum(mean.high, len(methods))))

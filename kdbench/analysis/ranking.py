@@ -58,7 +58,7 @@ def _ranking(study: Study, accuracies: Accuracies, group: Group) -> Ranking:
     complete = [method for method in study.methods if all(accuracies.complete(pair, method) for pair in pairs)]
     if len(complete) < 2:
         return Ranking(group, len(pairs), (), (), math.nan, math.nan, ())
-    means = [[fmean(accuracies.top1[pair, method].values()) for method in complete] for pair in pairs]
+    means = [[fmean(top1) for top1 in accuracies.together(pair, complete)] for pair in pairs]
     placed = ranks(np.array(means))
     order = np.argsort(placed.mean(axis=0), kind="stable")
     ranked = placed.mean(axis=0)[order].tolist()

@@ -78,7 +78,7 @@ def stratified(groups: Sequence[Values]) -> Interval:
         groups: the values of each group; the ends are NaN when a group has fewer than 2, all is NaN for an
             empty one.
     """
-    mean, error, freedom = _welch(groups)
+    mean, error, freedom = welch(groups)
     half = float(stdtrit(freedom, (1 + LEVEL) / 2)) * error if error > 0 else error
     return Interval(mean, mean - half, mean + half)
 
@@ -91,11 +91,11 @@ def stratified_p(groups: Sequence[Values]) -> float:
     """
     if not groups or min(len(group) for group in groups) < MIN_TEST_SEEDS:
         return math.nan
-    mean, error, freedom = _welch(groups)
+    mean, error, freedom = welch(groups)
     return float(2 * stdtr(freedom, -abs(mean) / error)) if error > 0 else math.nan
 
 
-def _welch(groups: Sequence[Values]) -> tuple[float, float, float]:
+def welch(groups: Sequence[Values]) -> tuple[float, float, float]:
     """Mean over `groups`, its standard error and the degrees of freedom of that."""
     if not groups or min(len(group) for group in groups) == 0:
         return math.nan, math.nan, math.nan

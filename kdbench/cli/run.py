@@ -33,6 +33,9 @@ class What:
     """Train the control also for as long as each method takes, by the throughput measured, to compare with."""
     no_throughput: bool = False
     """Measure accuracy only."""
+    race: bool = False
+    """Drop methods on the way that are shown worse than the best, for who only wants the best method; --budget ends it
+    after a time."""
 
 
 def run(
@@ -63,6 +66,10 @@ def run(
         raise KdbenchError("--equal-time goes by the measured throughput; leave --no-throughput out")
     if what.equal_time and not shard.whole:
         raise KdbenchError("--equal-time goes by the throughput of all pairs; run it without --shard when all are done")
+    if what.race and not shard.whole:
+        raise KdbenchError("--race decides by the cells of all methods after each seed; run it without --shard")
+    if what.race and what.equal_time:
+        raise KdbenchError("--equal-time is about all methods, and --race drops some; leave one of them out")
     selection = grid.look_up()
     suite = reduction.reduce(selection.suite)
     seeds = options.parse_seeds(what.seeds, suite.seeds)
@@ -71,6 +78,7 @@ def run(
 
     from kdbench.study.equal_time import train_control
     from kdbench.study.plan import make_plan
+    from kdbench.study.race import race
     from kdbench.study.run import run
     from kdbench.study.session import Session
 
@@ -82,7 +90,7 @@ def run(
     plan = make_plan(suite, plugins, selection.pairs, seeds, compute=compute, data_root=how.data, **chosen)
     results = Results(out or results_folder(suite, "" if what.split == "test" else "-val"))
     session = how_long.on(Session(results, how.data, console, where.workers, where.make(compute)))
-    outcome = run(plan, session, not what.no_throughput)
+    outcome = (race if what.race else run)(plan, session, not what.no_throughput)
     if what.equal_time:
         outcome += train_control(plan, session)
     code = EXIT_OK if outcome.complete else EXIT_INCOMPLETE

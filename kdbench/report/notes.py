@@ -7,7 +7,7 @@ from kdbench.analysis.stability import unstable_cells
 from kdbench.errors import one_line
 from kdbench.report.content import Content, Gap
 from kdbench.report.text import LEGEND, PUBLISHED_LEGEND, SCOPE, SPEED_LEGEND, devices, plural
-from kdbench.results.study import MISSING
+from kdbench.results.study import MISSING, Study
 
 ORDER = (MISSING, "failed", "oom", "diverged", "timeout", "interrupted", "unsupported")
 
@@ -63,6 +63,7 @@ def notes(content: Content) -> list[str]:
         lines.append("No method of this study is recorded as the baseline, so nothing is compared with one.")
     lines += [f"Accuracy, {line}" for line in _not_done(content, content.cell_gaps, study.pairs)]
     lines += [f"Unstable: {cell}." for cell in unstable_cells(study)]
+    lines += _raced(study)
     lines += _left_out(content)
     for ranking in content.rankings:
         if ranking.methods and not ranking.meaningful:
@@ -95,6 +96,19 @@ def notes(content: Content) -> list[str]:
     if study.ignored:
         lines.append(f"{plural(study.ignored, 'record')} of other settings or machines left aside.")
     return lines
+
+
+def _raced(study: Study) -> list[str]:
+    """Which methods a race has dropped, and when; they are compared on the seeds that they have."""
+    dropped = study.manifest["race"]["dropped"] if "race" in study.manifest else {}
+    by_round: dict[int, list[str]] = {}
+    for method, rounds in dropped.items():
+        by_round.setdefault(rounds, []).append(method)
+    return [
+        f"Dropped in the race after {plural(rounds, 'seed')}, shown worse than the best: {', '.join(methods)}; "
+        "their means and tests are of the seeds that they have."
+        for rounds, methods in by_round.items()
+    ]
 
 
 def _doubtful(content: Content) -> list[str]:

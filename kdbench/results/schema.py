@@ -59,6 +59,13 @@ class TunedNote(TypedDict):
     trials: Count
 
 
+class RaceNote(TypedDict):
+    """A race: the rounds (a seed on every pair) that are planned, and after which of them each method was dropped."""
+
+    rounds: Count
+    dropped: dict[Name, Count]
+
+
 class Manifest(TypedDict):
     """What a run set out to do; a cell that is planned here and has no record is missing."""
 
@@ -80,6 +87,8 @@ class Manifest(TypedDict):
     altered: NotRequired[dict[str, list[Line]]]
     """The hyperparameters that are not the suite's, tuned or set by hand, by method, as `name=value`."""
     tuned: NotRequired[TunedNote]
+    race: NotRequired[RaceNote]
+    """Where methods that were shown worse than the best were dropped; their later cells are not planned."""
     equal_time: NotRequired[dict[str, dict[str, Count]]]
     """By pair and method, the epochs of the control that take as long as the method does; its own are its recipe's."""
 

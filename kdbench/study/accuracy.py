@@ -22,12 +22,12 @@ from kdbench.models.parameters import count_parameters
 from kdbench.results.folder import START, Position, Results
 from kdbench.results.locks import claimed
 from kdbench.results.schema import CellFindings, Curves, Split, Status
-from kdbench.study.checkpoint import load_checkpoint, save_checkpoints, together
 from kdbench.study.plan import Cell
 from kdbench.study.recorder import Recorder
 from kdbench.study.session import Limits
 from kdbench.suites.schema import PairSpec, Suite
 from kdbench.training.arena import Arena
+from kdbench.training.checkpoint import load_checkpoint, save_checkpoints, together
 from kdbench.training.contender import Contender, isolated
 from kdbench.training.evaluate import Evaluation, evaluate
 from kdbench.training.lockstep import train
@@ -92,7 +92,8 @@ class AccuracyJob:
             started = time.perf_counter()
             if cells:
                 arena = Arena.enter(self.suite, self.pair, self.seed, self.split, self.compute, self.data_root)
-                for position, those in together(results, cells):
+                for position, ids in together(results, [cell.id for cell in cells]):
+                    those = [cell for cell in cells if cell.id in ids]
                     _Training(self, those, arena, channel, position).run(started)
             return tuple(cell.key for cell in self.cells if cell not in cells)
 
@@ -237,7 +238,7 @@ class _Training:
         contender.running = partial(self._channel.on_behalf_of, run.member)
         contender.limit = self._task.limits.student_seconds
         if self._start != START:
-            saved = load_checkpoint(self._recorder.results, run.cell, self._start)
+            saved = load_checkpoint(self._recorder.results, run.cell.id, self._start)
             contender.restore(saved["contender"])
             run.curve = saved["curve"]
             run.reads = Counter(saved["reads"])
@@ -264,7 +265,7 @@ class _Training:
         """Checkpoint every contender that still trains."""
         states = [
             (
-                run.cell,
+                run.cell.id,
                 {
                     "contender": run.contender.state(),
                     "curve": run.curve,

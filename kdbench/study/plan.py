@@ -22,6 +22,7 @@ from kdbench.results.schema import (
     PlannedCell,
     PlannedMeasurement,
     PublishedNames,
+    RaceNote,
     Role,
     Split,
     TunedNote,
@@ -109,6 +110,7 @@ class Plan:
         only: the (pair, method)s that it is about; None for all.
         shard: the part of its cells that this command trains.
         command: what makes the plan again.
+        race: where methods are dropped on the way; None for a run of all methods on all seeds.
     """
 
     suite: Suite
@@ -123,6 +125,7 @@ class Plan:
     only: frozenset[tuple[str, str]] | None = None
     shard: Shard = field(default_factory=Shard)
     command: str = ""
+    race: RaceNote | None = None
 
     def includes(self, pair: PairSpec, method: MethodPlan) -> bool:
         """Whether the plan is about this method on this pair."""
@@ -131,7 +134,7 @@ class Plan:
     def cells(self) -> Iterator[Cell]:
         """Every cell, seeds outermost, so that an unfinished study has whole seeds."""
         for seed, pair, method in product(self.seeds, self.pairs, self.methods):
-            if not self.includes(pair, method):
+            if not self.includes(pair, method) or self._dropped_before(seed, method):
                 continue
             identity = {
                 **self.identities[pair.name],
@@ -143,6 +146,11 @@ class Plan:
                 "schema": SCHEMA,
             }
             yield Cell(content_key(identity), pair, method, seed)
+
+    def _dropped_before(self, seed: int, method: MethodPlan) -> bool:
+        """Whether the method takes no part any more in the round of this seed."""
+        dropped = self.race["dropped"] if self.race else {}
+        return self.seeds.index(seed) >= dropped.get(method.name, len(self.seeds))
 
     def own_cells(self) -> Iterator[Cell]:
         """The cells of the shard. A shard has whole (seed, pair) groups, because those are trained together."""
@@ -179,6 +187,8 @@ class Plan:
         )
         if altered := {method.name: list(method.altered) for method in self.methods if method.altered}:
             manifest["altered"] = altered
+        if self.race is not None:
+            manifest["race"] = self.race
         if self.tuned is not None:
             manifest["tuned"] = self.tuned
         return manifest

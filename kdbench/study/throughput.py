@@ -149,7 +149,7 @@ class ThroughputJob:
 
 
 def planned_measurements(plan: Plan, compute: Compute) -> list[PlannedMeasurement]:
-    """Every (pair, method) with the key of its measurement on this machine."""
+    """Every (pair, method) with the key of its measurement on this machine, without what a race has dropped."""
     _, machine = in_subprocess(compute, environment, compute)
     shared = {
         "protocol": TIMING_PROTOCOL,
@@ -164,7 +164,7 @@ def planned_measurements(plan: Plan, compute: Compute) -> list[PlannedMeasuremen
         )
         for pair in plan.pairs
         for method in plan.methods
-        if plan.includes(pair, method)
+        if plan.includes(pair, method) and not (plan.race and method.name in plan.race["dropped"])
     ]
 
 

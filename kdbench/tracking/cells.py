@@ -114,7 +114,7 @@ def _curves_so_far(results: Results, cell: CellId) -> Curves | None:
     if not results.checkpoints(cell):
         return None
     # Reads with torch, which a run without checkpoints does not need.
-    from kdbench.study.checkpoint import unfinished_curves
+    from kdbench.training.checkpoint import unfinished_curves
 
     return unfinished_curves(results, cell)
 

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from kdbench.errors import KdbenchError
 from kdbench.registry import Registry
 from kdbench.results.folder import Position, Results
-from kdbench.study.checkpoint import load_checkpoint
 from kdbench.study.plan import Cell, MethodPlan
 from kdbench.suites.loading import available, load_suite
 from kdbench.suites.schema import PairSpec
+from kdbench.training.checkpoint import load_checkpoint
 from kdbench.weights.files import read_safetensors
 from tests.conftest import NO_DATA
 from tests.support.harness import VALUES, answer, damaged, drawn, other_bytes

@@ -13,26 +13,25 @@ from kdbench.errors import KdbenchError
 from kdbench.files import write_bytes
 from kdbench.results.folder import START, CellId, Position, Results
 from kdbench.results.schema import Curves, unequal_curves
-from kdbench.study.plan import Cell
 from kdbench.values import misfit
 from kdbench.weights.files import unpickled
 
 
-def together(results: Results, cells: Sequence[Cell]) -> list[tuple[Position, tuple[Cell, ...]]]:
+def together(results: Results, cells: Sequence[CellId]) -> list[tuple[Position, tuple[CellId, ...]]]:
     """The cells that go on from one position together, the furthest first; those without a checkpoint start anew.
 
     A group that was interrupted while it wrote checkpoints has some cells ahead of the others. Where all cells that
     have checkpoints share a position, they go on from that one.
     """
-    positions = [set(results.checkpoints(cell.id)) for cell in cells]
+    positions = [set(results.checkpoints(cell)) for cell in cells]
     shared = set.intersection(*filter(None, positions)) if any(positions) else set()
-    by_position: dict[Position, list[Cell]] = {}
+    by_position: dict[Position, list[CellId]] = {}
     for cell, own in zip(cells, positions, strict=True):
         by_position.setdefault(max(own & shared or own, default=START), []).append(cell)
     return [(position, tuple(by_position[position])) for position in sorted(by_position, reverse=True)]
 
 
-def save_checkpoints(results: Results, states: Sequence[tuple[Cell, Any]], position: Position) -> None:
+def save_checkpoints(results: Results, states: Sequence[tuple[CellId, Any]], position: Position) -> None:
     """Write a checkpoint of each cell, then remove the older ones.
 
     Raises:
@@ -41,18 +40,18 @@ def save_checkpoints(results: Results, states: Sequence[tuple[Cell, Any]], posit
     for cell, state in states:
         # In memory first: torch.save hides what is wrong with a disk.
         torch.save(state, content := BytesIO())
-        write_bytes(results.checkpoint_path(cell.id, position), content.getvalue())
+        write_bytes(results.checkpoint_path(cell, position), content.getvalue())
     for cell, _ in states:
-        results.remove_checkpoints(cell.id, keep=position)
+        results.remove_checkpoints(cell, keep=position)
 
 
-def load_checkpoint(results: Results, cell: Cell, position: Position) -> dict[str, Any]:
+def load_checkpoint(results: Results, cell: CellId, position: Position) -> dict[str, Any]:
     """The state that was saved, on the host; no code in the file is run.
 
     Raises:
         KdbenchError: the file is broken.
     """
-    path = results.checkpoint_path(cell.id, position)
+    path = results.checkpoint_path(cell, position)
     try:
         return unpickled(path)
     except Exception as error:
