@@ -58,8 +58,12 @@ def test_the_picture_of_the_house() -> None:
 def test_a_method_imports_the_contract_and_the_parts_alone(path: Path) -> None:
     house = tool("house")
     names = {name for node in ast.walk(ast.parse(path.read_text())) for name in house._names(node)}
-    extended = {"kdbench_methods.kd.KD"} if path.stem == "lskd" else set()
-    assert not [name for name in names - extended if not name.startswith(("kdbench.method.", "kdbench_methods.parts."))]
+    extended = {"lskd": "kdbench_methods.kd.KD", "ea": "kdbench_methods.kd.KD", "spofa": "kdbench_methods.ofa.OFA"}
+    assert not [
+        name
+        for name in names - {extended.get(path.stem)}
+        if not name.startswith(("kdbench.method.", "kdbench_methods.parts."))
+    ]
 
 
 def test_what_was_measured() -> None:

@@ -14,6 +14,8 @@ from kdbench.study.verify import self_check_methods
 from kdbench.suites.loading import load_suite
 
 REPETITIONS = 20
+NEWER = {"abkd", "ea", "fcfd", "itrd", "lift", "nkd", "rcat", "spofa", "ttm", "vitkd", "wkd", "wttm"}
+"""Methods that came after its 20 seeds; they pass the gate as new ones until the next baseline takes them in."""
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +29,7 @@ def test_it_covers_the_proxy(baseline: Baseline) -> None:
     assert (baseline.suite, baseline.protocol, baseline.split) == (suite.name, suite.protocol, "test")
     assert len(set(baseline.seeds)) == len(baseline.seeds) >= 20
     assert sorted(baseline.pairs) == sorted(suite.pair_names)
-    assert set(baseline.roles) == set(Registry.installed().names)
+    assert set(baseline.roles) == set(Registry.installed().names) - NEWER
     for cell in baseline.cells:
         assert len(cell.top1) == len(baseline.seeds) and len(cell.traces) == 3 and cell.seconds
         # No two seeds came out the same, so none was used twice.

@@ -38,7 +38,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "vit": ("vit_tiny_patch16_224", {"patch_size": 8, "embed_dim": 16, "depth": 4, "num_heads": 2}),
     "large vit": ("vit_tiny_patch16_224", {"patch_size": 8, "embed_dim": 24, "depth": 4, "num_heads": 2}),
 }
-PAIRS = [("large cnn", "cnn"), ("large vit", "cnn"), ("large cnn", "vit")]
+PAIRS = [("large cnn", "cnn"), ("large vit", "cnn"), ("large vit", "vit"), ("large cnn", "vit")]
 
 WEIGHTS = {"dist": ("beta", "gamma"), "dkd": ("alpha", "beta"), "rld": ("alpha", "beta")}
 """Hyperparameters that are weights without being called so, by the file a method stands in."""
@@ -138,11 +138,6 @@ def _weightless(plugin: Plugin) -> dict[str, Any]:
         elif name.endswith(("weight", "weights")) or name in WEIGHTS.get(file, ()):
             options[name] = tuple(0.0 for _ in field.default) if isinstance(field.default, tuple) else 0.0
     return options
-
-
-def _gradients(contender: Contender) -> dict[str, Tensor]:
-    own = contender.student.model.named_parameters()
-    return {name: parameter.grad for name, parameter in own if parameter.grad is not None}
 
 
 @lru_cache
