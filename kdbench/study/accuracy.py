@@ -22,7 +22,7 @@ from kdbench.models.parameters import count_parameters
 from kdbench.results.folder import START, Position, Results
 from kdbench.results.locks import claimed
 from kdbench.results.schema import CellFindings, Curves, Split, Status
-from kdbench.study.checkpoint import load_checkpoint, save_checkpoints, together
+from kdbench.study.checkpoint import group_by_position, load_checkpoint, save_checkpoints
 from kdbench.study.plan import Cell
 from kdbench.study.recorder import Recorder
 from kdbench.study.session import Limits
@@ -92,7 +92,7 @@ class AccuracyJob:
             started = time.perf_counter()
             if cells:
                 arena = Arena.enter(self.suite, self.pair, self.seed, self.split, self.compute, self.data_root)
-                for position, those in together(results, cells):
+                for position, those in group_by_position(results, cells):
                     _Training(self, those, arena, channel, position).run(started)
             return tuple(cell.key for cell in self.cells if cell not in cells)
 

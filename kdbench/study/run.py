@@ -171,7 +171,7 @@ def _stamp(path: Path) -> int | None:
         return None
 
 
-def bench(plan: Plan, session: Session) -> RunOutcome:
+def measure_throughput(plan: Plan, session: Session) -> RunOutcome:
     """Measure throughput where it has not been measured, of a plan without seeds.
 
     Raises:
