@@ -73,7 +73,7 @@ class AccuracyJob:
 
     @property
     def exclusive(self) -> bool:
-        """Trainings run side by side."""
+        """Whether the task must have the machine to itself: never, trainings run side by side."""
         return False
 
     def moved(self, results: Path) -> "AccuracyJob":
