@@ -12,9 +12,6 @@ import pytest
 import torch
 
 from kdbench.compute.device import Compute
-from kdbench.models.create import create_model
-from kdbench.models.spec import ModelSpec
-from kdbench.models.staged import StagedModel
 from kdbench.suites.loading import load_suite
 from kdbench.suites.schema import Suite
 
@@ -27,14 +24,6 @@ NO_DATA = Path("no-such-folder")
 @pytest.fixture
 def cpu() -> Compute:
     return Compute(torch.device("cpu"), "fp32", threads=1)
-
-
-def staged(name: str, classes: int = 10, size: int = 32, in_chans: int = 3, **kwargs: object) -> StagedModel:
-    """A staged timm model with weights from seed 0."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = create_model(ModelSpec(timm=name, kind="cnn", recipe="-", kwargs=kwargs), classes, in_chans, size)
-    return StagedModel(model, (in_chans, size, size), ((0.5,) * in_chans, (0.25,) * in_chans))
 
 
 @pytest.fixture(scope="session")

@@ -95,7 +95,7 @@ class _Quote:
     sources: tuple[str, ...]
 
 
-def compare(study: Study) -> list[Comparison]:
+def compare_with_published(study: Study) -> list[Comparison]:
     """Every published number for a pair and method of the study, by pair, method, own protocol first."""
     names = study.manifest.get("published")
     if names is None:

@@ -14,7 +14,7 @@ import numpy as np
 from kdbench.analysis.stats import (
     UNKNOWN,
     Interval,
-    detectable,
+    detectable_gain,
     holm,
     improvement,
     paired_t,
@@ -260,7 +260,7 @@ def _sensitivity(study: Study, accuracies: Accuracies, group: Group) -> Sensitiv
         pairs=len(pairs),
         sigma=sigma,
         tests=len(tested),
-        detectable={number: detectable(sigma, number, len(pairs), max(1, len(tested))) for number in numbers},
+        detectable={number: detectable_gain(sigma, number, len(pairs), max(1, len(tested))) for number in numbers},
     )
 
 

@@ -115,7 +115,7 @@ def protocols() -> dict[str, Protocol]:
     return {name: Protocol(**table) for name, table in content.items()}
 
 
-def find(
+def find_published(
     *,
     protocol: str | None = None,
     pairs: Iterable[tuple[str, str]] | None = None,

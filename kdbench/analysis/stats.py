@@ -155,7 +155,7 @@ def power(effect: float, sigma: float, seeds: int, pairs: int = 1, tests: int = 
 _QUANTILES = 2000
 
 
-def detectable(sigma: float, seeds: int, pairs: int = 1, tests: int = 1) -> float:
+def detectable_gain(sigma: float, seeds: int, pairs: int = 1, tests: int = 1) -> float:
     """The smallest true mean gain that `power` finds with probability POWER; NaN where no test is made."""
     if seeds < MIN_TEST_SEEDS or not sigma > 0:
         return math.nan

@@ -30,9 +30,9 @@ class Checked:
 
     baseline: options.File = None
     """The baseline. Default: baselines/SUITE.json."""
-    methods: Annotated[str, Parameter(completer=completion.methods)] = "all"
+    methods: Annotated[str, Parameter(completer=completion.method_names)] = "all"
     """The methods of the baseline to check, by name, with commas between."""
-    pairs: Annotated[str, Parameter(completer=completion.pairs)] = "all"
+    pairs: Annotated[str, Parameter(completer=completion.pair_names)] = "all"
     """The pairs of the baseline to check, by name, with commas between."""
     fail_on_speed: bool = False
     """Fail for SLOWER and for throughput that could not be measured, too."""
@@ -56,7 +56,7 @@ class Training:
 
     run: bool = False
     """Train what is needed first; the same command goes on where it was interrupted."""
-    suite: Annotated[str | None, Parameter(completer=completion.suites)] = None
+    suite: Annotated[str | None, Parameter(completer=completion.suite_names)] = None
     """The name of a suite, or the path of a TOML file. Default: the baseline's, else proxy."""
     minutes: Annotated[float | None, options.number(0.01, 1e9, of=float)] = None
     """Train only the cells for which N minutes are enough."""
@@ -83,13 +83,13 @@ class Output:
         """Write and print the outcome."""
         from kdbench.files import write_bytes
         from kdbench.gate.files import annotations, junit, markdown
-        from kdbench.gate.tables import as_json, print_check
+        from kdbench.gate.tables import check_as_json, print_check
 
         for path, write in ((self.markdown, markdown), (self.junit, junit)):
             if path is not None:
                 write_bytes(path, write(check).encode())
         if self.json:
-            print_json(as_json(check))
+            print_json(check_as_json(check))
             return
         print_check(check, console)
         if self.github or os.environ.get("GITHUB_ACTIONS") == "true":

@@ -20,7 +20,7 @@ def list_(
     /,
     *,
     suite: options.SuiteName = "proxy",
-    stages: Annotated[str | None, Parameter(metavar="NAME", completer=completion.models)] = None,
+    stages: Annotated[str | None, Parameter(metavar="NAME", completer=completion.model_names)] = None,
     size: Annotated[int | None, options.number(1, 4096)] = None,
     json: options.Json = False,
 ) -> None:

@@ -60,7 +60,7 @@ File = Annotated[Path | None, file()]
 Results = Annotated[Path, Parameter(name="DIR")]
 Json = Annotated[bool, Parameter(group=OUTPUT, help="Print the result as JSON.")]
 SuiteName = Annotated[
-    str, Parameter(completer=completion.suites, help="The name of a suite, or the path of a TOML file.")
+    str, Parameter(completer=completion.suite_names, help="The name of a suite, or the path of a TOML file.")
 ]
 Settings = Annotated[
     tuple[str, ...],
@@ -85,9 +85,9 @@ class Grid:
     """Which methods on which pairs of which suite."""
 
     suite: SuiteName = "proxy"
-    methods: Annotated[str, Parameter(completer=completion.methods)] = "all"
+    methods: Annotated[str, Parameter(completer=completion.method_names)] = "all"
     """The methods by name, by file or by dotted name, as in `all,./mine.py,package.module:Class`."""
-    pairs: Annotated[str | None, Parameter(completer=completion.pairs)] = None
+    pairs: Annotated[str | None, Parameter(completer=completion.pair_names)] = None
     """The pairs: `hetero`, `homo`, `all`, or a list of `teacher:student` with models of the suite or of timm; overrides
     stand in brackets, as in `resnet18[layers=[1,1,1,1]]`. Default: hetero, or all where a suite has no such pair."""
     set: Settings = ()

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 def published(
     *,
-    suite: Annotated[str | None, Parameter(completer=completion.suites)] = None,
-    pair: Annotated[str | None, Parameter(metavar="TEACHER:STUDENT", completer=completion.pairs)] = None,
-    method: Annotated[str | None, Parameter(completer=completion.methods)] = None,
-    protocol: Annotated[str | None, Parameter(completer=completion.protocols)] = None,
+    suite: Annotated[str | None, Parameter(completer=completion.suite_names)] = None,
+    pair: Annotated[str | None, Parameter(metavar="TEACHER:STUDENT", completer=completion.pair_names)] = None,
+    method: Annotated[str | None, Parameter(completer=completion.method_names)] = None,
+    protocol: Annotated[str | None, Parameter(completer=completion.protocol_names)] = None,
     json: options.Json = False,
 ) -> None:
     """Look up published numbers.
@@ -31,7 +31,7 @@ def published(
         method: A method of kdbench, or what the papers call one.
         protocol: One of the protocols of the table. Default: the suite's, or all.
     """
-    from kdbench.analysis.published import find, numbers, published_name
+    from kdbench.analysis.published import find_published, numbers, published_name
     from kdbench.suites.loading import load_suite
 
     loaded = load_suite(suite) if suite else None
@@ -46,7 +46,7 @@ def published(
     elif loaded:
         labels = {name: model.published for name, model in loaded.models.items()}
         pairs = [(labels[pair.teacher] or "", labels[pair.student] or "") for pair in loaded.pairs]
-    rows = find(protocol=name, pairs=pairs, methods=_methods(method) if method else None)
+    rows = find_published(protocol=name, pairs=pairs, methods=_methods(method) if method else None)
     if json:
         print_json([{**asdict(row), "gain": row.gain, "epoch": row.epoch} for row in rows])
     else:

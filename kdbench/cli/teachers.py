@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 Only = Annotated[
     str | None,
-    Parameter(metavar="NAME,...", completer=completion.teachers, help="These teachers. Default: all of the suite."),
+    Parameter(
+        metavar="NAME,...", completer=completion.teacher_names, help="These teachers. Default: all of the suite."
+    ),
 ]
 
 
@@ -95,7 +97,7 @@ def train(
 
 
 def import_(
-    name: Annotated[str, Parameter(completer=completion.teachers)],
+    name: Annotated[str, Parameter(completer=completion.teacher_names)],
     file: Path | None = None,
     /,
     *,
@@ -175,13 +177,13 @@ def _chosen(suite_name: str, only: str | None) -> tuple["Suite", list[str]]:
     """
     from kdbench.suites.anymodel import with_model
     from kdbench.suites.loading import load_suite
-    from kdbench.suites.request import split
+    from kdbench.suites.request import split_request
 
     suite = load_suite(suite_name)
     if only is None:
         return suite, list(dict.fromkeys(pair.teacher for pair in suite.pairs))
     names: dict[str, None] = {}
-    for word in split(only):
+    for word in split_request(only):
         suite, name = with_model(suite, word, as_teacher=True)
         names[name] = None
     return suite, list(names)
@@ -242,13 +244,13 @@ def _origin(row: dict[str, Any]) -> str:
 
 def published_top1(suite: "Suite", name: str) -> list[float]:
     """Top-1 that the published tables tell of a teacher, the one that most rows tell first; papers differ."""
-    from kdbench.analysis.published import find
+    from kdbench.analysis.published import find_published
 
     published = suite.models[name].published
     if suite.published is None or published is None:
         return []
     told: Counter[float] = Counter()
-    for number in find(protocol=suite.published):
+    for number in find_published(protocol=suite.published):
         if number.teacher == published and number.teacher_top1 is not None:
             told[number.teacher_top1] += 1
         elif number.student == published and number.method == "teacher":

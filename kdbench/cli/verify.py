@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 def verify(
-    method: Annotated[str, Parameter(completer=completion.methods)],
+    method: Annotated[str, Parameter(completer=completion.method_names)],
     /,
     *,
     suite: Annotated[options.SuiteName, Parameter(group=WHAT)] = "proxy",
-    pairs: Annotated[str, Parameter(group=WHAT, completer=completion.pairs)] = "all",
+    pairs: Annotated[str, Parameter(group=WHAT, completer=completion.pair_names)] = "all",
     settings: Annotated[options.Settings, Parameter(group=WHAT)] = (),
     how: options.ComputeOptions = options.ComputeOptions(),
     json: options.Json = False,

@@ -122,7 +122,7 @@ class Watch:
         return min(1.0, max(0.0, (busy - own) / (wall * (psutil.cpu_count() or 1))))
 
 
-def verdict(findings: Iterable[Finding]) -> tuple[bool | None, list[str]]:
+def judge_findings(findings: Iterable[Finding]) -> tuple[bool | None, list[str]]:
     """Whether all rounds were clean (None: the load cannot be read here), and what spoke against it in how many."""
     rounds = list(findings)
     counts = Counter(problem for finding in rounds for problem in finding.problems)

@@ -31,7 +31,7 @@ def open_dataset(data: Data, root: Path) -> DataSet:
     return dataset
 
 
-def split(data: Data, root: Path, part: Part, held_out: float) -> ImageSet | FileSet:
+def open_split(data: Data, root: Path, part: Part, held_out: float) -> ImageSet | FileSet:
     """A part of the data set, cut down to its limit.
 
     Args:
@@ -92,5 +92,5 @@ def _opened(
     data: Data, root: Path, part: Part, held_out: float, room: int, device: torch.device
 ) -> DeviceImages | FileSet:
     """A part of the data set: arrays are put on the device, with `room` pixels around them, and files stay files."""
-    images = split(data, root, part, held_out)
+    images = open_split(data, root, part, held_out)
     return images if isinstance(images, FileSet) else DeviceImages(images, data, room, device)

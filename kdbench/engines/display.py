@@ -68,11 +68,11 @@ class Display:
             self.note(f"{task.label}: {error}")
 
     def dropped(self, weight: int) -> None:
-        """So much of a task will not be done."""
+        """Count a share of a task that will not be done."""
         self._pace.dropped(weight)
 
     def note(self, text: str) -> None:
-        """A line about something that went wrong."""
+        """Print a line about something that went wrong."""
         self.console.print(f"[red]{escape(text.splitlines()[0])}[/red]", highlight=False)
 
     @property
@@ -116,7 +116,7 @@ def _member_cells(state: MemberState | None) -> tuple[str, str, str]:
 
 
 def duration(seconds: float) -> str:
-    """`3:07` or `1:02:09`."""
+    """Write seconds as `3:07` or `1:02:09`."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -20,7 +20,7 @@ class Job(Protocol):
 
     @property
     def weight(self) -> int:
-        """Its share of the work, for the time left."""
+        """The share of the task in all work, from which the time left is estimated."""
         ...
 
     @property

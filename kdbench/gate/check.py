@@ -22,7 +22,7 @@ from kdbench.analysis.cost import SPEED_MARGIN
 from kdbench.analysis.stats import median_interval
 from kdbench.errors import one_line
 from kdbench.gate.baseline import Baseline, BaselineCell, last_losses, machine, ratios, trace
-from kdbench.gate.decision import ACCURACY, FIRST, LOSS, MORE, Shift, detectable, pooled_p, two_stage
+from kdbench.gate.decision import ACCURACY, FIRST, LOSS, MORE, Shift, detectable_drop, pooled_p, two_stage
 from kdbench.gate.verdict import CheckResult, Outcome, Verdict
 from kdbench.results.schema import CellRecord
 from kdbench.results.study import PairMethod, Study
@@ -263,7 +263,7 @@ def _finds(cell: BaselineCell) -> float:
     if n < 2:
         return math.nan
     mean = sum(cell.top1) / n
-    return detectable(n) * math.sqrt(sum((value - mean) ** 2 for value in cell.top1) / (n - 1))
+    return detectable_drop(n) * math.sqrt(sum((value - mean) ** 2 for value in cell.top1) / (n - 1))
 
 
 def _names(terms: Collection[str]) -> str:

@@ -148,7 +148,7 @@ def alarms(shift: float, n: int, limits: Thresholds = ACCURACY, studies: int = 2
 
 
 @lru_cache
-def detectable(n: int, power: float = 0.8) -> float:
+def detectable_drop(n: int, power: float = 0.8) -> float:
     """The drop, in standard deviations of the noise, that is found with probability `power` against `n` seeds.
 
     It is found by bisection of `alarms`, which draws the same noise every time and so grows with the shift.

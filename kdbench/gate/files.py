@@ -2,7 +2,7 @@
 
 from xml.etree import ElementTree
 
-from kdbench.gate.tables import LEGEND, columns, explanations, power, provisional, speed_reason, summary
+from kdbench.gate.tables import LEGEND, columns, explanations, outcome_counts, power_line, provisional, speed_reason
 from kdbench.gate.verdict import EXIT_CODES, CheckResult, Outcome, Verdict
 from kdbench.report.escape import words
 
@@ -13,13 +13,15 @@ NEWS = (Outcome.SLOWER, Outcome.FASTER)
 def markdown(check: CheckResult) -> str:
     """A comment: the summary, what needs a look, and all cells folded away."""
     passed = check.exit_code == 0
-    head = f"### kdbench check: {'passed' if passed else 'failed'}\n\n{summary(check)} ({check.baseline.protocol})."
+    head = (
+        f"### kdbench check: {'passed' if passed else 'failed'}\n\n{outcome_counts(check)} ({check.baseline.protocol})."
+    )
     lines = [f"* {words(line)}" for line in explanations(check)]
     loud = [verdict for verdict in check.verdicts if verdict.outcome not in QUIET or verdict.speed in NEWS]
     blocks = [head, "\n".join(lines), _table(loud)]
     everything = _table(list(check.verdicts))
     blocks.append(f"<details><summary>All cells</summary>\n\n{everything}\n\n</details>" if everything else "")
-    blocks += [provisional(check.baseline), power(check), LEGEND]
+    blocks += [provisional(check.baseline), power_line(check), LEGEND]
     return "\n\n".join(filter(None, blocks)) + "\n"
 
 

@@ -92,7 +92,7 @@ def speed_reason(verdict: Verdict) -> str:
     )
 
 
-def summary(check: CheckResult) -> str:
+def outcome_counts(check: CheckResult) -> str:
     """`30 cells: 28 PASS, 1 CLEARED, 1 WORSE`."""
     speeds = [verdict.speed for verdict in check.verdicts if verdict.speed in (Outcome.SLOWER, Outcome.FASTER)]
     counts = Counter([*(verdict.outcome for verdict in check.verdicts), *speeds])
@@ -100,7 +100,7 @@ def summary(check: CheckResult) -> str:
     return f"{plural(len(check.verdicts), 'cell')}: {', '.join(told) or 'nothing to check'}"
 
 
-def power(check: CheckResult) -> str:
+def power_line(check: CheckResult) -> str:
     """What drop the cells of the check can find, and how often it cries wolf."""
     able = [verdict for verdict in check.verdicts if not math.isnan(verdict.finds)]
     known = [verdict.finds for verdict in able]
@@ -141,12 +141,12 @@ def print_check(check: CheckResult, console: Console) -> None:
     for line in explanations(check):
         console.print(line, highlight=False, markup=False)
     good = check.exit_code == 0
-    console.print(summary(check), style="bold green" if good else "bold red", highlight=False, markup=False)
-    for line in filter(None, (provisional(check.baseline), power(check), LEGEND)):
+    console.print(outcome_counts(check), style="bold green" if good else "bold red", highlight=False, markup=False)
+    for line in filter(None, (provisional(check.baseline), power_line(check), LEGEND)):
         console.print(line, style="dim", highlight=False, markup=False)
 
 
-def as_json(check: CheckResult) -> dict[str, Any]:
+def check_as_json(check: CheckResult) -> dict[str, Any]:
     """The whole check, NaN as null."""
     return {
         "suite": check.baseline.suite,
@@ -155,7 +155,7 @@ def as_json(check: CheckResult) -> dict[str, Any]:
         "baseline_seeds": check.baseline.seeds,
         "command": check.command,
         "exit_code": check.exit_code,
-        "summary": summary(check),
+        "summary": outcome_counts(check),
         "cells": [plain(asdict(verdict)) for verdict in check.verdicts],
     }
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
-from kdbench.analysis.comparison import Comparison, compare
+from kdbench.analysis.comparison import Comparison, compare_with_published
 from kdbench.analysis.cost import GroupCost, PairCost, group_costs, pair_costs
 from kdbench.analysis.equal_time import EqualTime, GroupEqualTime, group_equal_times, pair_equal_times
 from kdbench.analysis.gains import GroupGain, PairGain, Sensitivity, group_gains, pair_gains, sensitivities
@@ -106,7 +106,7 @@ def _collect(study: Study) -> Content:
         group_gains={(row.group, row.method): row for row in group_gains(study)},
         costs={(row.pair, row.method): row for row in costs},
         group_costs={(row.group, row.method): row for row in group_costs(study, costs)},
-        published=compare(study),
+        published=compare_with_published(study),
         sensitivities={row.group: row for row in sensitivities(study)},
         rankings=rankings(study) if len(study.cells) else [],
         profiles=profiles(gains, study.groups),

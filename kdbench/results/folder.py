@@ -96,7 +96,7 @@ class Results:
 
     @property
     def measuring_lock(self) -> Path:
-        """Held by the run that measures throughput."""
+        """The lock that is held by the run that measures throughput."""
         return self.folder / "unfinished" / "throughput.lock"
 
     def throughput_path(self, pair: str, method: str, key: str) -> Path:
@@ -172,12 +172,12 @@ class Results:
         Raises:
             KdbenchError: one is broken.
         """
-        found = {}
+        environments_by_id = {}
         for path in _files(self.folder / "environments", depth=0):
-            found[path.stem] = read_json(path)
-            if problem := misfit(Environment, found[path.stem]):
+            environments_by_id[path.stem] = read_json(path)
+            if problem := misfit(Environment, environments_by_id[path.stem]):
                 raise KdbenchError(f"{path} describes no environment: {problem}; move it away and run again")
-        return found
+        return environments_by_id
 
 
 def _files(folder: Path, depth: int) -> Iterator[Path]:

@@ -107,7 +107,7 @@ def broken_manifest(manifest: Manifest) -> str | None:
         return "not every method has one role, and not every role one method"
     if not set(manifest["hetero"]) <= set(pairs):
         return "a heterogeneous pair is not among its pairs"
-    for pair, method, seed in [*cells, *((*place, None) for place in timings)]:
+    for pair, method, seed in [*cells, *((*pair_method, None) for pair_method in timings)]:
         if pair not in pairs or method not in methods or not (seed is None or seed in seeds):
             return f"it plans {method} on {pair}, seed {seed}, which it does not list"
     control = next((name for name, role in manifest["roles"].items() if role == "control"), None)

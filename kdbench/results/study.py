@@ -116,7 +116,7 @@ class Study:
 
     @property
     def pairs(self) -> list[str]:
-        """In the manifest's order."""
+        """The pairs, in the order of the manifest."""
         return list(self.manifest["pairs"])
 
     @cached_property
@@ -156,7 +156,7 @@ class Study:
     def run_id(self) -> str:
         """Names what was run: all that determines the planned cells and measurements is in their keys."""
         planned = [*self.manifest["cells"], *self.manifest["throughput"]]
-        return content_key(sorted(place["key"] for place in planned))[:12]
+        return content_key(sorted(entry["key"] for entry in planned))[:12]
 
     @cached_property
     def curve_split(self) -> Split:
@@ -177,33 +177,35 @@ class Study:
         seeds: dict[PairMethod, list[int]] = {}
         for cell in self.manifest["cells"]:
             seeds.setdefault((cell["pair"], cell["method"]), []).append(cell["seed"])
-        return {place: sorted(own) for place, own in seeds.items()}
+        return {pair_method: sorted(of_pair_method) for pair_method, of_pair_method in seeds.items()}
 
     @cached_property
     def _by_seed(self) -> dict[PairMethod, dict[int, CellRecord]]:
-        by_seed: dict[PairMethod, dict[int, CellRecord]] = {place: {} for place in self.planned}
+        by_seed: dict[PairMethod, dict[int, CellRecord]] = {pair_method: {} for pair_method in self.planned}
         for (pair, method, seed), record in sorted(self.records.items()):
             by_seed[pair, method][seed] = record
         return by_seed
 
-    def by_seed(self, place: PairMethod) -> dict[int, CellRecord]:
+    def by_seed(self, pair_method: PairMethod) -> dict[int, CellRecord]:
         """The records of a pair and method by seed, in order; none where it is not planned."""
-        return self._by_seed.get(place, {})
+        return self._by_seed.get(pair_method, {})
 
-    def done(self, place: PairMethod) -> dict[int, CellRecord]:
+    def done(self, pair_method: PairMethod) -> dict[int, CellRecord]:
         """The finished records of a pair and method by seed, in order."""
-        return {seed: record for seed, record in self.by_seed(place).items() if record["status"] == "done"}
+        return {seed: record for seed, record in self.by_seed(pair_method).items() if record["status"] == "done"}
 
-    def unsupported(self, place: PairMethod) -> bool:
+    def unsupported(self, pair_method: PairMethod) -> bool:
         """Whether every record there is of a pair and method says that the method does not support the pair."""
-        return {record["status"] for record in self.by_seed(place).values()} == {"unsupported"}
+        return {record["status"] for record in self.by_seed(pair_method).values()} == {"unsupported"}
 
     def only(self, methods: Collection[str]) -> "Study":
-        """The same about some of the methods."""
+        """The study of some of the methods."""
         return replace(
             self,
             records={key: record for key, record in self.records.items() if key[1] in methods},
-            measurements={place: record for place, record in self.measurements.items() if place[1] in methods},
+            measurements={
+                pair_method: record for pair_method, record in self.measurements.items() if pair_method[1] in methods
+            },
             methods=[method for method in self.methods if method in methods],
         )
 
@@ -260,17 +262,19 @@ class Study:
         import pandas as pd
 
         pair_order, method_order = ({name: i for i, name in enumerate(names)} for names in (self.pairs, self.methods))
-        own = [(key, record["curves"]) for key, record in self.records.items() if "curves" in record]
-        own.sort(key=lambda one: (pair_order[one[0][0]], method_order[one[0][1]], one[0][2]))
-        codes = np.array([(pair_order[p], method_order[m], seed) for (p, m, seed), _ in own], np.int64).reshape(-1, 3)
-        repeated = np.repeat(codes, [len(curves["eval_epoch"]) for _, curves in own], axis=0)
+        with_curves = [(key, record["curves"]) for key, record in self.records.items() if "curves" in record]
+        with_curves.sort(key=lambda entry: (pair_order[entry[0][0]], method_order[entry[0][1]], entry[0][2]))
+        codes = np.array([(pair_order[p], method_order[m], seed) for (p, m, seed), _ in with_curves], np.int64).reshape(
+            -1, 3
+        )
+        repeated = np.repeat(codes, [len(curves["eval_epoch"]) for _, curves in with_curves], axis=0)
         return pd.DataFrame(
             {
                 "pair": pd.Categorical.from_codes(repeated[:, 0], categories=pd.Index(self.pairs)),
                 "method": pd.Categorical.from_codes(repeated[:, 1], categories=pd.Index(self.methods)),
                 "seed": repeated[:, 2],
-                "epoch": np.fromiter(chain.from_iterable(curves["eval_epoch"] for _, curves in own), np.int64),
-                "top1": np.fromiter(chain.from_iterable(curves["eval_top1"] for _, curves in own), np.float64),
+                "epoch": np.fromiter(chain.from_iterable(curves["eval_epoch"] for _, curves in with_curves), np.int64),
+                "top1": np.fromiter(chain.from_iterable(curves["eval_top1"] for _, curves in with_curves), np.float64),
             }
         )
 
@@ -283,13 +287,13 @@ class Study:
         import pandas as pd
 
         control = next((name for name, role in self.manifest["roles"].items() if role == "control"), "")
-        own = self._top1(control)
+        usual = self._top1(control)
         longer = {epochs: study._top1(control) for epochs, study in self.longer.items()}
         rows = []
         for pair, by_method in self.manifest.get("equal_time", {}).items():
             for method, epochs in by_method.items():
                 # Where a method takes no longer than the control does, that is the control itself.
-                top1 = own if epochs == by_method[control] else longer.get(epochs, {})
+                top1 = usual if epochs == by_method[control] else longer.get(epochs, {})
                 if method != control and method in self.methods:
                     rows += [
                         (pair, method, epochs, seed, top1.get((pair, seed), math.nan))
@@ -301,8 +305,8 @@ class Study:
         """Top-1 of a method's finished cells, by pair and seed."""
         return {
             (pair, seed): record["top1"]
-            for (pair, own, seed), record in self.records.items()
-            if own == method and "top1" in record
+            for (pair, name, seed), record in self.records.items()
+            if name == method and "top1" in record
         }
 
     def _in_order(self, frame: "pd.DataFrame") -> "pd.DataFrame":

@@ -27,7 +27,7 @@ from kdbench.study.recorder import Recorder
 from kdbench.study.session import Limits
 from kdbench.suites.schema import PairSpec, Suite
 from kdbench.training.arena import Arena
-from kdbench.training.checkpoint import load_checkpoint, save_checkpoints, together
+from kdbench.training.checkpoint import group_by_position, load_checkpoint, save_checkpoints
 from kdbench.training.contender import Contender, isolated
 from kdbench.training.evaluate import Evaluation, evaluate
 from kdbench.training.lockstep import train
@@ -73,7 +73,7 @@ class AccuracyJob:
 
     @property
     def exclusive(self) -> bool:
-        """Trainings run side by side."""
+        """Whether the task must have the machine to itself: never, trainings run side by side."""
         return False
 
     def moved(self, results: Path) -> "AccuracyJob":
@@ -92,7 +92,7 @@ class AccuracyJob:
             started = time.perf_counter()
             if cells:
                 arena = Arena.enter(self.suite, self.pair, self.seed, self.split, self.compute, self.data_root)
-                for position, ids in together(results, [cell.id for cell in cells]):
+                for position, ids in group_by_position(results, [cell.id for cell in cells]):
                     those = [cell for cell in cells if cell.id in ids]
                     _Training(self, those, arena, channel, position).run(started)
             return tuple(cell.key for cell in self.cells if cell not in cells)

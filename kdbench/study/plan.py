@@ -41,11 +41,11 @@ class Shard:
 
     @property
     def whole(self) -> bool:
-        """There are no other parts."""
+        """Whether the run has this one part only."""
         return self.of == 1
 
     def holds(self, index: int) -> bool:
-        """Whether the group at `index` (from 0) is in it."""
+        """Whether the group at `index` (from 0) belongs to this shard."""
         return index % self.of == self.number - 1
 
     def __str__(self) -> str:
@@ -76,7 +76,7 @@ class MethodPlan:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a key holds of it."""
+        """What a key holds of the method."""
         return {
             "name": self.name,
             "hyperparameters": self.hyperparameters,
@@ -95,7 +95,7 @@ class Cell:
 
     @property
     def id(self) -> CellId:
-        """What its files are found by."""
+        """The id by which the files of the cell are found."""
         return CellId(self.pair.name, self.method.name, self.seed, self.key)
 
 

@@ -46,7 +46,7 @@ class RunOutcome:
 
     @property
     def complete(self) -> bool:
-        """Everything planned is done, or known to be impossible."""
+        """Whether everything planned is done, or known to be impossible."""
         return set(self.statuses) <= FINISHED
 
     def __add__(self, other: "RunOutcome") -> "RunOutcome":
@@ -107,11 +107,11 @@ def _where_it_stopped(results: Results) -> str:
 
 def _announce(plan: Plan, session: Session, due: Sequence[Cell]) -> None:
     """Say what will be trained, and what is unusual about it."""
-    own, compute = sum(1 for _ in plan.own_cells()), plan.compute
+    planned, compute = sum(1 for _ in plan.own_cells()), plan.compute
     grid = "=" if plan.only is None and plan.shard.whole else "of"
     session.console.print(
-        f"{_heading(plan)}: {own} cells {grid} {len(plan.pairs)} pairs x {len(plan.methods)} "
-        f"methods x {len(plan.seeds)} seeds on {compute.device} ({compute.precision}); {own - len(due)} finished, "
+        f"{_heading(plan)}: {planned} cells {grid} {len(plan.pairs)} pairs x {len(plan.methods)} "
+        f"methods x {len(plan.seeds)} seeds on {compute.device} ({compute.precision}); {planned - len(due)} finished, "
         f"{len(due)} to run -> {escape(str(session.results.folder))}",
         highlight=False,
     )
@@ -164,15 +164,15 @@ def _wait_for_others(locks: Sequence[Path], session: Session) -> None:
 @contextmanager
 def _measuring_alone(session: Session) -> Iterator[None]:
     """One run in a folder measures at a time; the next one finds what it has measured."""
-    told = False
+    is_announced = False
     while True:
         with claimed([session.results.measuring_lock]) as held:
             if held or session.stop.closing:
                 yield
                 return
-        if not told:
+        if not is_announced:
             session.console.print("waiting for another run in this folder to measure throughput", highlight=False)
-            told = True
+            is_announced = True
         time.sleep(POLL_SECONDS)
 
 
@@ -184,7 +184,7 @@ def _stamp(path: Path) -> int | None:
         return None
 
 
-def bench(plan: Plan, session: Session) -> RunOutcome:
+def measure_throughput(plan: Plan, session: Session) -> RunOutcome:
     """Measure throughput where it has not been measured, of a plan without seeds.
 
     Raises:
@@ -216,9 +216,9 @@ def run_outcome(plan: Plan, results: Results) -> RunOutcome:
     return _outcome([cell.key for cell in plan.own_cells()], results.cells())
 
 
-def _outcome(planned: Sequence[str], found: Iterable[CellRecord] | Iterable[ThroughputRecord]) -> RunOutcome:
-    known = {record["key"]: record for record in found}
-    records = [known.get(key) for key in planned]
+def _outcome(planned: Sequence[str], records_found: Iterable[CellRecord] | Iterable[ThroughputRecord]) -> RunOutcome:
+    by_key = {record["key"]: record for record in records_found}
+    records = [by_key.get(key) for key in planned]
     statuses = Counter("missing" if record is None else record["status"] for record in records)
     errors = Counter(
         record["error"].partition("\n")[0]

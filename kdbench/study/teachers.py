@@ -35,7 +35,7 @@ from kdbench.training.teacher import (
     new_model,
     normalisation_of,
     pretrained_model,
-    staged,
+    stage_model,
     teacher_metadata,
     timm_normalisation,
 )
@@ -111,7 +111,7 @@ class TeacherJob:
                 return new_model(suite, self.name, classes, self.compute)
             model, found = pretrained_model(suite, self.name, classes, self.source)
             origin.update(found)
-            return staged(suite, self.name, model, timm_normalisation(suite, self.name), self.compute)
+            return stage_model(suite, self.name, model, timm_normalisation(suite, self.name), self.compute)
 
         def as_own_teacher(model: StagedModel) -> Method:
             # The control looks at no teacher; the pair wants one.
@@ -188,7 +188,7 @@ def import_teacher(
     classes = len(opening.open_dataset(suite.data, data_root).classes)
     normalisation = _expected(suite, name, expects or ("suite" if source else "timm"))
     model, origin = pretrained_model(suite, name, classes, source, as_they_are=True)
-    teacher = staged(suite, name, model, normalisation, compute)
+    teacher = stage_model(suite, name, model, normalisation, compute)
     test = _test_split(suite, name, data_root, compute)
     target = suite.own_teachers(data_root) / teacher_file(name)
     facts = {"imported_from": origin, "command": command}

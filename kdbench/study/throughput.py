@@ -52,7 +52,7 @@ class ThroughputJob:
 
     @property
     def exclusive(self) -> bool:
-        """Other load would be measured, too."""
+        """Whether the task must have the machine to itself: always, other load would be measured, too."""
         return True
 
     def moved(self, results: Path) -> "ThroughputJob":
@@ -63,7 +63,7 @@ class ThroughputJob:
         return Recorder(self.suite, self.pair, Results(self.results), self.data_root)
 
     def execute(self, channel: Channel) -> tuple[str, ...]:
-        """Measure and record."""
+        """Measure the methods of the pair and write their records."""
         arena = Arena.enter(self.suite, self.pair, 0, "test", self.compute, self.data_root)
         recorder = self._recorder.on(self.compute)
         contenders = self._contenders(arena, recorder, channel)

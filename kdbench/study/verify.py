@@ -33,7 +33,7 @@ class SelfCheckVerdict:
     parameters: tuple[int, int, int] | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The verdict as a dict that JSON can hold."""
         return asdict(self)
 
 

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from kdbench.errors import KdbenchError, unknown_name
 from kdbench.models.spec import Kind, ModelSpec
 from kdbench.names import shown_name
-from kdbench.suites.request import split
+from kdbench.suites.request import split_request
 from kdbench.suites.schema import PairSpec, Suite
 from kdbench.targets import is_target
 from kdbench.values import first_problem
@@ -32,7 +32,7 @@ def select_pairs(suite: Suite, request: str) -> tuple[Suite, list[PairSpec]]:
     """
     known = {"all", "hetero", "homo", *suite.pair_names}
     words, pairs = [], []
-    for word in split(request):
+    for word in split_request(request):
         ends = _ends(word)
         if word not in known and len(ends) == 2:
             suite, student = with_model(suite, ends[1], as_teacher=False)
@@ -66,7 +66,7 @@ def with_checkpoint(suite: Suite, pairs: Sequence[PairSpec], file: Path) -> tupl
 def _ends(word: str) -> list[str]:
     """The models of a pair; that of a function has a colon of its own."""
     ends: list[str] = []
-    parts = split(word, ":")
+    parts = split_request(word, ":")
     while parts:
         size = 2 if len(parts) > 1 and is_target(":".join(parts[:2])) else 1
         ends.append(":".join(parts[:size]))

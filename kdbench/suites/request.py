@@ -1,7 +1,7 @@
 """How pairs are asked for."""
 
 
-def split(request: str, sign: str = ",") -> list[str]:
+def split_request(request: str, sign: str = ",") -> list[str]:
     """The parts of a request such as `hetero,vit-t:resnet18[layers=[1,1,1,1]]`, cut at signs outside brackets."""
     parts, depth = [""], 0
     for letter in request:

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from kdbench.errors import KdbenchError, unknown_name
 from kdbench.models.spec import ModelSpec
 from kdbench.names import slug
-from kdbench.suites.request import split
+from kdbench.suites.request import split_request
 from kdbench.values import Amount as NotNegative
 from kdbench.values import Line, Name, Title
 from kdbench.values import Number as Finite
@@ -258,7 +258,7 @@ class Suite(_Strict, frozen=True):
             "hetero": [pair for pair in self.pairs if self.is_hetero(pair)],
             "homo": [pair for pair in self.pairs if not self.is_hetero(pair)],
         }
-        for word in split(request):
+        for word in split_request(request):
             if word in groups:
                 chosen |= {pair.name: pair for pair in groups[word]}
             elif word in by_name:

@@ -56,10 +56,12 @@ def timm_normalisation(suite: Suite, name: str) -> Normalisation:
 def new_model(suite: Suite, name: str, num_classes: int, compute: Compute) -> StagedModel:
     """A fresh staged model of a suite, on the device (weights from the global random stream)."""
     model = create_model(suite.models[name], num_classes, len(suite.data.mean), suite.data.image_size)
-    return staged(suite, name, model, normalisation_of(suite), compute)
+    return stage_model(suite, name, model, normalisation_of(suite), compute)
 
 
-def staged(suite: Suite, name: str, model: nn.Module, normalisation: Normalisation, compute: Compute) -> StagedModel:
+def stage_model(
+    suite: Suite, name: str, model: nn.Module, normalisation: Normalisation, compute: Compute
+) -> StagedModel:
     """The staged form of a timm model of a suite, on the device."""
     data = suite.data
     # Convolutional networks run faster with channels last, on CPUs too; token networks do not care.
@@ -187,7 +189,7 @@ def load_teacher(
         model = create_model(spec, num_classes, len(suite.data.mean), suite.data.image_size)
     load_weights(path, model)
     mean, std = metadata.get("normalisation", normalisation_of(suite))
-    teacher = staged(suite, name, model, (tuple(mean), tuple(std)), compute)
+    teacher = stage_model(suite, name, model, (tuple(mean), tuple(std)), compute)
     sha256 = weights_sha256(teacher.model)
     if sha256 != metadata["sha256"]:
         raise KdbenchError(f"{path}: its weights are not those it was written with; train or import the teacher again")

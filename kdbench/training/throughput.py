@@ -14,7 +14,7 @@ from statistics import median
 import torch
 
 from kdbench.compute.device import Compute
-from kdbench.compute.machine import Finding, Watch, verdict
+from kdbench.compute.machine import Finding, Watch, judge_findings
 from kdbench.data.batch import Draw
 from kdbench.results.schema import MachineState
 from kdbench.training.arena import Arena
@@ -108,7 +108,7 @@ def measure(
     for name, apart in steps.items():
         found[name].phases = {phase: median(parts[phase] for parts, _ in apart) for phase in PHASES}
         found[name].phases_to_step = median(sum(parts.values()) / whole for parts, whole in apart)
-    clean, reasons = verdict(findings)
+    clean, reasons = judge_findings(findings)
     return found, Circumstances(before, watch.state(), clean, reasons, repeated)
 
 

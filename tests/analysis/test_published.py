@@ -14,7 +14,7 @@ import pytest
 from hatchling.builders.wheel import WheelBuilder
 
 from kdbench.analysis.comparison import ALLOWANCE
-from kdbench.analysis.published import Number, baselines_folder, find, numbers, protocols, published_name
+from kdbench.analysis.published import Number, baselines_folder, find_published, numbers, protocols, published_name
 from kdbench.errors import KdbenchError
 from kdbench.registry import Registry
 from kdbench.suites.loading import available, load_suite
@@ -107,8 +107,8 @@ def test_every_protocol_and_exception_is_used() -> None:
 
 
 def test_the_epoch_depends_on_protocol_and_source() -> None:
-    assert {row.epoch for row in find(protocol="ofa-300ep-224px")} == {"best"}
-    crd = find(protocol="crd-240ep-32px", pairs=[("resnet56", "resnet20")], methods=["KD"])
+    assert {row.epoch for row in find_published(protocol="ofa-300ep-224px")} == {"best"}
+    crd = find_published(protocol="crd-240ep-32px", pairs=[("resnet56", "resnet20")], methods=["KD"])
     assert {row.origin: row.epoch for row in crd}["RepDistiller"] == "last"
     assert {row.origin: row.epoch for row in crd}["mdistiller"] == "best"
 
@@ -133,7 +133,7 @@ def test_labels_of_the_suites_are_in_the_table(name: str) -> None:
     assert {model.published for model in suite.models.values() if model.published} <= models
     if suite.published:
         pairs = [(suite.models[pair.teacher].published, suite.models[pair.student].published) for pair in suite.pairs]
-        assert find(protocol=suite.published, pairs=[(t, s) for t, s in pairs if t and s])
+        assert find_published(protocol=suite.published, pairs=[(t, s) for t, s in pairs if t and s])
 
 
 def test_labels_of_the_methods_are_in_the_table() -> None:

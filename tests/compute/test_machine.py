@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from kdbench.compute.device import Compute
-from kdbench.compute.machine import OTHERS, Finding, GpuState, Watch, gpu_state, verdict
+from kdbench.compute.machine import OTHERS, Finding, GpuState, Watch, gpu_state, judge_findings
 
 SPIN = "while True: pass"
 START = f"""
@@ -77,9 +77,9 @@ def test_a_state_tells_the_load(cpu: Compute) -> None:
 
 def test_the_verdict_counts_rounds_and_says_why() -> None:
     quiet, busy = Finding(0.02, (), 0), Finding(OTHERS + 0.2, (), 0)
-    assert verdict([quiet] * 3) == (True, [])
-    assert verdict([Finding(None, (), 0)] * 3) == (None, [])
-    clean, reasons = verdict([quiet, busy, busy, Finding(0.0, ("power cap",), 1)])
+    assert judge_findings([quiet] * 3) == (True, [])
+    assert judge_findings([Finding(None, (), 0)] * 3) == (None, [])
+    clean, reasons = judge_findings([quiet, busy, busy, Finding(0.0, ("power cap",), 1)])
     assert clean is False
     assert reasons == [
         "other processes on the GPU in 1 of 4 rounds",

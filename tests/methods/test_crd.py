@@ -15,8 +15,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from kdbench.compute.distributed import join
 from kdbench.hyperparameters import schema
 from kdbench.method import Batch, Method, Outputs, Pair, Task, UnsupportedPair
+from kdbench.testing import staged
 from tests.compute.test_distributed import _in_processes
-from tests.conftest import staged
 
 IMAGES, WIDTH, K, TAU = 20, 4, 5, 0.2
 LABELS = torch.arange(IMAGES) % 3

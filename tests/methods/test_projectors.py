@@ -9,7 +9,7 @@ import torch
 from kdbench.method import Method, Pair, Task, UnsupportedPair
 from kdbench.models.staged import StagedModel
 from kdbench.registry import Registry
-from tests.conftest import staged
+from kdbench.testing import staged
 
 SPECS: dict[str, tuple[str, dict[str, Any]]] = {
     "swin_t": ("swin_tiny_patch4_window7_224", {}),

@@ -13,8 +13,9 @@ from kdbench.models.cifar.net import CifarNet
 from kdbench.models.features import Needs
 from kdbench.models.staged import StagedModel
 from kdbench.suites.loading import load_suite
+from kdbench.testing import staged
 from kdbench.training.optim import learning_rate
-from tests.conftest import NO_DATA, staged
+from tests.conftest import NO_DATA
 
 
 class Reference(NamedTuple):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from kdbench.errors import UnsupportedPair
 from kdbench.models.features import Needs
 from kdbench.models.staged import StagedModel
-from tests.conftest import staged
+from kdbench.testing import staged
 
 ALL = Needs(frozenset({1, 2, 3, 4}), pooled=True)
 

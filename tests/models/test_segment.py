@@ -10,7 +10,7 @@ from torch import Tensor
 from kdbench.errors import UnsupportedPair
 from kdbench.models.features import Feature, Needs
 from kdbench.models.staged import StagedModel
-from tests.conftest import staged
+from kdbench.testing import staged
 from tests.models.test_resume import Glue, known
 
 ALL = Needs(frozenset({1, 2, 3, 4}), pooled=True)

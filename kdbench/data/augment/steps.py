@@ -99,7 +99,7 @@ class RandAugment:
         operations: list[tuple[Operation, NDArray[np.bool_], Callable[[Draws], Columns]]] = [
             (tone.auto_contrast, draws.where("AutoContrast"), nothing),
             (tone.equalize, draws.where("Equalize"), nothing),
-            (tone.look_up, curved, curves),
+            (tone.apply_table, curved, curves),
             (tone.sharpen, draws.where("Sharpness"), factors),
             (colour.enhance, draws.where("Color", "Contrast"), kinds_and_factors),
         ]
