@@ -5,6 +5,7 @@ from typing import Any
 import pandas as pd
 
 from kdbench.analysis.comparison import Match
+from kdbench.analysis.gains import GroupGain, PairGain, finding
 from kdbench.analysis.stats import Interval
 from kdbench.report.content import Content
 
@@ -15,9 +16,10 @@ def numeric_tables(content: Content) -> dict[str, pd.DataFrame]:
     if content.has_accuracy:
         tables["cells"] = content.study.cells
         tables["curves"] = content.study.curves
-        tables["gains"] = _numeric(list(content.gains.values())).drop(columns="seed_gains")
+        tables["gains"] = _with_findings(list(content.gains.values())).drop(columns="seed_gains")
         tables["gains_by_seed"] = _gains_by_seed(content)
-        tables["gains_by_group"] = _numeric(list(content.group_gains.values()))
+        ordered = [(group, method) for group in content.study.groups for method in content.by_gain(group)]
+        tables["gains_by_group"] = _with_findings([content.group_gains[place] for place in ordered])
     if content.has_throughput:
         tables["throughput"] = _numeric(list(content.costs.values())).drop(columns="ratios")
         tables["throughput_by_group"] = _numeric(list(content.group_costs.values()))
@@ -38,6 +40,14 @@ def _gains_by_seed(content: Content) -> pd.DataFrame:
     gains = [(row.pair, row.method, *both) for row in content.gains.values() for both in row.seed_gains]
     known = pd.DataFrame(gains, columns=["pair", "method", "seed", "gain"])
     return cells.merge(known, how="left", on=["pair", "method", "seed"])
+
+
+def _with_findings(rows: list[PairGain] | list[GroupGain]) -> pd.DataFrame:
+    """The numbers, and what the tables say of them."""
+    table = _numeric(list(rows))
+    table["against_control"] = [finding(row.gain_holm) for row in rows]
+    table["against_baseline"] = [finding(row.gain_baseline_holm) for row in rows]
+    return table
 
 
 def _numeric(rows: list[Any]) -> pd.DataFrame:
