@@ -151,10 +151,10 @@ def holm_levels(p_values: Values) -> NDArray[np.float64]:
 def maybe_best(top1: Sequence[NDArray[np.float64]]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Which contenders are shown better than which, and which may be the best: not shown worse than any other.
 
-    Each is tested against each by the one-sided t-test that goes with `stratified`, at ALPHA over the number of its
+    Each is tested against each by the one-sided t-test that goes with `stratified`, at ALPHA over the number of
     rivals. The truly best one is left out only if one of the tests of it against its rivals errs, so that it is among
-    those that may be the best in 95 % of studies at least, whichever it is (a set as of Gupta 1965). The set says nothing
-    about the contenders in it: with few seeds nearly all may be the best.
+    those that may be the best in 95 % of studies at least, whichever it is (a set as of Gupta 1965). The set says
+    nothing about the contenders in it: with few seeds nearly all may be the best.
 
     Args:
         top1: of each group (pair of models) the accuracies, shape (seeds, contenders), a row the same seed for all.

@@ -1,5 +1,6 @@
 """What is known of each method beside its numbers: what it transfers, where it was published, how it was set."""
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +28,7 @@ class Facts:
         kind: what it transfers; empty where the plan does not tell.
         year: of the venue, such as "2022"; empty where it is not known.
         link: the address of the paper; empty where it has none.
-        standing: over the pairs of the first group.
+        standing: over the pairs of the first group; None without a mean there.
         cheap: whether its step takes no longer than the baseline's.
         settings: the hyperparameters of the records.
     """
@@ -40,9 +41,23 @@ class Facts:
     link: str
     summary: str
     source: str
-    standing: Standing
+    standing: Standing | None
     cheap: bool
     settings: dict[str, Any]
+
+    @property
+    def shown(self) -> str:
+        """The standing in a word, for filters."""
+        return "" if self.standing is None else _SHOWN[self.standing]
+
+
+_SHOWN: dict[Standing, str] = {
+    "control": "control",
+    "better": "better",
+    "not shown": "unclear",
+    "worse than baseline": "worse",
+    "worse than control": "worse",
+}
 
 
 def facts(content: Content) -> dict[str, Facts]:
@@ -62,7 +77,7 @@ def _facts(content: Content, method: str, number: int) -> Facts:
     year = _YEAR.search(note["venue"])
     limit = content.times.get((group, study.baseline or ""), 0.0) * (1 + SPEED_MARGIN)
     own = (record["hyperparameters"] for (_, name, _), record in sorted(study.records.items()) if name == method)
-    role = study.roles[method]
+    role, row = study.roles[method], content.group_gains[group, method]
     return Facts(
         number=number,
         kind="" if role == "control" else note["kind"],
@@ -72,7 +87,7 @@ def _facts(content: Content, method: str, number: int) -> Facts:
         link=next((start + match[1] for form, start in _LINKS if (match := form.fullmatch(note["paper"]))), ""),
         summary=note["summary"],
         source=note["source"],
-        standing=standing(content.group_gains[group, method]),
+        standing=None if math.isnan(row.gain.value) else standing(row),
         cheap=content.times[group, method] <= limit,
         settings=next(own, {}),
     )

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from kdbench.report import escape
 from kdbench.report.content import Content
+from kdbench.report.message import conclusion
 from kdbench.report.render import render_template
 from kdbench.report.tables import Table, TableCell, group_tables, pair_tables
 
@@ -24,8 +25,9 @@ def documents(content: Content) -> dict[str, str]:
             for table in pair_tables(content, pair)
         ]
     sources: dict[str, str] = {table.name: _source(content, table) for table in tables}
+    lines = conclusion(content) if content.has_accuracy else []
     # LaTeX holds back only so many floats, so the template has them begin a page each.
-    return sources | {"report": render_template("report.tex", names=list(sources))}
+    return sources | {"report": render_template("report.tex", names=list(sources), lines=lines)}
 
 
 def _source(content: Content, table: Table) -> str:
@@ -39,7 +41,6 @@ def _source(content: Content, table: Table) -> str:
         caption=f"{manifest['suite']} ({manifest['protocol']}). {table.title}. {table.note}{bold}",
         columns=table.columns,
         lines=[[_emphasised(cell) for cell in line] for line in table.lines],
-        roles=table.roles,
     )
 
 

@@ -89,12 +89,12 @@ def advice(content: Content) -> str:
     """Whether this is a recommendation."""
     if content.study.manifest.get("tuned"):
         return (
-            f"Hyperparameters: {tuning(content)}. This is a recommendation for these data and these pairs only; on others "
-            "the order may be another one."
+            f"Hyperparameters: {tuning(content)}. This is a recommendation for these data and these pairs only; on "
+            "others the order may be another one."
         )
     return (
-        "The hyperparameters are not tuned to these data. This is no recommendation: it shows how methods do with these "
-        "settings, not which method to use on your data."
+        "The hyperparameters are not tuned to these data. This is no recommendation: it shows how methods do with "
+        "these settings, not which method to use on your data."
     )
 
 

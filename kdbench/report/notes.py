@@ -33,9 +33,9 @@ def legends(content: Content) -> list[str]:
     own = f" and 'against {baseline}'" if baseline else ""
     lines = [
         f"Gains are points of top-1 over {control}, which has no teacher: mean [95 % interval].",
-        f"'after Holm' is the same interval, widened for the number of methods that are tested. A method is better (▲) or "
-        f"worse (▼) if and only if this wider interval excludes 0: 'against {control}'{own} say so. 'not shown' and no "
-        "mark mean that this study could not show a difference. There is no test below 3 seeds.",
+        "'after Holm' is the same interval, widened for the number of methods that are tested. A method is better (▲) "
+        f"or worse (▼) if and only if this wider interval excludes 0: 'against {control}'{own} say so. 'not shown' and "
+        "no mark mean that this study could not show a difference. There is no test below 3 seeds.",
         GAPS,
         f"{speed} extra parameters: trained beside the student, over the pairs.",
     ]

@@ -95,7 +95,7 @@ def _aligned(column: Column) -> Column:
 
 
 def _grid(columns: list[Column]) -> rich.table.Table:
-    grid = rich.table.Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    grid = rich.table.Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1))
     for column in columns:
         side = "left" if column is columns[0] else "right"
         # Rich drops the trailing blanks of a cell it aligns to the right, so the cells bring their own alignment.
