@@ -96,7 +96,7 @@ def _drawn(
     path = f"{FOLDERS[style]}/{plot.name}"
     suffixes = ("pdf", "png", "svg") if "figures" in formats else ("svg",)
     images = {f"{path}.{suffix}": render(drawing, suffix, STYLES[style]) for suffix in suffixes}
-    figure = Figure(plot.name, plot.title, f"{path}.svg", plot.tabled)
+    figure = Figure(plot.name, plot.title, f"{path}.svg", plot.tabled, explained=drawing.caption)
     if "html" in formats:
         figure = replace(
             figure,
@@ -121,6 +121,7 @@ def _page(page: Page, suffix: str, **assets: str) -> str:
         size=size,
         origin=[text.devices(study, records), text.dates(study), f"run {study.run_id}"],
         sections=written(page, suffix),
+        skip="table" if content.has_accuracy else "views",
         **assets,
     )
 

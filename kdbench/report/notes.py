@@ -6,7 +6,7 @@ from kdbench.analysis.ranking import MIN_PAIRS
 from kdbench.analysis.stability import unstable_cells
 from kdbench.errors import one_line
 from kdbench.report.content import Content, Gap
-from kdbench.report.text import LEGEND, PUBLISHED_LEGEND, SCOPE, SPEED_LEGEND, devices, plural
+from kdbench.report.text import GAPS, PUBLISHED_LEGEND, SCOPE, devices, plural
 from kdbench.results.study import MISSING, Study
 
 ORDER = (MISSING, "failed", "oom", "diverged", "timeout", "interrupted", "unsupported")
@@ -16,16 +16,35 @@ PHASE_TOLERANCE = 0.05
 
 
 def completeness(content: Content) -> str:
-    """`42 of 45 cells done, 2 missing, 1 failed`."""
-    statuses = content.study.cells["status"].tolist()
+    """`42 of 45 cells done, 2 missing, 1 failed`, of both divisions."""
+    return _completeness(content.statuses)
+
+
+def _completeness(statuses: Sequence[str]) -> str:
     others = [f"{statuses.count(status)} {status}" for status in ORDER if status in statuses]
     return ", ".join([f"{statuses.count('done')} of {plural(len(statuses), 'cell')} done", *others])
 
 
 def legends(content: Content) -> list[str]:
     """What the marks and columns of the tables mean, a line each."""
-    published = [PUBLISHED_LEGEND] if content.own_published else []
-    return [LEGEND, SCOPE, *published] if content.has_accuracy else [SPEED_LEGEND]
+    control, baseline = content.study.control or "the control", content.study.baseline
+    speed = f"speed/m: training images/s relative to method m, higher is faster; step time: relative to {control}."
+    if not content.has_accuracy:
+        return [speed]
+    own = f" and 'against {baseline}'" if baseline else ""
+    lines = [
+        f"Gains are points of top-1 over {control}, which has no teacher: mean [95 % interval].",
+        "'after Holm' is the same interval, widened for the number of methods that are tested. A method is better (▲) "
+        f"or worse (▼) if and only if this wider interval excludes 0: 'against {control}'{own} say so. 'not shown' and "
+        "no mark mean that this study could not show a difference. There is no test below 3 seeds.",
+        GAPS,
+        f"{speed} extra parameters: trained beside the student, over the pairs.",
+    ]
+    if baseline:
+        lines.append(
+            f"beats {baseline}: chance that a random run of this method is better than a random run of {baseline}."
+        )
+    return [*lines, SCOPE, *([PUBLISHED_LEGEND] if content.own_published else [])]
 
 
 def accuracy_scope(content: Content, pairs: Sequence[str]) -> str:
@@ -61,7 +80,9 @@ def notes(content: Content) -> list[str]:
         lines.append("No method of this study is recorded as the control, so there are no gains.")
     if study.baseline is None:
         lines.append("No method of this study is recorded as the baseline, so nothing is compared with one.")
-    lines += [f"Accuracy, {line}" for line in _not_done(content, content.cell_gaps, study.pairs)]
+    trained, timed = (_not_done(content, gaps, study.pairs) for gaps in (content.cell_gaps, content.timing_gaps))
+    timed = timed if content.has_throughput else []
+    lines += [f"Accuracy{' and throughput' * (line in timed)}, {line}" for line in trained]
     lines += [f"Unstable: {cell}." for cell in unstable_cells(study)]
     lines += _raced(study)
     lines += _left_out(content)
@@ -72,7 +93,7 @@ def notes(content: Content) -> list[str]:
                 f"{MIN_PAIRS}, so that mean ranks would have to be {ranking.critical_difference:.1f} apart."
             )
     if content.has_throughput:
-        lines += [f"Throughput, {line}" for line in _not_done(content, content.timing_gaps, study.pairs)]
+        lines += [f"Throughput, {line}" for line in timed if line not in trained]
         lines += _doubtful(content)
     else:
         lines.append("Throughput was not measured, so its tables and figures are left out.")
@@ -86,8 +107,8 @@ def notes(content: Content) -> list[str]:
     if others := sorted({row.protocol for row in content.published if not row.own_protocol}):
         lines.append(f"Also published, under protocols that are not comparable: {', '.join(others)} (pair by pair).")
     if content.open is not None:
-        names, state = ", ".join(content.open.study.differs), completeness(content.open)
-        lines.append(f"Open division ({names}), control and baseline included: {state}.")
+        own = content.statuses[len(study.cells) :]
+        lines.append(f"Open division: {', '.join(content.open.study.differs)}, {_completeness(own)}.")
     for method, altered in study.manifest.get("altered", {}).items():
         lines.append(f"Hyperparameters of {method} that are not the suite's: {', '.join(altered)}.")
     if tuned := study.manifest.get("tuned"):

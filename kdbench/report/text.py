@@ -1,7 +1,7 @@
 """How numbers are written, everywhere in a report."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -9,28 +9,24 @@ import pandas as pd
 from kdbench.analysis.comparison import ALLOWANCE, Comparison, Match
 from kdbench.analysis.cost import GroupCost, PairCost
 from kdbench.analysis.equal_time import EqualTime, GroupEqualTime
-from kdbench.analysis.gains import GroupGain, PairGain
-from kdbench.analysis.stats import ALPHA, Interval
+from kdbench.analysis.gains import GroupGain, PairGain, finding
+from kdbench.analysis.stats import Interval
 from kdbench.results.study import MISSING, Study
 
 NONE = "-"
 """Where there is nothing to say: a method against itself, a figure the device does not tell."""
 
-LEGEND = (
-    "Gains are points of top-1 over the control, mean [95 % interval]. * differs from the control, ▲ better "
-    "and ▼ worse than the baseline (paired t-test, p < 0.05 after Holm over the methods, from 3 seeds on). "
-    "X (2/3): only 2 of 3 runs are there, so there is no average. n/a: the method does not support the pair. "
-    "beats m: probability that a run beats one of method m. "
-)
-SPEED_LEGEND = "speed/m: training images/s relative to method m, higher is faster."
-LEGEND += SPEED_LEGEND
 PUBLISHED_LEGEND = (
     "Published: ours minus the published number; = within the tolerance, ▲ above and ▼ below it (our 95 % interval "
     f"together with {ALLOWANCE} points for a published top-1, sqrt(2) times that for a gain; two seeds at least). "
     "Best epoch is held against our best epoch, last and unknown against our last. Each row names its first source."
 )
-OPEN_DIVISION = "Open division, not to be ranked with the methods above; ranks are among control, baseline and these"
-SCOPE = "Intervals over several pairs speak of the noise between seeds on these pairs, not of other pairs."
+OPEN_DIVISION = "Open division, not to be ranked with the methods above"
+SCOPE = "Intervals over several pairs are about the noise between seeds on these pairs, not about other pairs."
+GAPS = (
+    "X (2/3): only 2 of 3 runs are there, so there is no average. n/a: the networks of the pair lack what the method "
+    "needs."
+)
 
 
 def fixed(value: float, digits: int = 2) -> str:
@@ -48,12 +44,10 @@ def p_value(value: float) -> str:
     return "< 0.001" if value < 0.001 else fixed(value, 3)
 
 
-def difference(interval: Interval, ends: bool = True) -> str:
+def difference(interval: Interval, with_ends: bool = True) -> str:
     """`+1.23 [0.80, 1.66]`; without the ends where they are unknown or not wanted."""
     middle = signed(interval.value)
-    if not ends or math.isnan(interval.low):
-        return middle
-    return f"{middle} [{signed(interval.low).lstrip('+')}, {signed(interval.high).lstrip('+')}]"
+    return f"{middle} {ends(interval)}" if with_ends and not math.isnan(interval.low) else middle
 
 
 def spread(interval: Interval, digits: int = 1) -> str:
@@ -94,29 +88,44 @@ def runs(done: int, planned: int) -> str:
     return f"X ({done}/{planned})"
 
 
-def marks(row: PairGain | GroupGain) -> str:
-    """The significance marks of a gain (see `LEGEND`)."""
-    against_baseline = ("▲" if row.gain_baseline.value > 0 else "▼") if row.p_baseline < ALPHA else ""
-    return ("*" if row.p_control < ALPHA else "") + against_baseline
+def mark(corrected: Interval) -> str:
+    """▲ for shown better, ▼ for shown worse, from an interval at Holm's level."""
+    return {"better": "▲", "worse": "▼"}.get(finding(corrected), "")
 
 
-def gain(row: PairGain | GroupGain, ends: bool = True) -> str:
-    """The gain of a row with its marks, or what stands in its place."""
+def found(corrected: Interval) -> str:
+    """The same in a word, or a dash where no test was made."""
+    shown = finding(corrected)
+    return NONE if shown == "not tested" else shown
+
+
+def ends(interval: Interval) -> str:
+    """`[-0.54, 3.89]`, or a dash; an end that is near zero has as many digits as tell on which side it is."""
+    return NONE if math.isnan(interval.low) else f"[{_end(interval.low)}, {_end(interval.high)}]"
+
+
+def _end(value: float) -> str:
+    digits = next((digits for digits in range(2, 6) if round(value, digits)), 2)
+    return signed(value, digits).lstrip("+")
+
+
+def gain(row: PairGain | GroupGain, with_ends: bool = True) -> str:
+    """The gain of a row with the mark of its test against the control, or what stands in its place."""
     if row.state == "unsupported":
         return "n/a"
     if math.isnan(row.gain.value):
         return runs(row.n, row.planned)
     if row.role == "control":
-        return "control"
-    return difference(row.gain, ends) + marks(row)
+        return "0"
+    return difference(row.gain, with_ends) + mark(row.gain_holm)
 
 
-def equal_time(row: EqualTime | GroupEqualTime, ends: bool = True) -> str:
+def equal_time(row: EqualTime | GroupEqualTime, with_ends: bool = True) -> str:
     """The gain over the control at equal time, with the epochs of that control where it is about one pair."""
     if math.isnan(row.gain.value):
         return runs(row.n, row.planned)
     epochs = f" ({row.epochs})" if isinstance(row, EqualTime) else ""
-    return difference(row.gain, ends) + epochs
+    return difference(row.gain, with_ends) + epochs
 
 
 def accuracy(row: PairGain) -> str:
@@ -136,6 +145,11 @@ def speed(cost: PairCost) -> str:
 def mean_speed(cost: GroupCost) -> str:
     """The mean of those ratios over the pairs of a group, or what stands in its place."""
     return ratio(cost.to_control) if cost.measured == cost.pairs else runs(cost.measured, cost.pairs)
+
+
+def mean_time(cost: GroupCost) -> str:
+    """The time of a training step over the control's, mean over the pairs of a group, or what stands in its place."""
+    return ratio(1 / cost.to_control) if cost.measured == cost.pairs else runs(cost.measured, cost.pairs)
 
 
 def images(cost: PairCost) -> str:
@@ -195,6 +209,18 @@ def deviation(match: Match) -> str:
     """`-0.23 ± 0.61`: ours minus published, with the tolerance."""
     difference = signed(match.difference)
     return difference if math.isnan(match.tolerance) else f"{difference} ± {match.tolerance:.2f}"
+
+
+def span(values: Sequence[Any], write: Callable[[Any], str]) -> str:
+    """`3.1k to 9.6k`: the least and the largest of what is known, or the one where they read the same."""
+    known = [value for value in values if value is not None and not math.isnan(value)]
+    return " to ".join(dict.fromkeys((write(min(known)), write(max(known))))) if known else NONE
+
+
+def listed(names: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def plural(number: int, noun: str) -> str:

@@ -66,6 +66,37 @@ class RaceNote(TypedDict):
     dropped: dict[Name, Count]
 
 
+class MethodNote(TypedDict):
+    """What a method says of itself; fields are empty where it says nothing."""
+
+    kind: Line
+    paper: Line
+    venue: Line
+    summary: Line
+    source: Line
+    """Where its class is: `package.module:Class` or a file."""
+
+
+class Setting(TypedDict):
+    """What a run trains on and how, so that a report can tell it without the suite."""
+
+    description: Line
+    """The suite's, of itself."""
+    data: Line
+    """The name of the data set."""
+    teacher_data: Line
+    """What the teachers were trained on."""
+    classes: Count
+    train_images: Count
+    test_images: Count
+    """Of the split that is evaluated."""
+    image_size: Count
+    epochs: dict[str, Count]
+    """By student, as `recipes`."""
+    recipes: dict[str, Line]
+    """How each student is trained, in words."""
+
+
 class Manifest(TypedDict):
     """What a run set out to do; a cell that is planned here and has no record is missing."""
 
@@ -91,6 +122,9 @@ class Manifest(TypedDict):
     """Where methods that were shown worse than the best were dropped; their later cells are not planned."""
     equal_time: NotRequired[dict[str, dict[str, Count]]]
     """By pair and method, the epochs of the control that take as long as the method does; its own are its recipe's."""
+    setting: NotRequired[Setting]
+    notes: NotRequired[dict[str, MethodNote]]
+    """By method."""
 
 
 def broken_manifest(manifest: Manifest) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from kdbench.compute.device import Compute
 from kdbench.data import opening
-from kdbench.errors import KdbenchError
+from kdbench.errors import KdbenchError, one_line
 from kdbench.files import canonical_json, content_key
 from kdbench.hyperparameters import validate
 from kdbench.registry import Plugin
@@ -19,11 +19,13 @@ from kdbench.results.schema import (
     FINISHED,
     SCHEMA,
     Manifest,
+    MethodNote,
     PlannedCell,
     PlannedMeasurement,
     PublishedNames,
     RaceNote,
     Role,
+    Setting,
     Split,
     TunedNote,
 )
@@ -83,6 +85,16 @@ class MethodPlan:
             "source": self.plugin.source_sha256,
         }
 
+    @property
+    def note(self) -> MethodNote:
+        """What the method says of itself, for the reader of a report."""
+        method, source = self.plugin.method, self.plugin.source
+        words = {"kind": method.kind, "paper": method.paper, "venue": method.venue, "summary": source.summary}
+        # A report goes to other machines, so of a file it tells the name alone.
+        is_file = self.plugin.target.partition(":")[0].endswith(".py")
+        target = f"{source.path.name}:{source.class_name}" if is_file else self.plugin.target
+        return MethodNote(**{name: one_line(text) for name, text in words.items()}, source=one_line(target))
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -105,6 +117,7 @@ class Plan:
 
     Attributes:
         identities: what the keys say of each pair: data, teacher weights, models, recipe.
+        setting: what is trained on and how, for the reader of a report; no key depends on it.
         best: the test split is read for the whole learning curve, for the best epoch that the literature reports.
         tuned: the file of tuned hyperparameters, None for none.
         only: the (pair, method)s that it is about; None for all.
@@ -120,6 +133,7 @@ class Plan:
     pairs: tuple[PairSpec, ...]
     seeds: tuple[int, ...]
     identities: dict[str, dict[str, Any]]
+    setting: Setting
     best: bool = False
     tuned: TunedNote | None = None
     only: frozenset[tuple[str, str]] | None = None
@@ -184,6 +198,8 @@ class Plan:
                 },
             ),
             differs={method.name: what for method in self.methods if (what := method.plugin.method.differs)},
+            setting=self.setting,
+            notes={method.name: method.note for method in self.methods},
         )
         if altered := {method.name: list(method.altered) for method in self.methods if method.altered}:
             manifest["altered"] = altered
@@ -274,10 +290,27 @@ def make_plan(
         pairs=tuple(pairs),
         seeds=tuple(seeds),
         identities=identities,
+        setting=_setting(suite, pairs, split, data_root),
         best=best,
         tuned=tuned.note if tuned else None,
         shard=shard or Shard(),
         command=command or command_line(),
+    )
+
+
+def _setting(suite: Suite, pairs: Sequence[PairSpec], split: Split, data_root: Path) -> Setting:
+    data, recipes = suite.data, {pair.student: suite.recipe_of(pair.student) for pair in pairs}
+    train, evaluated = (len(opening.split(data, data_root, part, data.held_out(split))) for part in ("train", split))
+    return Setting(
+        description=suite.description,
+        data=data.source,
+        teacher_data=data.teacher_source or data.source,
+        classes=len(opening.open_dataset(data, data_root).classes),
+        train_images=train,
+        test_images=evaluated,
+        image_size=data.image_size,
+        epochs={student: recipe.epochs for student, recipe in recipes.items()},
+        recipes={student: recipe.words for student, recipe in recipes.items()},
     )
 
 

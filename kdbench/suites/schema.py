@@ -105,6 +105,18 @@ class Recipe(_Strict, frozen=True):
     eval_crop: Annotated[float, Field(gt=0, le=1)] = 1.0
     augment: Augment = Augment()
 
+    @property
+    def words(self) -> str:
+        """The recipe in a line, without the augmentation."""
+        extra = {"warm-up epochs": self.warmup_epochs, "gradient norm at most": self.clip_grad, "EMA": self.ema}
+        parts = [
+            f"{self.epochs} epochs",
+            f"batches of {self.batch_size}",
+            f"{self.optimizer} with learning rate {self.lr:g} ({self.schedule}) and weight decay {self.weight_decay:g}",
+            *(f"{name} {value:g}" for name, value in extra.items() if value),
+        ]
+        return ", ".join(parts)
+
     def shortened(self, epochs: int) -> "Recipe":
         """The recipe with other `epochs`; warm-up and milestones keep their share."""
         share = epochs / self.epochs
@@ -147,6 +159,10 @@ class Data(_Strict, frozen=True):
     curve_limit: Count | None = None
     limit: Count | None = None
     test_limit: Count | None = None
+
+    def held_out(self, split: str) -> float:
+        """The share of each class that is not trained on where `split` (`test` or `val`) is evaluated."""
+        return self.holdout if self.reserve_holdout or split == "val" else 0.0
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -59,7 +59,7 @@ class Arena:
         compute.apply()
         recipe, data = suite.recipe_of(pair.student), suite.data
         classes = len(opening.open_dataset(data, data_root).classes)
-        held_out = data.holdout if data.reserve_holdout or split == "val" else 0.0
+        held_out = data.held_out(split)
         teacher, record = load_teacher(suite, pair.teacher, classes, compute, data_root)
 
         def evaluated_on(part: Split, limit: int | None = data.test_limit) -> Counted:
