@@ -11,6 +11,7 @@ from kdbench.analysis.cost import GroupCost, PairCost
 from kdbench.analysis.equal_time import EqualTime, GroupEqualTime
 from kdbench.analysis.gains import GroupGain, PairGain
 from kdbench.analysis.stats import ALPHA, Interval
+from kdbench.names import plural
 from kdbench.results.study import MISSING, Study
 
 NONE = "-"
@@ -195,11 +196,6 @@ def deviation(match: Match) -> str:
     """`-0.23 ± 0.61`: ours minus published, with the tolerance."""
     difference = signed(match.difference)
     return difference if math.isnan(match.tolerance) else f"{difference} ± {match.tolerance:.2f}"
-
-
-def plural(number: int, noun: str) -> str:
-    """`1 seed`, `3 seeds`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def devices(study: Study, records: pd.DataFrame) -> str:
