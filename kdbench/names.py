@@ -65,3 +65,8 @@ def plain_name(name: str) -> str:
 def slug(name: str) -> str:
     """The name of a pair or model in a path: no colon (illegal on some systems) and no slash."""
     return name.replace(":", "--").replace("/", "_")
+
+
+def plural(number: int, noun: str) -> str:
+    """`1 seed`, `3 seeds`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

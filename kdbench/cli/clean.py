@@ -3,6 +3,7 @@
 from kdbench.cli import options
 from kdbench.cli.console import open_console, print_json, say
 from kdbench.errors import KdbenchError
+from kdbench.names import plural
 
 
 def clean(
@@ -35,4 +36,4 @@ def clean(
     for path, reason in found:
         say(console, f"{path.relative_to(results)}: {reason}")
     done = "removed" if delete else "can go; --delete removes them"
-    say(console, f"{len(found)} files, {size / 1e6:.1f} MB {done}" if found else "there is nothing to remove")
+    say(console, f"{plural(len(found), 'file')}, {size / 1e6:.1f} MB {done}" if found else "there is nothing to remove")

@@ -16,10 +16,13 @@ LONGEST_LINE = 2000
 
 
 def open_console(as_json: bool = False, quiet: bool = False) -> "Console":
-    """The console of a command: standard output, or standard error where the output is to be JSON and nothing else."""
+    """The console of a command: standard output, or standard error where the output is to be JSON and nothing else.
+
+    No text that it prints is markup: names of models hold brackets.
+    """
     from rich.console import Console
 
-    return Console(stderr=as_json, quiet=quiet, highlight=False)
+    return Console(stderr=as_json, quiet=quiet, highlight=False, markup=False)
 
 
 def say(console: "Console", *pieces: "str | tuple[str, str]", style: str = "", wrap: bool = False) -> None:

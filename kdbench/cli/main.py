@@ -3,7 +3,6 @@
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
-from io import TextIOWrapper
 from types import ModuleType
 from typing import Annotated, NoReturn
 
@@ -28,6 +27,7 @@ from kdbench.cli.export import export
 from kdbench.cli.help import TerminalHelp
 from kdbench.cli.list_ import list_
 from kdbench.cli.new_method import new_method
+from kdbench.cli.output import guard_streams
 from kdbench.cli.published import published
 from kdbench.cli.report import report
 from kdbench.cli.run import run
@@ -140,25 +140,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     What is wrong with files and options is told by what reads them. Anything else that goes wrong is a mistake of
     ours: one line says so and where the calls that led there are written; what was asked for is not done (2).
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            # A name that the terminal cannot show is no reason to end.
-            stream.reconfigure(errors="backslashreplace")
+    guard_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         app = make_app()
         command, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
         if words and command == app.help_print and not set(words) & set(HELP_FLAGS):
             raise KdbenchError(f"kdbench {words[0]} needs a command: {', '.join(_names(app[words[0]]))}")
-        return command(*bound.args, **bound.kwargs) or EXIT_OK
+        code = command(*bound.args, **bound.kwargs) or EXIT_OK
+        sys.stdout.flush()
+        return code
     except CycloptsError as error:
         fail(_mistake(error))
     except KdbenchError as error:
         fail(str(error), error.exit_code)
-    except BrokenPipeError:
-        # The reader of our output (`| head`) has seen enough.
-        sys.stderr.close()
-        return EXIT_OK
     except KeyboardInterrupt:
         fail("interrupted; the same command goes on from here", EXIT_INTERRUPTED)
     except OSError as error:

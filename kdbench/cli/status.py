@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from kdbench.cli import options
 from kdbench.cli.console import make_table, open_console, print_json, say
 from kdbench.errors import EXIT_INCOMPLETE, EXIT_OK
+from kdbench.names import plural
 
 if TYPE_CHECKING:
     from kdbench.results.status import Standing
@@ -56,6 +57,6 @@ def _show(found: "Standing", unstable: list[str]) -> None:
     if found.to_measure:
         say(console, f"throughput: {found.measured} of {found.to_measure} measured")
     if found.seconds_left is not None:
-        say(console, f"about {duration(found.seconds_left)} left for {found.left} cells")
+        say(console, f"about {duration(found.seconds_left)} left for {plural(found.left, 'cell')}")
     elif found.left:
         say(console, f"nothing runs; this goes on: {found.command}")

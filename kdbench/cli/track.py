@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from kdbench.cli import options
 from kdbench.cli.console import print_json
 from kdbench.errors import KdbenchError
+from kdbench.names import plural
 
 if TYPE_CHECKING:
     from kdbench.tracking.event_files import EventFiles
@@ -79,7 +80,10 @@ def _tell(to: Sink, sink: "EventFiles | WandbRuns", json: bool, *, written: int,
         counts = {"written": written, "unchanged": unchanged, "waiting": waiting}
         print_json({"to": to, "folder": str(sink.folder), **counts})
     else:
-        print(f"{written} cells written, {unchanged} unchanged, {waiting} records to come; {sink.hint}", flush=True)
+        print(
+            f"{plural(written, 'cell')} written, {unchanged} unchanged, {waiting} records to come; {sink.hint}",
+            flush=True,
+        )
 
 
 def _sink(to: Sink, out: Path, project: str | None, own: str) -> "EventFiles | WandbRuns":

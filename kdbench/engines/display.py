@@ -7,7 +7,6 @@ from typing import Protocol
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -73,7 +72,7 @@ class Display:
 
     def note(self, text: str) -> None:
         """Print a line about something that went wrong."""
-        self.console.print(f"[red]{escape(text.splitlines()[0])}[/red]", highlight=False)
+        self.console.print(Text(text.splitlines()[0], "red"))
 
     @property
     def elapsed(self) -> float:
@@ -105,14 +104,14 @@ class Display:
         return Group(head, lines)
 
 
-def _member_cells(state: MemberState | None) -> tuple[str, str, str]:
+def _member_cells(state: MemberState | None) -> tuple[Text, Text, Text]:
     if state is None:
-        return "", "", ""
+        return Text(), Text(), Text()
     if state.status not in (None, "done"):
-        return state.name, f"[yellow]{state.status}[/yellow]", ""
+        return Text(state.name), Text(str(state.status), "yellow"), Text()
     loss = f"loss {state.loss:.3f}" if state.loss is not None else ""
     top1 = f"top-1 {state.top1:.1f}" if state.top1 is not None else ""
-    return state.name, loss, top1
+    return Text(state.name), Text(loss), Text(top1)
 
 
 def duration(seconds: float) -> str:

@@ -21,6 +21,7 @@ from kdbench.analysis.stats import stratified_p
 from kdbench.errors import KdbenchError
 from kdbench.files import canonical_json, read_json, write_bytes
 from kdbench.gate.decision import pooled_p
+from kdbench.names import plural
 from kdbench.results.schema import TIMING_PROTOCOL, CellRecord, Environment, Role
 from kdbench.results.study import PairMethod, Study
 from kdbench.values import (
@@ -245,8 +246,8 @@ def doubt(seeds: Sequence[int], environments: Mapping[str, Mapping[str, Any]]) -
     """Why a baseline of these seeds and environments is provisional, and what to do; None where it is not."""
     if len(seeds) < LEAST_SEEDS:
         return (
-            f"{len(seeds)} seeds are too few for a baseline; run with --seeds {LEAST_SEEDS}, or accept them with "
-            "--provisional"
+            f"{plural(len(seeds), 'seed')}: too few for a baseline; run with --seeds {LEAST_SEEDS}, or accept them "
+            "with --provisional"
         )
     if unclean := sorted(name for name, one in environments.items() if one.get("git", {}).get("dirty") is not False):
         return (

@@ -12,6 +12,7 @@ from kdbench.gate.check import check_study
 from kdbench.gate.decision import FIRST, MORE
 from kdbench.gate.subset import IDENTITY, Allowance
 from kdbench.gate.verdict import Outcome
+from kdbench.names import plural
 from kdbench.registry import Plugin
 from kdbench.results.schema import Manifest
 from kdbench.results.study import PairMethod, read_study
@@ -57,7 +58,9 @@ def train_for_check(
     chosen = allowance.comparable(places) if own == here else allowance.judgeable(places)
     if minutes is not None:
         what = "compared in half of" if own == here else "judged in"
-        console.print(f"{len(chosen)} of {len(places)} cells can be {what} {minutes:g} minutes", highlight=False)
+        console.print(
+            f"{len(chosen)} of {plural(len(places), 'cell')} can be {what} {minutes:g} minutes", highlight=False
+        )
     passes = _Passes(baseline, suite, plugins, compute, session, throughput)
     unjudged: set[PairMethod] = set()
     if own == here:

@@ -182,5 +182,6 @@ def _left_out(content: Content) -> list[str]:
     for group, pairs in content.study.groups.items():
         rows = [row for row in content.group_gains.values() if row.group == group and row.state != "complete"]
         names = ", ".join(f"{row.method} ({row.n}/{row.planned} runs)" for row in rows)
-        lines += [f"Left out of the means and ranks over the {len(pairs)} {group} pairs: {names}."] if rows else []
+        over = plural(len(pairs), f"{group} pair")
+        lines += [f"Left out of the means and ranks over the {over}: {names}."] if rows else []
     return lines

@@ -11,6 +11,7 @@ from kdbench.analysis.cost import GroupCost, PairCost
 from kdbench.analysis.equal_time import EqualTime, GroupEqualTime
 from kdbench.analysis.gains import GroupGain, PairGain, finding
 from kdbench.analysis.stats import Interval
+from kdbench.names import plural
 from kdbench.results.study import MISSING, Study
 
 NONE = "-"
@@ -221,11 +222,6 @@ def listed(names: Sequence[str]) -> str:
     """`a`, `a and b`, `a, b and c`."""
     *first, last = names
     return f"{', '.join(first)} and {last}" if first else last
-
-
-def plural(number: int, noun: str) -> str:
-    """`1 seed`, `3 seeds`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def devices(study: Study, records: pd.DataFrame) -> str:

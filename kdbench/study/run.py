@@ -8,15 +8,17 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
-from rich.markup import escape
+from rich.text import Text
 
 from kdbench.compute.device import default_workers
 from kdbench.compute.distributed import wait_for_all
+from kdbench.data import opening
 from kdbench.engines.display import Display, duration
 from kdbench.engines.inprocess import InProcessEngine
 from kdbench.engines.task import RunJob
 from kdbench.errors import KdbenchError
 from kdbench.files import write_json
+from kdbench.names import plural
 from kdbench.results.folder import Results
 from kdbench.results.locks import claimed, is_claimed
 from kdbench.results.schema import FINISHED, CellRecord, ThroughputRecord
@@ -109,17 +111,24 @@ def _announce(plan: Plan, session: Session, due: Sequence[Cell]) -> None:
     """Say what will be trained, and what is unusual about it."""
     planned, compute = sum(1 for _ in plan.own_cells()), plan.compute
     grid = "=" if plan.only is None and plan.shard.whole else "of"
+    pairs, methods, seeds = len(plan.pairs), len(plan.methods), len(plan.seeds)
+    size = f"{plural(pairs, 'pair')} x {plural(methods, 'method')} x {plural(seeds, 'seed')}"
     session.console.print(
-        f"{_heading(plan)}: {planned} cells {grid} {len(plan.pairs)} pairs x {len(plan.methods)} "
-        f"methods x {len(plan.seeds)} seeds on {compute.device} ({compute.precision}); {planned - len(due)} finished, "
-        f"{len(due)} to run -> {escape(str(session.results.folder))}",
-        highlight=False,
+        _heading(
+            plan,
+            f"{plural(planned, 'cell')} {grid} {size} on {compute.device} ({compute.precision}); "
+            f"{planned - len(due)} finished, {len(due)} to run -> {session.results.folder}",
+        )
     )
+    for note in opening.open_dataset(plan.suite.data, session.data_root).notes:
+        session.console.print(Text(f"data, {note}"))
     if compute.micro_batch is not None:
         session.console.print(
-            f"[yellow]batches are accumulated in parts of {compute.micro_batch} images:[/yellow] losses that compare "
-            "images of a batch, and batch norm, see the part; not comparable with whole batches",
-            highlight=False,
+            Text.assemble(
+                (f"batches are accumulated in parts of {plural(compute.micro_batch, 'image')}:", "yellow"),
+                " losses that compare images of a batch, and batch norm, see the part; not comparable with whole "
+                "batches",
+            )
         )
 
 
@@ -201,10 +210,12 @@ def measure_throughput(plan: Plan, session: Session) -> RunOutcome:
     write_json(results.manifest_path, plan.manifest(measurements))
     tasks = throughput_jobs(plan, measurements, plan.compute, session.data_root, results)
     session.console.print(
-        f"{_heading(plan)}: throughput of {len(plan.methods)} methods on {len(plan.pairs)} pairs, "
-        f"{plan.compute.device} ({plan.compute.precision}); {len(plan.pairs) - len(tasks)} pairs finished, "
-        f"{len(tasks)} to measure -> {escape(str(results.folder))}",
-        highlight=False,
+        _heading(
+            plan,
+            f"throughput of {plural(len(plan.methods), 'method')} on {plural(len(plan.pairs), 'pair')}, "
+            f"{plan.compute.device} ({plan.compute.precision}); {len(plan.pairs) - len(tasks)} finished, "
+            f"{len(tasks)} to measure -> {results.folder}",
+        )
     )
     with session.stop.listening():
         _phase("throughput", tasks, 1, session)
@@ -228,9 +239,9 @@ def _outcome(planned: Sequence[str], records_found: Iterable[CellRecord] | Itera
     return RunOutcome(dict(statuses), dict(errors))
 
 
-def _heading(plan: Plan) -> str:
+def _heading(plan: Plan, scale: str) -> Text:
     part = "" if plan.shard.whole else f", {plan.shard}"
-    return f"suite [bold]{escape(plan.suite.name)}[/bold]{part}"
+    return Text.assemble("suite ", (plan.suite.name, "bold"), f"{part}: {scale}")
 
 
 def _parts(cells: tuple[Cell, ...]) -> list[tuple[Cell, ...]]:
@@ -246,6 +257,6 @@ def _phase(title: str, tasks: Sequence[RunJob], workers: int, session: Session) 
         left = session.engine.run(
             tasks, workers=workers, display=display, stop=session.stop, limit=session.limits.student_seconds
         )
-    ended = "stopped after" if session.stop.closing else f"{len(tasks)} groups in"
+    ended = "stopped after" if session.stop.closing else f"{plural(len(tasks), 'group')} in"
     session.console.print(f"{title}: {ended} {duration(display.elapsed)}", highlight=False)
     return left

@@ -28,7 +28,7 @@ def test_a_race(short_suite: Callable[..., Path], tmp_path: Path) -> None:
     where = ["--seeds", "4", "--limit", "500,500", "--no-throughput", "--out", tmp_path / "out"]
     done = kdbench(*grid, *where, "--race")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "dropped: awry; 1 methods go on" in done.stdout
+    assert "dropped: awry; 1 method goes on" in done.stdout
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     rounds = manifest["race"]["dropped"]["awry"]
     seeds = [cell["seed"] for cell in manifest["cells"] if cell["method"] == "awry"]
