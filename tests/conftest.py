@@ -1,12 +1,15 @@
 """What the tests share. Threads are pinned: results on a CPU are bit-identical for a fixed thread count only."""
 
+import multiprocessing
 import os
 import re
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +20,7 @@ from kdbench.models.spec import ModelSpec
 from kdbench.models.staged import StagedModel
 from kdbench.suites.loading import load_suite
 from kdbench.suites.schema import Suite
+from tests.support import simulated_gpu
 
 torch.set_num_threads(1)
 
@@ -35,6 +39,16 @@ def staged(name: str, classes: int = 10, size: int = 32, in_chans: int = 3, **kw
         torch.manual_seed(0)
         model = create_model(ModelSpec(timm=name, kind="cnn", recipe="-", kwargs=kwargs), classes, in_chans, size)
     return StagedModel(model, (in_chans, size, size), ((0.5,) * in_chans, (0.25,) * in_chans))
+
+
+@pytest.fixture(scope="session")
+def on_gpu() -> Iterator[Callable[..., Any]]:
+    """Calls a function of a test module, with arguments, in a process that has a simulated GPU."""
+    if not simulated_gpu.AVAILABLE:
+        pytest.skip("no GPU is simulated beside a real one, or elsewhere than on x86-64 Linux")
+    spawned = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, spawned, initializer=simulated_gpu.install) as pool:
+        yield lambda function, *arguments: pool.submit(function, *arguments).result()
 
 
 @pytest.fixture(scope="session")

@@ -187,7 +187,8 @@ class StagedModel(nn.Module):
         return self.tail(4)(feature.map, feature.prefix)
 
     def _maps(self, images: Tensor) -> dict[int, Tensor]:
-        outputs = self(images, Needs(frozenset(self.stages)))
+        # Not through `__call__`: compiled code rounds in other places than the modules that a trace runs.
+        outputs = self.forward(images, Needs(frozenset(self.stages)))
         return {stage: feature.map for stage, feature in outputs.stages.items()}
 
     def _intermediates(self, images: Tensor, indices: list[int]) -> tuple[Any, list[Tensor], list[Tensor | None]]:

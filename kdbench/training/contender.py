@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from kdbench.compute.device import Compute
 from kdbench.compute.distributed import average, average_buffers, average_gradients, everyone
+from kdbench.compute.failures import ending
 from kdbench.data.batch import Batch, Draw
 from kdbench.data.seeds import derive_seed
-from kdbench.errors import describe
 from kdbench.method import Method
 from kdbench.models.features import Needs, Outputs
 from kdbench.models.parameters import count_parameters
@@ -216,13 +217,15 @@ class Contender:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from where `state` was taken (tensors on the host); its tensors are not to be used again."""
         self.student.model.load_state_dict(state["student"])
-        self.method.load_state_dict(state["method"])
+        # Parameters and buffers would be copied to the device in any case; a method's extra state would not.
+        device = self._compute.device
+        self.method.load_state_dict(tree_map_only(Tensor, lambda tensor: tensor.to(device), dict(state["method"])))
         self._optimizer.load_state_dict(state["optimizer"])
         self._scheduler.load_state_dict(state["scheduler"])
         if self._ema is not None:
             self._ema.module.load_state_dict(state["ema"])
         self._stream.state = [each[self._compute.replica.rank] for each in state["random"]]
-        self._sums = None if state["sums"] is None else state["sums"].to(self._compute.device)
+        self._sums = None if state["sums"] is None else state["sums"].to(device)
         self._terms, self.losses, self.lr = state["terms"], state["losses"], state["lr"]
         self.seconds = state["seconds"]
 
@@ -281,17 +284,8 @@ def isolated(contender: Contender) -> Iterator[None]:
 def _closing(contender: Contender) -> Iterator[None]:
     try:
         yield
-    except torch.AcceleratorError:
-        # The device does nothing more for this process; the one that starts in its place is told whose code it was.
-        raise
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        contender.close("oom", str(error).partition("\n")[0])
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
     except Exception as error:
-        # The host's allocator has no error of its own.
-        status = "oom" if "DefaultCPUAllocator: can't allocate memory" in str(error) else "failed"
-        contender.close(status, describe(error))
+        contender.close(*ending(error))
 
 
 def build_contender(
