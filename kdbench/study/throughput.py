@@ -76,6 +76,9 @@ class ThroughputJob:
                 raise Stopped
 
         measurements, circumstances = measure(arena, contenders, on_round)
+        for contender, plan in ((each, plan) for each in contenders for plan in self.methods if plan.name == each.name):
+            if contender.status is not None:
+                self._record(recorder, plan, contender.status, contender.error)
         shape, classes = arena.task.image_shape, arena.task.num_classes
         student = forward_flops(self.suite.models[self.pair.student], classes, shape)
         teacher = forward_flops(self.suite.models[self.pair.teacher], classes, shape)

@@ -1,6 +1,5 @@
 """A contender: one student trained by one method, with everything that belongs to its training."""
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -13,6 +12,7 @@ from torch.utils._pytree import tree_map_only
 from kdbench.compute.device import Compute
 from kdbench.compute.distributed import average, average_buffers, average_gradients, everyone
 from kdbench.compute.failures import ending
+from kdbench.compute.stopwatch import Stopwatch
 from kdbench.data.batch import Batch, Draw
 from kdbench.data.seeds import derive_seed
 from kdbench.method import Method
@@ -79,7 +79,7 @@ class Contender:
         error: why it ended, when it did not end well.
         losses: mean of every loss term by finished epoch.
         lr: learning rate at the end of every epoch.
-        seconds: that were spent on it alone.
+        stopwatch: has the seconds that were spent on it alone.
         limit: how many of them it may take; None for any number.
         running: is entered whenever its code runs.
     """
@@ -102,7 +102,7 @@ class Contender:
         self.error: str | None = None
         self.losses: dict[str, list[float]] = {}
         self.lr: list[float] = []
-        self.seconds = 0.0
+        self.stopwatch = Stopwatch(compute.device)
         self.limit: float | None = None
         self.running: Callable[[], AbstractContextManager[object]] = nullcontext
         self._recipe = recipe
@@ -121,6 +121,12 @@ class Contender:
     def alone(self) -> bool:
         """No other process trains a part of this contender."""
         return self._compute.replica.world == 1
+
+    @property
+    def built_bytes(self) -> int:
+        """Bytes of its tensors before its first step, after which the optimizer has some, too."""
+        modules = filter(None, (self.student.model, self.method, self._ema))
+        return sum(tensor.nbytes for module in modules for tensor in (*module.parameters(), *module.buffers()))
 
     @property
     def extra_parameters(self) -> int:
@@ -211,7 +217,7 @@ class Contender:
             "terms": self._terms,
             "losses": self.losses,
             "lr": self.lr,
-            "seconds": self.seconds,
+            "seconds": self.stopwatch.seconds,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -227,7 +233,7 @@ class Contender:
         self._stream.state = [each[self._compute.replica.rank] for each in state["random"]]
         self._sums = None if state["sums"] is None else state["sums"].to(device)
         self._terms, self.losses, self.lr = state["terms"], state["losses"], state["lr"]
-        self.seconds = state["seconds"]
+        self.stopwatch = Stopwatch(device, state["seconds"])
 
     @contextmanager
     def evaluated(self) -> Iterator[StagedModel]:
@@ -268,15 +274,13 @@ def isolated(contender: Contender) -> Iterator[None]:
 
     Where several processes train a cell together it ends the run: the others would wait for this one for ever.
     """
-    started = time.monotonic()
-    with contender.running():
+    with contender.running(), contender.stopwatch.running():
         if contender.alone:
             with _closing(contender):
                 yield
         else:
             yield
-    contender.seconds += time.monotonic() - started
-    if contender.limit is not None and contender.seconds > contender.limit and contender.status is None:
+    if contender.limit is not None and contender.status is None and contender.stopwatch.seconds > contender.limit:
         contender.close("timeout", f"it took more than {contender.limit:.0f} seconds; give it more with --time-limit")
 
 

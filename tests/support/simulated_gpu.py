@@ -33,8 +33,9 @@ import kdbench_methods
 import timm
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.utils import _foreach_utils
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 import kdbench
 
@@ -47,7 +48,7 @@ _OURS = tuple(str(Path(str(package.__file__)).parent) for package in (kdbench, k
 _TIMM = str(Path(timm.__file__).parent)
 _NO_KERNEL = {
     *("empty", "empty_like", "empty_strided", "empty_permuted", "new_empty", "new_empty_strided", "detach", "alias"),
-    *("_unsafe_view", "_reshape_alias", "lift_fresh", "set_", "resize_", "is_same_size", "_fused_sdp_choice"),
+    *("_unsafe_view", "_reshape_alias", "lift_fresh", "set_", "resize_", "is_same_size"),
     *("_local_scalar_dense", "equal"),
 }
 _SEVERAL = {"convolution_backward": 2, "linalg_qr": 20, "sort": 4, "topk": 2, "nll_loss_backward": 2}
@@ -64,6 +65,7 @@ _WAITS = {
     "_linalg_svd": "a decomposition is checked",
     "_linalg_eigh": "a decomposition is checked",
 }
+_on_host = functional.scaled_dot_product_attention
 _NESTS = list, tuple, type({}.values())
 _INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_"}
 _PRODUCTS = {"convolution", "convolution_backward", "mm", "addmm", "bmm", "baddbmm", "mv", "dot"}
@@ -88,7 +90,7 @@ class SimulatedTensor(torch.Tensor):
         GPU.track(held)
         return made
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
@@ -163,7 +165,7 @@ class SimulatedGpu(TorchDispatchMode):
         self.has_values = False
         for tensor in gc.get_objects():
             if type(tensor) is SimulatedTensor:
-                with torch.utils._python_dispatch._disable_current_modes():
+                with _disable_current_modes():
                     tensor.held = tensor.held.to("meta")
                 self.track(tensor.held)
 
@@ -209,8 +211,6 @@ class SimulatedGpu(TorchDispatchMode):
             self.waits(_WAITS[name])
         if name in _INDEXING and any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1]):
             self.waits("the size of the result depends on values")
-        if name == "_fused_sdp_choice":
-            return 2  # The memory-efficient kernel, the only one that takes a bias with a gradient.
         result = self._computed(func, name, *self._unwrapped(args, kwargs))
         self._count(func, name, own, result)
         return _wrapped(func, args, result)
@@ -402,11 +402,32 @@ def _attention_gradients(
     return (*cast, None)[:4] if len(cast) == 3 else tuple(cast)
 
 
+def _attend(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0, **options: Any
+) -> Tensor:
+    """Attention by the memory-efficient kernel, the only one that takes a bias; torch would ask the GPU which to take.
+
+    As torch does it for that kernel, a bias is padded so that its rows begin at multiples of 16.
+    """
+    if not isinstance(query, SimulatedTensor):
+        return _on_host(query, key, value, attn_mask, dropout_p, **options)
+    assert not dropout_p and not options.get("is_causal"), "not simulated"
+    if torch.is_autocast_enabled("cuda"):
+        kind = torch.get_autocast_dtype("cuda")
+        query, key, value = query.to(kind), key.to(kind), value.to(kind)
+    if attn_mask is not None:
+        length = attn_mask.shape[-1]
+        attn_mask = functional.pad(attn_mask.to(query.dtype), (0, -length % 16))[..., :length]
+        attn_mask = attn_mask.expand(*query.shape[:-1], length)
+    kernel = torch.ops.aten._scaled_dot_product_efficient_attention
+    return kernel(query, key, value, attn_mask, torch.is_grad_enabled(), scale=options.get("scale"))[0]
+
+
 class _Generator(torch.Generator):
     """A generator of the device draws on the host."""
 
     def __new__(cls, device: Any = "cpu") -> "_Generator":
-        return super().__new__(cls, "cpu")
+        return super().__new__(cls, "cpu")  # type: ignore[call-arg]
 
 
 class _Event:
@@ -415,6 +436,9 @@ class _Event:
     def __init__(self, **options: Any) -> None: ...
 
     def record(self) -> None: ...
+
+    def query(self) -> bool:
+        return True
 
     def elapsed_time(self, other: "_Event") -> float:
         return 1.0
@@ -498,3 +522,4 @@ def _replace_torch_cuda() -> None:
         return made if device is None else made.to(device)
 
     torch.tensor = tensor
+    functional.scaled_dot_product_attention = _attend

@@ -1,5 +1,6 @@
 """Every method on a simulated GPU: no step waits for the device, nothing mixes devices, a checkpoint goes on there."""
 
+import time
 from collections.abc import Callable
 from functools import cache
 from io import BytesIO
@@ -96,3 +97,33 @@ def _products(*names: str) -> list[str]:
 def test_contrastive_losses_multiply_in_full_precision(on_gpu: OnGpu) -> None:
     found = on_gpu(_products, "crd", "assistant")
     assert found and all(product.startswith("float32 at") for product in found), found
+
+
+def _after_the_host_waited() -> tuple[str | None, float]:
+    """A contender in whose turn the host waits for kernels of others, longer than the limit of each."""
+    arena = _arena("vit-t:resnet-s")
+    contender = _contender(arena, "kd")
+    contender.limit = 0.1
+    with isolated(contender):
+        time.sleep(0.2)
+    return contender.status, contender.stopwatch.seconds
+
+
+def test_the_time_of_a_contender_is_the_devices(on_gpu: OnGpu) -> None:
+    assert on_gpu(_after_the_host_waited) == (None, 0.001)
+
+
+def _settings() -> tuple[int, bool, bool]:
+    """Fused attentions in a pass of a Swin, and whether products of float32 may be of TF32."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    arena = _arena("swin-t:mixer-s")
+    GPU.reset()
+    with torch.no_grad(), arena.compute.autocast():
+        arena.teacher(next(drawn([], arena.stream, 0)).view(arena.teacher))
+    fused = GPU.operations("_scaled_dot_product_efficient_attention")
+    return fused, torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+
+
+def test_attention_is_fused_and_float32_is_float32(on_gpu: OnGpu) -> None:
+    """In each of the four blocks."""
+    assert on_gpu(_settings) == (4, False, False)
