@@ -388,18 +388,20 @@ def _attention(
 def _attention_gradients(
     grad: Tensor, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, *rest: Any, scale: float | None = None
 ) -> tuple[Tensor | None, ...]:
+    """By hand, as autograd does not look into a kernel."""
     wanted = next(each for each in rest if isinstance(each, list))
     entered = [query, key, value, *([bias] if bias is not None and wanted[3] else [])]
     if query.is_meta:
         found = [torch.empty_like(each) for each in entered]
     else:
-        with torch.enable_grad():
-            leaves = [each.detach().float().requires_grad_() for each in entered]
-            scores = _scores(leaves[0], leaves[1], leaves[3] if len(leaves) == 4 else bias, scale)
-            put_out = scores.softmax(-1) @ leaves[2]
-        found = torch.autograd.grad(put_out, leaves, grad.float())
-    cast = [each.to(like.dtype) for each, like in zip(found, entered, strict=True)]
-    return (*cast, None)[:4] if len(cast) == 3 else tuple(cast)
+        q, k, v, above = (each.float() for each in (query, key, value, grad))
+        shares = _scores(q, k, bias, scale).softmax(-1)
+        on_shares = above @ v.transpose(-2, -1)
+        on_scores = shares * (on_shares - (on_shares * shares).sum(-1, keepdim=True))
+        factor = scale or query.shape[-1] ** -0.5
+        found = [factor * on_scores @ k, factor * on_scores.transpose(-2, -1) @ q, shares.transpose(-2, -1) @ above]
+        found = [each.to(like.dtype) for each, like in zip([*found, on_scores], entered, strict=False)]
+    return (*found, None)[:4]
 
 
 def _attend(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn import functional
 
 from kdbench.compute.device import Compute
 from kdbench.registry import Registry
@@ -127,3 +128,19 @@ def _settings() -> tuple[int, bool, bool]:
 def test_attention_is_fused_and_float32_is_float32(on_gpu: OnGpu) -> None:
     """In each of the four blocks."""
     assert on_gpu(_settings) == (4, False, False)
+
+
+def _attention_errors() -> list[float]:
+    """Of the simulated kernel's gradients, against torch's own attention on the host."""
+    tensors = [*torch.randn(3, 2, 2, 5, 8, generator=torch.Generator().manual_seed(0)), torch.eye(5).expand(1, 2, 5, 5)]
+    gradients = []
+    for device in ("cpu", "cuda"):
+        given = [tensor.clone().to(device).requires_grad_() for tensor in tensors]
+        functional.scaled_dot_product_attention(*given[:3], attn_mask=given[3]).square().sum().backward()
+        gradients.append([tensor.grad.cpu() for tensor in given if tensor.grad is not None])
+    return [float((ours - theirs).abs().max()) for theirs, ours in zip(*gradients, strict=True)]
+
+
+def test_the_simulated_attention_is_torchs(on_gpu: OnGpu) -> None:
+    errors = on_gpu(_attention_errors)
+    assert len(errors) == 4 and max(errors) < 1e-5
