@@ -1,12 +1,15 @@
 """What the tests share. Threads are pinned: results on a CPU are bit-identical for a fixed thread count only."""
 
+import multiprocessing
 import os
 import re
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +17,7 @@ import torch
 from kdbench.compute.device import Compute
 from kdbench.suites.loading import load_suite
 from kdbench.suites.schema import Suite
+from tests.support import simulated_gpu
 
 torch.set_num_threads(1)
 
@@ -24,6 +28,16 @@ NO_DATA = Path("no-such-folder")
 @pytest.fixture
 def cpu() -> Compute:
     return Compute(torch.device("cpu"), "fp32", threads=1)
+
+
+@pytest.fixture(scope="session")
+def on_gpu() -> Iterator[Callable[..., Any]]:
+    """Calls a function of a test module, with arguments, in a process that has a simulated GPU."""
+    if not simulated_gpu.AVAILABLE:
+        pytest.skip("no GPU is simulated beside a real one, or elsewhere than on x86-64 Linux")
+    spawned = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, spawned, initializer=simulated_gpu.install) as pool:
+        yield lambda function, *arguments: pool.submit(function, *arguments).result()
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,10 @@
 
 Of the processor (psutil): what other processes take of all cores, that is the busy time less our own and that of our
 child processes, such as those that load images; and counters of throttling, by heat or by the quota of a container. Of
-an NVIDIA GPU (NVML): its other processes and the reasons why its clock is held down. What the machine does not tell is
-None and is not judged.
+an NVIDIA GPU (NVML): its other processes, and for how long heat or the limits of the board held its clock down, by
+counters, as the reasons of a moment are those of an idle GPU once we have waited for it. Its power limit is no reason
+against a round: at full load a GPU runs at that limit, and all methods do alike. What the machine does not tell is None
+and is not judged.
 """
 
 import time
@@ -35,6 +37,11 @@ _HELD_DOWN = {
     pynvml.nvmlClocksThrottleReasonHwPowerBrakeSlowdown: "power brake",
 }
 """Reasons for a lower clock that slow a measurement; being idle and chosen clocks do not."""
+_VIOLATIONS = {
+    "heat of the GPU": pynvml.NVML_PERF_POLICY_THERMAL,
+    "limits of the GPU's board": pynvml.NVML_PERF_POLICY_BOARD_LIMIT,
+}
+"""What NVML counts the nanoseconds of in which it held the clock down, and what speaks against a round."""
 
 Answer = TypeVar("Answer")
 
@@ -88,14 +95,12 @@ class Watch:
 
     def begin(self) -> None:
         """A round begins."""
-        self._cpu, self._counts = _told(_cpu_seconds), _throttle_counts()
+        self._cpu, self._counts = _told(_cpu_seconds), self._throttle_counts()
 
     def end(self) -> Finding:
         """What happened since `begin`."""
-        throttled = [name for name, count in _throttle_counts().items() if count > self._counts[name]]
+        throttled = [name for name, count in self._throttle_counts().items() if count > self._counts.get(name, count)]
         gpu = gpu_state(self._uuid) if self._uuid else None
-        if gpu is not None:
-            throttled += gpu.throttled_by
         return Finding(self._others(), tuple(throttled), gpu.others if gpu else 0)
 
     def state(self) -> MachineState:
@@ -113,6 +118,9 @@ class Watch:
             state["gpu_mhz"], state["gpu_celsius"], state["gpu_watts"] = gpu.clock, gpu.temperature, gpu.power
             state["gpu_throttled"], state["gpu_others"] = gpu.throttled_by, gpu.others
         return state
+
+    def _throttle_counts(self) -> dict[str, int]:
+        return _throttle_counts() | (gpu_violations(self._uuid) if self._uuid else {})
 
     def _others(self) -> float | None:
         now = _told(_cpu_seconds)
@@ -147,6 +155,17 @@ def gpu_state(uuid: str) -> GpuState | None:
         )
     except pynvml.NVMLError:
         return None
+
+
+def gpu_violations(uuid: str) -> dict[str, int]:
+    """Nanoseconds in which the clock of a GPU was held down so far, by cause; only what NVML counts there."""
+    found = {}
+    for cause, policy in _VIOLATIONS.items():
+        with suppress(pynvml.NVMLError):
+            pynvml.nvmlInit()
+            gpu = pynvml.nvmlDeviceGetHandleByUUID(uuid)
+            found[cause] = int(pynvml.nvmlDeviceGetViolationStatus(gpu, policy).violationTime)
+    return found
 
 
 def _cpu_seconds() -> tuple[float, float, float]:

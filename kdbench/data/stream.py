@@ -65,6 +65,10 @@ class TrainingStream(ABC):
     ) -> None:
         """Args:
         labels: (N,) int64 of the training images, on the device that trains.
+
+        Attributes:
+            view: which view of the images this is, from 1.
+            ahead: images that are prepared ahead of the batch that is asked for.
         """
         self.labels = labels
         self.recipe = recipe
@@ -73,6 +77,7 @@ class TrainingStream(ABC):
         self.pair = pair
         self.replica = replica or ALONE
         self.view = 1
+        self.ahead = 0
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -28,6 +28,11 @@ class Job(Protocol):
         """The parts that can fail alone; `Channel.on_behalf_of` takes their numbers."""
         ...
 
+    @property
+    def exclusive(self) -> bool:
+        """Whether the task must have the machine to itself, because it measures time."""
+        ...
+
     def execute(self, channel: Channel) -> tuple[str, ...]:
         """Do the work; returns the keys of the cells that it left to other processes, which are at work on them."""
         ...
@@ -47,11 +52,6 @@ class RunJob(Job, Protocol):
     @property
     def results(self) -> Path:
         """The results folder that it writes into."""
-        ...
-
-    @property
-    def exclusive(self) -> bool:
-        """Whether the task must have the machine to itself."""
         ...
 
     def moved(self, results: Path) -> "RunJob":

@@ -1,8 +1,9 @@
 """Any timm model as stages 1-4, pooled feature and logits, in one forward pass."""
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -133,6 +134,21 @@ class StagedModel(nn.Module):
         logits = self.model.forward_head(final) if classify is None else classify(vector)  # type: ignore[operator]
         return Outputs(logits, vector, stages)
 
+    @contextmanager
+    def exact_classifier(self) -> Iterator[None]:
+        """Inside, the classifier computes in float32 also under autocast: logits in bf16 are equal now and then."""
+        found = self.model.get_classifier()  # type: ignore[operator]
+        classifiers = [
+            each for each in (found if isinstance(found, tuple) else (found,)) if isinstance(each, nn.Module)
+        ]
+        for classifier in classifiers:
+            classifier.forward = partial(_exactly, classifier.forward)
+        try:
+            yield
+        finally:
+            for classifier in classifiers:
+                del classifier.forward
+
     def classify(self, pooled: Tensor) -> Tensor:
         """The logits (B, classes) of pooled features (B, D), such as those of another network.
 
@@ -187,7 +203,8 @@ class StagedModel(nn.Module):
         return self.tail(4)(feature.map, feature.prefix)
 
     def _maps(self, images: Tensor) -> dict[int, Tensor]:
-        outputs = self(images, Needs(frozenset(self.stages)))
+        # Not through `__call__`: compiled code rounds in other places than the modules that a trace runs.
+        outputs = self.forward(images, Needs(frozenset(self.stages)))
         return {stage: feature.map for stage, feature in outputs.stages.items()}
 
     def _intermediates(self, images: Tensor, indices: list[int]) -> tuple[Any, list[Tensor], list[Tensor | None]]:
@@ -197,6 +214,11 @@ class StagedModel(nn.Module):
         )
         pairs = [feature if isinstance(feature, tuple) else (feature, None) for feature in features]
         return final, [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+
+
+def _exactly(forward: Callable[[Tensor], Tensor], features: Tensor) -> Tensor:
+    with torch.autocast(features.device.type, enabled=False):
+        return forward(features.float())
 
 
 @contextmanager

@@ -13,10 +13,11 @@ import numpy as np
 
 from kdbench.compute.device import Compute
 from kdbench.compute.distributed import agreed
+from kdbench.compute.failures import ending
 from kdbench.data.stream import Counted
 from kdbench.engines.channel import Channel, Stopped
 from kdbench.engines.progress import MemberState, Progress
-from kdbench.errors import KdbenchError, UnsupportedPair, describe
+from kdbench.errors import KdbenchError
 from kdbench.models.create import create_arguments
 from kdbench.models.parameters import count_parameters
 from kdbench.results.folder import START, Position, Results
@@ -227,10 +228,8 @@ class _Training:
                     self._record_ended(run, "failed", f"self-check '{failed.name}': {failed.detail}")
                     return None
             return self._ready(run, arena.contender(plan.name, method, plan.hyperparameters))
-        except UnsupportedPair as reason:
-            self._record_ended(run, "unsupported", str(reason))
         except Exception as error:
-            self._record_ended(run, "failed", describe(error))
+            self._record_ended(run, *ending(error))
         return None
 
     def _ready(self, run: _CellRun, contender: Contender) -> Contender:

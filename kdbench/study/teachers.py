@@ -91,6 +91,10 @@ class TeacherJob:
     def members(self) -> tuple[str, ...]:
         return (self.name,)
 
+    @property
+    def exclusive(self) -> bool:
+        return False
+
     def execute(self, channel: Channel) -> tuple[str, ...]:
         """Train on all images of the teacher data, evaluate on the test split of the suite, save.
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kdbench.compute.device import Compute
-from kdbench.errors import KdbenchError, UnsupportedPair, describe
+from kdbench.compute.failures import ending
+from kdbench.errors import KdbenchError
 from kdbench.models.parameters import count_parameters
 from kdbench.study.plan import MethodPlan
 from kdbench.suites.schema import PairSpec, Suite
@@ -58,7 +59,7 @@ def self_check_methods(
                 checks = tuple(stage.check(contender))
                 status = "passed" if passed(list(checks)) else "failed"
                 yield SelfCheckVerdict(method.name, pair.name, status, checks, "", without_data, parameters)
-            except UnsupportedPair as reason:
-                yield SelfCheckVerdict(method.name, pair.name, "unsupported", (), str(reason), without_data)
             except Exception as error:
-                yield SelfCheckVerdict(method.name, pair.name, "failed", (), describe(error), without_data)
+                ended, reason = ending(error)
+                status = "unsupported" if ended == "unsupported" else "failed"
+                yield SelfCheckVerdict(method.name, pair.name, status, (), reason, without_data)

@@ -1,6 +1,5 @@
 """A contender: one student trained by one method, with everything that belongs to its training."""
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -8,12 +7,14 @@ from typing import Any
 import torch
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from kdbench.compute.device import Compute
 from kdbench.compute.distributed import average, average_buffers, average_gradients, everyone
+from kdbench.compute.failures import ending
+from kdbench.compute.stopwatch import Stopwatch
 from kdbench.data.batch import Batch, Draw
 from kdbench.data.seeds import derive_seed
-from kdbench.errors import describe
 from kdbench.method import Method
 from kdbench.models.features import Needs, Outputs
 from kdbench.models.parameters import count_parameters
@@ -124,7 +125,7 @@ class Contender:
         losses: mean of every loss term by finished epoch.
         lr: learning rate at the end of every epoch.
         extremes: the largest loss and gradient norm of a step.
-        seconds: that were spent on it alone.
+        stopwatch: has the seconds that were spent on it alone.
         limit: how many of them it may take; None for any number.
         running: is entered whenever its code runs.
     """
@@ -147,7 +148,7 @@ class Contender:
         self.error: str | None = None
         self.losses: dict[str, list[float]] = {}
         self.lr: list[float] = []
-        self.seconds = 0.0
+        self.stopwatch = Stopwatch(compute.device)
         self.limit: float | None = None
         self.running: Callable[[], AbstractContextManager[object]] = nullcontext
         self._recipe = recipe
@@ -168,6 +169,12 @@ class Contender:
     def alone(self) -> bool:
         """No other process trains a part of this contender."""
         return self._compute.replica.world == 1
+
+    @property
+    def built_bytes(self) -> int:
+        """Bytes of its tensors before its first step, after which the optimizer has some, too."""
+        modules = filter(None, (self.student.model, self.method, self._ema))
+        return sum(tensor.nbytes for module in modules for tensor in (*module.parameters(), *module.buffers()))
 
     @property
     def extra_parameters(self) -> int:
@@ -265,22 +272,24 @@ class Contender:
             "terms": self._terms,
             "losses": self.losses,
             "lr": self.lr,
-            "seconds": self.seconds,
+            "seconds": self.stopwatch.seconds,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from where `state` was taken (tensors on the host); its tensors are not to be used again."""
         self.student.model.load_state_dict(state["student"])
-        self.method.load_state_dict(state["method"])
+        # Parameters and buffers would be copied to the device in any case; a method's extra state would not.
+        device = self._compute.device
+        self.method.load_state_dict(tree_map_only(Tensor, lambda tensor: tensor.to(device), dict(state["method"])))
         self._optimizer.load_state_dict(state["optimizer"])
         self._scheduler.load_state_dict(state["scheduler"])
         if self._ema is not None:
             self._ema.module.load_state_dict(state["ema"])
         self._stream.state = [each[self._compute.replica.rank] for each in state["random"]]
         self.extremes.restore(state["extremes"])
-        self._sums = None if state["sums"] is None else state["sums"].to(self._compute.device)
+        self._sums = None if state["sums"] is None else state["sums"].to(device)
         self._terms, self.losses, self.lr = state["terms"], state["losses"], state["lr"]
-        self.seconds = state["seconds"]
+        self.stopwatch = Stopwatch(device, state["seconds"])
 
     @contextmanager
     def evaluated(self) -> Iterator[StagedModel]:
@@ -321,15 +330,13 @@ def isolated(contender: Contender) -> Iterator[None]:
 
     Where several processes train a cell together it ends the run: the others would wait for this one for ever.
     """
-    started = time.monotonic()
-    with contender.running():
+    with contender.running(), contender.stopwatch.running():
         if contender.alone:
             with _closing(contender):
                 yield
         else:
             yield
-    contender.seconds += time.monotonic() - started
-    if contender.limit is not None and contender.seconds > contender.limit and contender.status is None:
+    if contender.limit is not None and contender.status is None and contender.stopwatch.seconds > contender.limit:
         contender.close("timeout", f"it took more than {contender.limit:.0f} seconds; give it more with --time-limit")
 
 
@@ -337,17 +344,8 @@ def isolated(contender: Contender) -> Iterator[None]:
 def _closing(contender: Contender) -> Iterator[None]:
     try:
         yield
-    except torch.AcceleratorError:
-        # The device does nothing more for this process; the one that starts in its place is told whose code it was.
-        raise
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        contender.close("oom", str(error).partition("\n")[0])
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
     except Exception as error:
-        # The host's allocator has no error of its own.
-        status = "oom" if "DefaultCPUAllocator: can't allocate memory" in str(error) else "failed"
-        contender.close(status, describe(error))
+        contender.close(*ending(error))
 
 
 def build_contender(

@@ -37,7 +37,7 @@ def evaluate(
     needs = predictor.inference_needs if predictor is not None else None
     first, fifth = [], []
     for raw, labels in split.batches(batch_size):
-        with compute.autocast():
+        with compute.autocast(), model.exact_classifier():
             # Not through `__call__`: a compiled model is compiled for the batches of the training.
             outputs = model.forward(normalise(raw, model.normalisation), needs or LOGITS)
             logits = (outputs.logits if predictor is None else predictor.predict(outputs)).float()

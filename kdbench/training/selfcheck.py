@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from kdbench.compute.device import Compute
+from kdbench.compute.failures import device_lost, out_of_memory
 from kdbench.data.batch import Draw
 from kdbench.errors import describe
 from kdbench.method import Method
@@ -33,6 +34,9 @@ def self_check(contender: Contender, teacher: StagedModel, draw: Draw, compute: 
     The checks: terms are finite scalars and not all zero; the gradient reaches the student and every trainable
     projector (or the method declares which it starves), and does not reach the teacher; the rules of its division are
     kept (`watch`); the student keeps exactly its own keys.
+
+    Raises:
+        Exception: memory ran out or the device is lost, which says nothing of the method.
     """
     student, method = contender.student, contender.method
     keys = set(student.model.state_dict())
@@ -63,6 +67,8 @@ def self_check(contender: Contender, teacher: StagedModel, draw: Draw, compute: 
                         parameter -= 0.01 * parameter.grad
                         parameter.grad = None
     except Exception as error:
+        if device_lost(error) or out_of_memory(error):
+            raise
         # A rule that was broken is often why.
         return [*_failed(broken | broken_rules(found, type(method))), Check("runs", False, describe(error))]
     values = ", ".join(f"{name} {term.item():.3g}" for name, term in terms.items())

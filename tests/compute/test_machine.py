@@ -5,11 +5,14 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import psutil
+import pynvml
 import pytest
 import torch
 
+from kdbench.compute import machine
 from kdbench.compute.device import Compute
 from kdbench.compute.machine import OTHERS, Finding, GpuState, Watch, gpu_state, judge_findings
 
@@ -94,6 +97,28 @@ def test_why_a_gpu_is_slow() -> None:
     assert GpuState(1755, 61, 688.31, 0x60, 2).throttled_by == ["heat (software)", "heat (hardware)"]
     assert GpuState(345, 31, 70.02, 0x1, 0).throttled_by == []
     assert [GpuState(345, 31, 70.02, 0x1, processes).others for processes in (0, 1, 3)] == [0, 0, 2]
+
+
+def test_a_gpu_is_judged_by_counters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As NVML would tell it: heat speaks against the round in which it was, the power limit against none."""
+    spent = {pynvml.NVML_PERF_POLICY_THERMAL: 5, pynvml.NVML_PERF_POLICY_POWER: 5}
+
+    def violation(gpu: object, policy: int) -> SimpleNamespace:
+        if policy not in spent:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+        return SimpleNamespace(violationTime=spent[policy])
+
+    monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByUUID", lambda uuid: uuid)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetViolationStatus", violation)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="1"))
+    monkeypatch.setattr(machine, "gpu_state", lambda uuid: GpuState(1980, 35, 90.0, 0x1, 1))
+    watch = Watch(Compute(torch.device("cuda", 0), "bf16", 1))
+    spent[pynvml.NVML_PERF_POLICY_POWER] += 10
+    assert watch.end().throttled == ()
+    watch.begin()
+    spent[pynvml.NVML_PERF_POLICY_THERMAL] += 10
+    assert watch.end().throttled == ("heat of the GPU",)
 
 
 def test_without_a_gpu_nothing_is_told_of_one() -> None:

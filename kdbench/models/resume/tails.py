@@ -260,11 +260,12 @@ class Segment:
 
 @contextmanager
 def _looked_into(model: nn.Module, what: str) -> Iterator[None]:
-    """In eval mode and left as it was; whatever goes wrong inside is the reason why `what`."""
+    """In eval mode, without autocast, and left as it was; whatever goes wrong inside is the reason why `what`."""
     training = model.training
     model.eval()
     try:
-        yield
+        with torch.autocast(next(model.parameters()).device.type, enabled=False):
+            yield
     except UnsupportedPair as reason:
         raise UnsupportedPair(f"{what}: {reason}") from reason
     except Exception as error:
