@@ -2,7 +2,8 @@
 
 import json
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
 from kdbench.errors import EXIT_USAGE, one_line
@@ -34,6 +35,30 @@ def say(console: "Console", *pieces: "str | tuple[str, str]", style: str = "", w
     from rich.text import Text
 
     console.print(Text.assemble(*pieces, style=style), soft_wrap=not wrap)
+
+
+@contextmanager
+def counted(console: "Console", start: str) -> "Iterator[Callable[[str, int, int], None]]":
+    """Show how far a long reading is: what comes out is told what is measured, the images so far, and of how many.
+
+    On a terminal it is one line that changes; elsewhere there is a line for each thing that is measured.
+
+    Args:
+        start: what is shown before anything is measured.
+    """
+    from rich.text import Text
+
+    begun: set[str] = set()
+    with console.status(Text(start)) as status:
+
+        def show(what: str, images: int, of: int) -> None:
+            if console.is_terminal:
+                status.update(Text(f"measuring {what}: {images:,} of {of:,} images"))
+            elif what not in begun:
+                begun.add(what)
+                say(console, f"measuring {what} on {of:,} images")
+
+        yield show
 
 
 def make_table(

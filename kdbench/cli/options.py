@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, dataclass_tr
 from cyclopts import Group, Parameter, Token
 
 from kdbench.cli import completion
-from kdbench.cli.console import say
+from kdbench.cli.console import counted, say
 from kdbench.errors import KdbenchError
 
 if TYPE_CHECKING:
@@ -139,10 +139,13 @@ class Selection:
             if all(plugin.name != name for plugin in self.plugins):
                 self.plugins.append(self.registry.plugins[name])
 
-    def prepare(self, options: "ComputeOptions", console: "Console") -> "Compute":
+    def prepare(self, options: "ComputeOptions", console: "Console", suite: "Suite | None" = None) -> "Compute":
         """Import the plug-ins and torch, and store a teacher's checkpoint where one is named and not stored yet.
 
         Only the first of several processes that train a cell together goes on to print.
+
+        Args:
+            suite: the suite as the run reduces it, on whose images the teacher is measured. Default: the whole one.
 
         Raises:
             KdbenchError: a named plug-in is broken, this machine lacks what is asked for, or the weights do not fit.
@@ -151,14 +154,33 @@ class Selection:
         name_broken(self.registry.errors, console)
         compute = options.resolve()
         if self.checkpoint is not None:
-            from kdbench.engines.local import in_subprocess
-            from kdbench.study.plan import command_line
-            from kdbench.study.teachers import import_once
-
-            given = self.suite, self.pairs[0].teacher, self.checkpoint, compute, options.data, command_line()
-            in_subprocess(compute, import_once, *given)
+            self._import(self.checkpoint, suite or self.suite, compute, options.data, console)
         console.quiet = compute.replica.rank > 0
         return compute
+
+    def _import(
+        self, checkpoint: Path, suite: "Suite", compute: "Compute", data_root: Path, console: "Console"
+    ) -> None:
+        from kdbench.engines.local import in_subprocess
+        from kdbench.study.plan import command_line
+        from kdbench.study.teachers import import_once
+
+        teacher = self.pairs[0].teacher
+        with counted(console, f"reading {checkpoint}") as show:
+            # Another process cannot be listened to.
+            listener = show if compute.device.type == "cpu" else None
+            task = partial(import_once, command=command_line(), on_images=listener)
+            imported = in_subprocess(compute, task, suite, teacher, checkpoint, compute, data_root)
+        if imported is not None:
+            tell_tried(imported.tried, console)
+
+
+def tell_tried(tried: Sequence[tuple[str, float]], console: "Console") -> None:
+    """Tell how a file of weights could be read, where there were several ways, and which of them is stored."""
+    if len(tried) > 1:
+        say(console, "several readings of the file were measured; the best one is stored:")
+        for number, (what, top1) in enumerate(tried):
+            say(console, f"  {top1:6.2f} %  {what}{'' if number else '  (stored)'}")
 
 
 def look_up(

@@ -73,7 +73,7 @@ def run(
     from kdbench.study.run import run
     from kdbench.study.session import Session
 
-    compute = selection.prepare(how, console)
+    compute = selection.prepare(how, console, suite)
     plugins = selection.ordered
     tuned = read_tuned(what.tuned, suite.protocol, [plugin.name for plugin in plugins]) if what.tuned else None
     chosen = {"settings": selection.settings, "split": what.split, "best": what.best, "tuned": tuned, "shard": shard}

@@ -199,7 +199,7 @@ class Suite(_Strict, frozen=True):
     timing: Timing = Timing()
     recipes: dict[Line, Recipe]
     models: dict[Name, ModelSpec]
-    pairs: tuple[PairSpec, ...]
+    pairs: tuple[PairSpec, ...] = ()
     variants: dict[Name, dict[str, Any]] = {}
     folder: Path
 
@@ -266,7 +266,11 @@ class Suite(_Strict, frozen=True):
             else:
                 raise unknown_name(f"pair of suite {self.name}", word, [*groups, *by_name])
         if not chosen:
-            raise KdbenchError("no pair named; try --pairs hetero")
+            raise KdbenchError(
+                "no pair named; try --pairs hetero"
+                if self.pairs
+                else f"suite {self.name} has no pairs; name some, as in --pairs TEACHER:STUDENT"
+            )
         return list(chosen.values())
 
     @cached_property

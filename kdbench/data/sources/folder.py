@@ -1,6 +1,8 @@
 """Image folders: `train/CLASS/...` beside `val/CLASS/...` (or `validation`, or `test`), ImageNet's usual layout."""
 
 import os
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +60,16 @@ def read(root: Path) -> DataSet:
 def class_folders(folder: Path) -> list[str]:
     """Names of the class folders of a split, sorted."""
     return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+
+
+def timm_order(classes: Sequence[str]) -> tuple[str, ...]:
+    """The classes as timm's folder reader orders them: in lower case, and numbers in them by value."""
+
+    def key(name: str) -> list[str | int]:
+        # Texts and numbers take turns.
+        return [int(part) if turn % 2 else part for turn, part in enumerate(re.split(r"(\d+)", name.lower()))]
+
+    return tuple(sorted(classes, key=key))
 
 
 def is_image(name: str) -> bool:
