@@ -244,9 +244,9 @@ def _chosen(suite_name: str, only: str | None) -> tuple["Suite", list[str]]:
     Raises:
         KdbenchError: no such suite, or no such model.
     """
+    from kdbench.names import split
     from kdbench.suites.anymodel import with_model
     from kdbench.suites.loading import load_suite
-    from kdbench.suites.request import split
 
     suite = load_suite(suite_name)
     if only is None:

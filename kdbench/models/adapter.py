@@ -273,27 +273,51 @@ def _named(network: nn.Module, outputs: list[_Output], names: Sequence[str]) -> 
 
 def _stages(outputs: list[_Output]) -> list[_Output]:
     """Those of a network's outputs that may be stages, in order."""
-    outputs = [output for output in outputs if output.learned]
-    maps = [output for output in outputs if output.axes != "NLC"]
+    grids = {output.grid for output in outputs if output.learned and output.axes != "NLC"}
+    maps = [output for output in outputs if output.axes != "NLC" and output.grid in grids]
     # What is smaller than the last map is an excursion, a squeeze-and-excitation say.
     maps = [output for output in maps if output.grid >= maps[-1].grid]
-    by_grid = {output.grid: output for output in maps}
-    # The first layers of a block that down-samples belong to it, not to the stage before.
-    by_grid |= {output.grid: output for output in maps if not _opens_next(output, maps)}
-    if len(by_grid) > 1:
-        return [by_grid[grid] for grid in sorted(by_grid, reverse=True)]
+    # The best that there is of a grid ends its stage, the last one of the best.
+    by_grid = {
+        output.grid: output for rank in range(_RANKS) for output in maps if _RANKS - 1 - _rank(output, maps) == rank
+    }
     siblings: dict[tuple[Any, ...], list[_Output]] = {}
-    for output in outputs:
+    for output in (output for output in outputs if output.learned):
         place = (output.module.rpartition(".")[0], output.kind, output.axes, output.channels, output.grid)
         siblings.setdefault(place, []).append(output)
-    return max(siblings.values(), key=len, default=[])
+    blocks = max(siblings.values(), key=len, default=[])
+    if len(by_grid) > 1 and not _has_stem(outputs, blocks):
+        return [by_grid[grid] for grid in sorted(by_grid, reverse=True)]
+    return blocks
 
 
-def _opens_next(output: _Output, maps: list[_Output]) -> bool:
-    """Whether it is made inside of a module that goes from its grid to another, and to no further one."""
-    for around in maps:
-        if output.module.startswith(f"{around.module}.") and around.grid != output.grid:
-            inside = {other.grid for other in maps if other.module.startswith(f"{around.module}.")}
-            if inside <= {output.grid, around.grid}:
-                return True
-    return False
+def _has_stem(outputs: list[_Output], blocks: list[_Output]) -> bool:
+    """Whether the network is blocks on tokens of one resolution, and all other resolutions are before them."""
+    if len(blocks) < len(STAGES) or blocks[0].axes != "NLC":
+        return False
+    later = outputs[outputs.index(blocks[0]) :]
+    return all(output.grid == blocks[0].grid for output in later if output.axes != "NLC" and output.learned)
+
+
+_RANKS = 4
+
+
+def _rank(output: _Output, maps: list[_Output]) -> int:
+    """How well an output ends the stage of its grid, 0 best.
+
+    The first layers of a block that goes to another grid, and to no further one, belong to it, not to the stage before.
+    Those of a block that only pools at its end, as the transitions of DenseNet, end the stage where nothing else does.
+    Where nothing but the first layers of a block has this grid, the pooling before them ends the stage.
+    """
+    opened = [
+        around.learned
+        for around in maps
+        if output.module.startswith(f"{around.module}.")
+        and around.grid != output.grid
+        and {other.grid for other in maps if other.module.startswith(f"{around.module}.")} <= {output.grid, around.grid}
+    ]
+    if any(opened):
+        return 3
+    if not output.learned:
+        return 2
+    return 1 if opened else 0

@@ -5,6 +5,7 @@ A model that the suite does not list is what timm calls by that name, or what a 
 overrides stand in brackets, as TOML writes them. It is trained as the suite trains its own models of the same kind.
 """
 
+import json
 import re
 import tomllib
 from collections import Counter
@@ -14,13 +15,14 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from kdbench.errors import KdbenchError, unknown_name
-from kdbench.models.spec import Kind, ModelSpec
-from kdbench.names import shown_name
-from kdbench.suites.request import split
+from kdbench.models.spec import FIXED, Kind, ModelSpec
+from kdbench.names import shown_name, split
 from kdbench.suites.schema import PairSpec, Suite
-from kdbench.targets import is_target
+from kdbench.targets import is_target, short
 from kdbench.values import first_problem
 
+PUBLISHED = ("local-dir", "hf-hub")
+"""What timm calls networks by whose arguments stand in a config.json, in a folder or on the Hugging Face hub."""
 _MODEL = re.compile(r"(?P<timm>[^\[\]]+)(\[(?P<overrides>.*)\])?")
 
 
@@ -59,7 +61,7 @@ def with_checkpoint(suite: Suite, pairs: Sequence[PairSpec], file: Path) -> tupl
             "name pairs of one with --pairs"
         )
     (teacher,) = teachers
-    name = _checked(f"{teacher}@{file.stem}")
+    name = _checked(f"{teacher}@{file.stem.replace(':', '-')}")
     own = [PairSpec(teacher=name, student=pair.student) for pair in pairs]
     models = suite.models | {name: suite.models[teacher]}
     return suite.model_copy(update={"models": models, "pairs": (*suite.pairs, *own)}), own
@@ -70,7 +72,7 @@ def _ends(word: str) -> list[str]:
     ends: list[str] = []
     parts = split(word, ":")
     while parts:
-        size = 2 if len(parts) > 1 and is_target(":".join(parts[:2])) else 1
+        size = 2 if len(parts) > 1 and (parts[0] in PUBLISHED or is_target(":".join(parts[:2]))) else 1
         ends.append(":".join(parts[:size]))
         del parts[:size]
     return ends
@@ -121,6 +123,8 @@ def _current(suite: Suite, word: str) -> str:
         KdbenchError: there is no such model, or no such module.
     """
     name = word.partition("[")[0]
+    if name.partition(":")[0] in PUBLISHED:
+        return _published(name, word.removeprefix(name).removeprefix("[").removesuffix("]"))
     if is_target(name):
         return word
     if ":" in name:
@@ -138,6 +142,32 @@ def _current(suite: Suite, word: str) -> str:
     if today is None:
         raise KdbenchError(f"timm no longer has {name}")
     return today + word.removeprefix(name)
+
+
+def _published(name: str, overrides: str) -> str:
+    """The word that asks timm for the network of a config.json, with all its arguments as overrides.
+
+    Raises:
+        KdbenchError: it cannot be read.
+    """
+    from timm.models import load_model_config_from_hf
+    from timm.models._hub import load_model_config_from_path
+
+    scheme, _, place = name.partition(":")
+    load = load_model_config_from_path if scheme == "local-dir" else load_model_config_from_hf
+    try:
+        _, architecture, found = load(place)
+    except Exception as error:  # Those of the network and of JSON, too.
+        raise KdbenchError(f"cannot read what model {name} is: {short(error)}") from error
+    # An image size is that of the suite.
+    arguments = {key: value for key, value in (found or {}).items() if key not in (*FIXED, "img_size")}
+    if architecture == "kdbench":
+        # The export of a network that timm alone cannot build.
+        architecture = arguments.pop("name")
+    # JSON of numbers, texts and lists is TOML, too.
+    given = [f"{key}={json.dumps(value)}" for key, value in arguments.items() if value is not None]
+    inside = ",".join([*given, *filter(None, [overrides])])
+    return f"{architecture}[{inside}]" if inside else architecture
 
 
 def _no_such_function(suite: Suite, ends: Sequence[str]) -> KdbenchError:
