@@ -5,7 +5,6 @@ source.
 """
 
 import ast
-import hashlib
 import importlib.util
 import sys
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdbench.errors import KdbenchError, unknown_name
 from kdbench.names import plain_name
-from kdbench.targets import file_of, module_of, own_sources, short
+from kdbench.targets import file_of, module_of, short, sources_sha256
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -87,10 +86,7 @@ class Plugin:
 
         It is part of a cell's key: an edited method is a new method.
         """
-        digest = hashlib.sha256()
-        for path in own_sources(self.target):
-            digest.update(path.read_bytes())
-        return digest.hexdigest()
+        return sources_sha256(self.target)
 
 
 @dataclass(frozen=True)

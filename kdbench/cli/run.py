@@ -83,7 +83,7 @@ def run(
     from kdbench.study.session import Session
 
     compute = how.resolve()
-    selection.prepare(compute, how.data, console)
+    selection.prepare(compute, how.data, console, suite)
     plugins = selection.ordered
     tuned = read_tuned(what.tuned, suite.protocol, [plugin.name for plugin in plugins]) if what.tuned else None
     chosen = {"settings": selection.settings, "split": what.split, "best": what.best, "tuned": tuned, "shard": shard}

@@ -1,7 +1,7 @@
 """Shows how far the tasks of a phase are: a live display on a terminal, plain lines elsewhere."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -119,3 +119,25 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+@contextmanager
+def counted(console: Console, start: str) -> Iterator[Callable[[str, int, int], None]]:
+    """Show how far a long reading is: what comes out is told what is measured, the images so far, and of how many.
+
+    On a terminal it is one line that changes; elsewhere there is a line for each thing that is measured.
+
+    Args:
+        start: what is shown before anything is measured.
+    """
+    begun: set[str] = set()
+    with console.status(Text(start)) as status:
+
+        def show(what: str, images: int, of: int) -> None:
+            if console.is_terminal:
+                status.update(Text(f"measuring {what}: {images:,} of {of:,} images"))
+            elif what not in begun:
+                begun.add(what)
+                console.print(Text(f"measuring {what} on {of:,} images"), soft_wrap=True)
+
+        yield show

@@ -44,7 +44,8 @@ class StagedModel(nn.Module):
         self.model = model
         self.image_shape = image_shape
         self.normalisation = normalisation
-        self._taps = stage_taps([info["reduction"] for info in model.feature_info])  # type: ignore[union-attr]
+        named: dict[int, int] | None = getattr(model, "stage_taps", None)
+        self._taps = named or stage_taps([info["reduction"] for info in model.feature_info])  # type: ignore[union-attr]
         parameters = inspect.signature(model.forward_intermediates).parameters  # type: ignore[arg-type]
         # Asked for prefix tokens, some networks without any fail.
         self._has_prefix = "return_prefix_tokens" in parameters and bool(getattr(model, "num_prefix_tokens", True))
@@ -74,6 +75,9 @@ class StagedModel(nn.Module):
             raise KdbenchError(f"{type(self.model).__name__} does not run at {size}: {reason}") from error
         finally:
             self.model.train(training)
+        if logits.ndim != 2:
+            shape = tuple(logits.shape)
+            raise KdbenchError(f"{type(self.model).__name__} gives {shape} for 2 images, not a logit for each class")
         self.num_classes = logits.shape[-1]
         self.pooled_width = pooled.shape[-1]
         # The classifier is applied to the pooled feature only where that is what the model does; else the head runs

@@ -31,7 +31,7 @@ from kdbench.results.schema import (
 )
 from kdbench.results.tuned import Tuned
 from kdbench.suites.schema import PairSpec, Suite
-from kdbench.training.teacher import stored_teacher, teacher_metadata
+from kdbench.training.teacher import current_metadata
 
 
 @dataclass(frozen=True)
@@ -268,7 +268,7 @@ def make_plan(
     data = opening.open_dataset(suite.data, data_root)
     identities = {}
     for pair in pairs:
-        teacher = teacher_metadata(stored_teacher(suite, pair.teacher, data_root))
+        teacher = current_metadata(suite, pair.teacher, data_root)
         identities[pair.name] = {
             "data": {**suite.data.model_dump(exclude={"source", "teacher_source"}), "sha256": data.sha256},
             "teacher": {

@@ -8,8 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from kdbench.errors import KdbenchError, unknown_name
 from kdbench.models.spec import ModelSpec
-from kdbench.names import slug
-from kdbench.suites.request import split_request
+from kdbench.names import slug, split_request
 from kdbench.values import Amount as NotNegative
 from kdbench.values import Line, Name, Title
 from kdbench.values import Number as Finite
@@ -215,7 +214,7 @@ class Suite(_Strict, frozen=True):
     timing: Timing = Timing()
     recipes: dict[Line, Recipe]
     models: dict[Name, ModelSpec]
-    pairs: tuple[PairSpec, ...]
+    pairs: tuple[PairSpec, ...] = ()
     variants: dict[Name, dict[str, Any]] = {}
     folder: Path
 
@@ -282,7 +281,11 @@ class Suite(_Strict, frozen=True):
             else:
                 raise unknown_name(f"pair of suite {self.name}", word, [*groups, *by_name])
         if not chosen:
-            raise KdbenchError("no pair named; try --pairs hetero")
+            raise KdbenchError(
+                "no pair named; try --pairs hetero"
+                if self.pairs
+                else f"suite {self.name} has no pairs; name some, as in --pairs TEACHER:STUDENT"
+            )
         return list(chosen.values())
 
     @cached_property

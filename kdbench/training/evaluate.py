@@ -1,5 +1,6 @@
 """Accuracy of a model on a split."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,18 +25,25 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
-    model: StagedModel, split: EvaluationSet, batch_size: int, compute: Compute, predictor: Method | None = None
+    model: StagedModel,
+    split: EvaluationSet,
+    batch_size: int,
+    compute: Compute,
+    predictor: Method | None = None,
+    *,
+    on_images: Callable[[int], None] | None = None,
 ) -> Evaluation:
     """Evaluate in eval mode and leave everything in the mode it was in; one device sync at the end.
 
     Args:
         predictor: the method, where the student's own logits are not what counts.
+        on_images: called after each batch with the number of images so far.
     """
     modules = [(module, module.training) for module in (model, predictor) if module is not None]
     for module, _ in modules:
         module.eval()
     needs = predictor.inference_needs if predictor is not None else None
-    first, fifth = [], []
+    first, fifth, done = [], [], 0
     for raw, labels in split.batches(batch_size):
         with compute.autocast(), model.exact_classifier():
             # Not through `__call__`: a compiled model is compiled for the batches of the training.
@@ -44,6 +52,9 @@ def evaluate(
         hits = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
         first.append(hits[:, 0])
         fifth.append(hits.any(dim=1))
+        done += len(labels)
+        if on_images is not None:
+            on_images(done)
     for module, training in modules:
         module.train(training)
     correct = torch.cat(first).cpu().numpy()

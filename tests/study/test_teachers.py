@@ -12,7 +12,7 @@ from kdbench.compute.device import Compute
 from kdbench.engines.channel import Channel
 from kdbench.errors import KdbenchError
 from kdbench.registry import Registry
-from kdbench.study.teachers import Expects, TeacherJob, guessing, import_teacher, verify_teacher
+from kdbench.study.teachers import Expects, ImportRequest, TeacherJob, guessing, import_teacher, verify_teacher
 from kdbench.suites.loading import load_suite
 from kdbench.suites.schema import Suite
 from kdbench.training.teacher import load_teacher, new_model, normalisation_of, teacher_metadata
@@ -37,7 +37,8 @@ def stored(suite: Suite, root: Path) -> Path:
 
 def bring(suite: Suite, file: Path, root: Path, expects: Expects | None = None) -> Path:
     cpu = Compute(torch.device("cpu"), "fp32", threads=1)
-    return import_teacher(suite, NAME, file, expects, cpu, root, command="kdbench teachers import")
+    request = ImportRequest(file, expects)
+    return import_teacher(suite, NAME, request, cpu, root, command="kdbench teachers import").path
 
 
 def test_an_imported_teacher_is_as_good_as_where_it_came_from(
@@ -104,11 +105,12 @@ def test_a_worse_teacher_does_not_replace_a_better_one(proxy: Suite, weights: St
 
 def test_the_normalisation_that_the_weights_expect(proxy: Suite, weights: State, tmp_path: Path) -> None:
     torch.save(weights, tmp_path / "w.pth")
-    colours = {"imagenet": "3 channels", "inception": "3 channels"}
+    colours = {"timm": "3 channels", "imagenet": "3 channels", "inception": "3 channels"}
     for expects, message in colours.items():
         with pytest.raises(KdbenchError, match=message):
             bring(proxy, tmp_path / "w.pth", tmp_path, expects)  # type: ignore[arg-type]
-    assert teacher_metadata(bring(proxy, tmp_path / "w.pth", tmp_path, "timm"))["normalisation"] == [[0.286], [0.353]]
+    told = bring(proxy, tmp_path / "w.pth", tmp_path, ((0.286,), (0.35,)))
+    assert teacher_metadata(told)["normalisation"] == [[0.286], [0.35]]
 
 
 def test_guessing_is_told_from_knowing() -> None:

@@ -1,6 +1,7 @@
 """Image folders: `train/CLASS/...` beside `val/CLASS/...` (or `validation`, or `test`), ImageNet's usual layout."""
 
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -70,6 +71,16 @@ def class_folders(folder: Path) -> list[str]:
 def is_hidden(name: str) -> bool:
     """Whether a file or folder is none of the user's: hidden, or made by a system beside the images."""
     return name.startswith(".") or name in SYSTEM
+
+
+def timm_order(classes: Sequence[str]) -> tuple[str, ...]:
+    """The classes as timm's folder reader orders them: in lower case, and numbers in them by value."""
+
+    def key(name: str) -> list[str | int]:
+        # Texts and numbers take turns.
+        return [int(part) if turn % 2 else part for turn, part in enumerate(re.split(r"(\d+)", name.lower()))]
+
+    return tuple(sorted(classes, key=key))
 
 
 def is_image(name: str) -> bool:
