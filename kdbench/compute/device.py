@@ -12,7 +12,7 @@ from typing import Any, Literal
 import pynvml
 import timm
 import torch
-from timm.layers import set_fused_attn
+from timm.layers.config import set_fused_attn
 from torch import nn
 
 import kdbench
