@@ -18,8 +18,9 @@ def numeric_tables(content: Content) -> dict[str, pd.DataFrame]:
         tables["curves"] = content.study.curves
         tables["gains"] = _with_findings(list(content.gains.values())).drop(columns="seed_gains")
         tables["gains_by_seed"] = _gains_by_seed(content)
-        ordered = [(group, method) for group in content.study.groups for method in content.by_gain(group)]
-        tables["gains_by_group"] = _with_findings([content.group_gains[place] for place in ordered])
+        groups = content.study.groups
+        ordered = [content.group_gains[group, method] for group in groups for method in content.by_gain(group)]
+        tables["gains_by_group"] = _with_findings(ordered)
     if content.has_throughput:
         tables["throughput"] = _numeric(list(content.costs.values())).drop(columns="ratios")
         tables["throughput_by_group"] = _numeric(list(content.group_costs.values()))
