@@ -59,7 +59,7 @@ def split_request(request: str, sign: str = ",") -> list[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
-def ends(pair: str) -> tuple[str, str]:
+def pair_ends(pair: str) -> tuple[str, str]:
     """The teacher and the student of a pair by its name, in which overrides in brackets may hold colons, too."""
     teacher, student = split_request(pair, ":")
     return teacher, student

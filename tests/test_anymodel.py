@@ -8,7 +8,7 @@ from timm.models import save_for_hf
 
 from kdbench.errors import KdbenchError
 from kdbench.models.create import create_model
-from kdbench.names import ends
+from kdbench.names import pair_ends
 from kdbench.suites.anymodel import request_of, select_pairs, with_checkpoint, with_model
 from kdbench.suites.loading import load_suite
 from kdbench.suites.schema import Suite
@@ -92,9 +92,9 @@ def test_any_suite_takes_any_pair(name: str) -> None:
 def test_a_colon_in_an_override_divides_no_pair(proxy: Suite, own: str) -> None:
     Path("mine.py").write_text(OWN.replace("width=8", 'width=8, note=""'))
     _, (pair,) = select_pairs(proxy, f'vit-t:{own}[note="a:b"]')
-    assert ends(pair.name) == (pair.teacher, pair.student) == ("vit-t", 'mine.build[note="a:b"]')
+    assert pair_ends(pair.name) == (pair.teacher, pair.student) == ("vit-t", 'mine.build[note="a:b"]')
     _, (pair,) = with_checkpoint(proxy, [pair.model_copy(update={"student": "resnet-s"})], Path("runs/epoch:1.pt"))
-    assert ends(pair.name) == ("vit-t@epoch-1", "resnet-s")
+    assert pair_ends(pair.name) == ("vit-t@epoch-1", "resnet-s")
 
 
 def test_names_that_timm_has_changed(proxy: Suite) -> None:

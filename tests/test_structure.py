@@ -42,6 +42,7 @@ WITHOUT_TORCH = [
 ]
 """What reads results, statistics and pages."""
 SHARED_NAMES = {
+    "run": "both run what is missing of a grid: one from a plan, the other for Python",
     "notes": "both write the notes of a page: of a report, and of a comparison of two runs",
     "locate": "each kind of data source has one: where its files are, for `kdbench.data.sources`",
     "read": "each kind of data source has one: its images, for `kdbench.data.sources`",

@@ -9,7 +9,7 @@ import numpy as np
 
 from kdbench.analysis.cost import PairCost, pair_costs
 from kdbench.analysis.gains import sensitivities
-from kdbench.names import ends
+from kdbench.names import pair_ends
 from kdbench.results.folder import Results
 from kdbench.results.study import Study, load_study
 
@@ -54,7 +54,7 @@ def _drift(costs: Sequence[PairCost]) -> str:
     speeds: dict[str, list[float]] = {}
     for cost in costs:
         if cost.role == "control":
-            speeds.setdefault(ends(cost.pair)[1], []).append(cost.images)
+            speeds.setdefault(pair_ends(cost.pair)[1], []).append(cost.images)
     return ", ".join(f"{min(own) / max(own):.2f}" for own in speeds.values() if len(own) > 1) or "-"
 
 

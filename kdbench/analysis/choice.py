@@ -16,7 +16,7 @@ from kdbench.results.study import Group, Study
 
 
 @dataclass(frozen=True)
-class Choice:
+class MethodChoice:
     """What a study says about which method to use on the pairs of a group; the control is one of them.
 
     Attributes:
@@ -36,7 +36,7 @@ class Choice:
     tested: bool
 
 
-def choices(study: Study, costs: Sequence[GroupCost]) -> list[Choice]:
+def choices(study: Study, costs: Sequence[GroupCost]) -> list[MethodChoice]:
     """The choice of every group of the study."""
     accuracies = Accuracies(study)
     times = {(cost.group, cost.method): 1 / cost.to_control for cost in costs}
@@ -46,7 +46,7 @@ def choices(study: Study, costs: Sequence[GroupCost]) -> list[Choice]:
     ]
 
 
-def _choice(study: Study, accuracies: Accuracies, group: Group, times: Mapping[str, float]) -> Choice:
+def _choice(study: Study, accuracies: Accuracies, group: Group, times: Mapping[str, float]) -> MethodChoice:
     pairs = study.groups[group]
     has_control = all(accuracies.complete(pair, study.control) for pair in pairs)
     complete = [
@@ -67,7 +67,7 @@ def _choice(study: Study, accuracies: Accuracies, group: Group, times: Mapping[s
     def ordered(methods: Sequence[str]) -> tuple[str, ...]:
         return tuple(sorted(methods, key=lambda method: -means[method]))
 
-    return Choice(
+    return MethodChoice(
         group=group,
         methods=ordered(complete),
         candidates=ordered(candidates),

@@ -14,7 +14,7 @@ from typing import Literal
 from kdbench.analysis.gains import Accuracies
 from kdbench.analysis.published import Epoch, Number, numbers, protocols
 from kdbench.analysis.stats import UNKNOWN, Interval, paired_t
-from kdbench.names import ends
+from kdbench.names import pair_ends
 from kdbench.results.schema import PublishedNames
 from kdbench.results.study import Study
 
@@ -115,7 +115,7 @@ def compare_with_published(study: Study) -> list[Comparison]:
 
 def _quotes(names: PublishedNames, pair: str, labels: Sequence[str], is_control: bool) -> Iterator[_Quote]:
     """The published numbers of the pair under any of the `labels`, equal ones merged."""
-    teacher, student = (names["models"].get(end) for end in ends(pair))
+    teacher, student = (names["models"].get(end) for end in pair_ends(pair))
     if teacher is None or student is None or not labels:
         return
     merged: dict[tuple[str, str, float], list[Number]] = {}

@@ -176,7 +176,7 @@ def maybe_best(top1: Sequence[NDArray[np.float64]]) -> tuple[NDArray[np.bool_], 
     freedom = total[spread] ** 2 / (parts**2 / (sizes - 1)).sum(axis=0)[spread]
     error = np.sqrt(total[spread]) / len(top1)
     better[spread] = stdtr(freedom, -mean[spread] / error) < ALPHA / (count - 1)
-    return better, ~better.any(axis=0)
+    return better, np.logical_not(better.any(axis=0))
 
 
 def power(effect: float, sigma: float, seeds: int, pairs: int = 1, tests: int = 1) -> float:
@@ -336,13 +336,13 @@ def steps_up(costs: Values, better: NDArray[np.bool_], margin: float) -> list[in
 
     Returns:
         indices of the points, cheapest first. A point follows another where it is dearer and shown better; of those
-        that do, the cheapest, and of equally cheap ones one that no other of them is shown better than.
+        that do, the cheapest, and of equally cheap ones the first that no other of them is shown better than.
     """
     order = sorted(range(len(costs)), key=lambda i: (costs[i], i))
     front: list[int] = []
     while order:
         cheap = [i for i in order if costs[i] <= costs[order[0]] * (1 + margin)]
-        front.append(next(i for i in cheap if not better[cheap, i].any()) if front else cheap[0])
+        front.append(next(i for i in cheap if not better[cheap, i].any()))
         last = front[-1]
         order = [i for i in order if costs[i] > costs[last] * (1 + margin) and better[i, last]]
     return front

@@ -8,7 +8,7 @@ from kdbench.errors import EXIT_INCOMPLETE, EXIT_OK
 from kdbench.names import plural
 
 if TYPE_CHECKING:
-    from kdbench.results.status import Standing
+    from kdbench.results.status import RunState
 
 
 def status(results: options.Results, /, *, json: options.Json = False) -> int:
@@ -20,10 +20,10 @@ def status(results: options.Results, /, *, json: options.Json = False) -> int:
     from kdbench.analysis.stability import unstable_cells
     from kdbench.results.folder import Results
     from kdbench.results.schema import FINISHED
-    from kdbench.results.status import standing
+    from kdbench.results.status import run_state
     from kdbench.results.study import read_study
 
-    found = standing(Results(results))
+    found = run_state(Results(results))
     unstable = [str(cell) for cell in unstable_cells(read_study(Results(results)))]
     if json:
         print_json(
@@ -42,7 +42,7 @@ def status(results: options.Results, /, *, json: options.Json = False) -> int:
     return EXIT_OK if complete else EXIT_INCOMPLETE
 
 
-def _show(found: "Standing", unstable: list[str]) -> None:
+def _show(found: "RunState", unstable: list[str]) -> None:
     from kdbench.engines.display import duration
 
     console = open_console()

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
-from kdbench.analysis.choice import Choice, choices
+from kdbench.analysis.choice import MethodChoice, choices
 from kdbench.analysis.comparison import Comparison, compare_with_published
 from kdbench.analysis.cost import GroupCost, PairCost, group_costs, pair_costs
 from kdbench.analysis.equal_time import EqualTime, GroupEqualTime, group_equal_times, pair_equal_times
@@ -48,7 +48,7 @@ class Content:
     profiles: list[Profile]
     equal_times: list[EqualTime]
     group_equal_times: list[GroupEqualTime]
-    choices: dict[Group, Choice]
+    choices: dict[Group, MethodChoice]
     open: "Content | None" = None
 
     @property

@@ -14,8 +14,9 @@ def numeric_tables(content: Content) -> dict[str, pd.DataFrame]:
         tables["curves"] = content.study.curves
         tables["gains"] = gain_frame(list(content.gains.values())).drop(columns="seed_gains")
         tables["gains_by_seed"] = gains_by_seed(content.study, content.gains.values())
-        ordered = [(group, method) for group in content.study.groups for method in content.by_gain(group)]
-        tables["gains_by_group"] = gain_frame([content.group_gains[place] for place in ordered])
+        groups = content.study.groups
+        ordered = [content.group_gains[group, method] for group in groups for method in content.by_gain(group)]
+        tables["gains_by_group"] = gain_frame(ordered)
     if content.has_throughput:
         tables["throughput"] = frame_of(list(content.costs.values())).drop(columns="ratios")
         tables["throughput_by_group"] = frame_of(list(content.group_costs.values()))

@@ -168,7 +168,7 @@ def _run(page: Page) -> dict[str, Any]:
     return {"rows": what_was_run(page.content)}
 
 
-def _methods(page: Page) -> dict[str, Any]:
+def _cards(page: Page) -> dict[str, Any]:
     return {"cards": cards(page.content)} if page.content.has_accuracy else {}
 
 
@@ -212,7 +212,7 @@ SECTIONS = (
     Section("means", "Means", _means),
     Section("views", "Methods by pairs", _views),
     Section("figures", "More figures", _figures),
-    Section("methods", "Each method", _methods),
+    Section("cards", "Each method", _cards),
     Section("pairs", "Pair by pair", _pairs),
     Section("notes", "Notes", lambda page: {"lines": page.notes}),
     Section("environment", "Environment", _environment),

@@ -14,7 +14,7 @@ TO_DO = "to do"
 
 
 @dataclass
-class Standing:
+class RunState:
     """Where a run is.
 
     Attributes:
@@ -44,7 +44,7 @@ class Standing:
         return sum(count for status, count in self.total.items() if status in (RUNNING, BEGUN, TO_DO))
 
 
-def standing(results: Results) -> Standing:
+def run_state(results: Results) -> RunState:
     """Look through a results folder.
 
     Raises:
@@ -53,7 +53,7 @@ def standing(results: Results) -> Standing:
     manifest = results.manifest()
     records = {cell["key"]: cell for cell in results.cells()}
     began = results.manifest_path.stat().st_mtime
-    progress, fresh = Standing(manifest["command"]), 0
+    progress, fresh = RunState(manifest["command"]), 0
     for cell in (CellId(**planned) for planned in manifest["cells"]):
         record = records.get(cell.key)
         if record is not None and record["status"] in FINISHED:

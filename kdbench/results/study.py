@@ -11,7 +11,7 @@ import numpy as np
 
 from kdbench.errors import KdbenchError
 from kdbench.files import content_key
-from kdbench.names import ends
+from kdbench.names import pair_ends
 from kdbench.results.folder import Results
 from kdbench.results.schema import CellRecord, Manifest, PlannedCell, Role, Split, ThroughputRecord, is_planned
 
@@ -235,7 +235,7 @@ class Study:
             "role": self.roles[cell["method"]],
         }
         if record is None:
-            teacher, student = ends(cell["pair"])
+            teacher, student = pair_ends(cell["pair"])
             return {"teacher": teacher, "student": student, "status": MISSING, **plan}
         return {
             **{name: record[name] for name in _OWN_COLUMNS if name in record},

@@ -300,7 +300,8 @@ def make_plan(
 
 def _setting(suite: Suite, pairs: Sequence[PairSpec], split: Split, data_root: Path) -> Setting:
     data, recipes = suite.data, {pair.student: suite.recipe_of(pair.student) for pair in pairs}
-    train, evaluated = (len(opening.open_split(data, data_root, part, data.held_out(split))) for part in ("train", split))
+    held_out = data.held_out(split)
+    train, evaluated = (len(opening.open_split(data, data_root, part, held_out)) for part in ("train", split))
     return Setting(
         description=suite.description,
         data=data.source,

@@ -22,7 +22,7 @@ from kdbench.names import plural
 from kdbench.results.folder import Results
 from kdbench.results.locks import claimed, is_claimed
 from kdbench.results.schema import FINISHED, CellRecord, ThroughputRecord
-from kdbench.results.status import BEGUN, RUNNING, TO_DO, standing
+from kdbench.results.status import BEGUN, RUNNING, TO_DO, run_state
 from kdbench.study.accuracy import AccuracyJob
 from kdbench.study.plan import Cell, Plan, finished_keys
 from kdbench.study.session import Session
@@ -99,7 +99,7 @@ def run(plan: Plan, session: Session, throughput: bool = True) -> RunOutcome:
 
 def _where_it_stopped(results: Results) -> str:
     """How many cells are done, how many go on from a checkpoint, and how many are still to be begun."""
-    counts = standing(results).total
+    counts = run_state(results).total
     ended = counts.total() - counts[BEGUN] - counts[RUNNING] - counts[TO_DO]
     return (
         f"stopped: {ended} of {counts.total()} cells have ended, {counts[BEGUN]} go on from a checkpoint, "

@@ -57,7 +57,7 @@ class SPOFA(OFA):
         z_s, z_t, labels = student.logits, teacher.logits, batch.labels
         stage_terms = []
         for number, logits in enumerate(self.heads(student.stages)):
-            cosine = gather(cosines(logits.detach(), z_t)).mean()
+            cosine = gather(row_cosines(logits.detach(), z_t)).mean()
             before, _ = self._followed(number, cosine)
             weight = (1 - self.stage_scale * (before - cosine)).clamp(0.1, 2)
             stage_terms.append(weight * ofa_loss(logits, z_t, labels, self._gamma[number], self.temperature))
@@ -81,7 +81,7 @@ class SPOFA(OFA):
 
 
 @full_precision
-def cosines(one: Tensor, other: Tensor) -> Tensor:
+def row_cosines(one: Tensor, other: Tensor) -> Tensor:
     """Cosine similarities (B,) of the rows of two matrices."""
     return F.cosine_similarity(one, other, dim=1)
 

@@ -20,7 +20,7 @@ from kdbench.training.contender import Contender, student_outputs
 from kdbench.training.lockstep import drawn, teacher_outputs
 from tests.conftest import NO_DATA
 
-PAIRS = ["vit-t:resnet-s", "resnet-t:mixer-s", "mixer-t:vit-s"]
+PAIRS = ["vit-t:resnet-s", "resnet-t:mixer-s", "vit-t:vit-s"]
 
 
 @pytest.fixture(scope="module")

@@ -66,6 +66,15 @@ def test_a_method_imports_the_contract_and_the_parts_alone(path: Path) -> None:
     ]
 
 
+def test_which_method_to_use() -> None:
+    choosing = tool("choosing")
+    folders = sorted(path.parent for path in choosing.RESULTS.glob("*/manifest.json"))
+    assert folders, "there are committed records"
+    assert choosing.page(folders) == (DOCS / "choosing.md").read_text(), (
+        "python docs/tools/choosing.py docs/choosing.md"
+    )
+
+
 def test_what_was_measured() -> None:
     text = (DOCS / "measuring.md").read_text()
     assert tool("measured").page(text) == text, "python docs/tools/measured.py docs/measuring.md"

@@ -29,7 +29,7 @@ BELOW = 0.3
 def _figure(content: Content, style: Style) -> Drawing:
     """One panel a group of pairs, one row a method; costs on the right where they were measured."""
     study = content.study
-    rows = {group: content.by_gain(group) for group in study.groups}
+    rows: dict[Group, list[str]] = {group: content.by_gain(group) for group in study.groups}
     caption = " · ".join([_explained(content), text.caption(study, study.cells, "stratified t-intervals")])
     heads = [f"mean over {text.plural(len(pairs), f'{group} pair')}" for group, pairs in study.groups.items()]
     left = label_width(study.methods)

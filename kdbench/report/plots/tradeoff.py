@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,7 +26,9 @@ TICKS = (0.5, 0.7, 1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 def _figure(content: Content, style: Style) -> Drawing:
     """One panel a group of pairs, one point a method; methods without an average are named in the caption."""
     study = content.study
-    shown = {group: [method for method in study.methods if _is_known(content, group, method)] for group in study.groups}
+    shown: dict[Group, list[str]] = {
+        group: [method for method in study.methods if _is_known(content, group, method)] for group in study.groups
+    }
     absent = [
         f"not shown for {group} pairs (incomplete): {', '.join(left)}"
         for group, methods in shown.items()
@@ -133,7 +136,7 @@ def _name(axis: Axes, content: Content, group: Group, methods: Sequence[str]) ->
             edge = times[method] if alone or not is_left else min(crowd)
             words = f"{method} {value:+.2f}" if value != point else method
             at = edge / 1.07 if is_left and not alone else edge * 1.05
-            side = {"ha": "right" if is_left and not alone else "left", "fontsize": "small"}
+            side: dict[str, Any] = {"ha": "right" if is_left and not alone else "left", "fontsize": "small"}
             side["va"] = "bottom" if alone else "center"
             line = {"arrowstyle": "-", "color": PALE, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 2}
             axis.annotate(words, (times[method], point), (at, place), color=colour[method], arrowprops=line, **side)

@@ -69,7 +69,7 @@ const press = (element, on) => element?.setAttribute("aria-pressed", String(on))
 const chosen = (row) => {
   const groups = Map.groupBy(chips.filter(pressed), (chip) => chip.dataset.filter);
   /* Control and baseline stay: the others are read against them. */
-  return !row.dataset.shown || row.className || [...groups].every(([group, own]) => own.some((chip) => row.dataset[group] === chip.dataset.value));
+  return row.dataset.shown === undefined || row.className || [...groups].every(([group, own]) => own.some((chip) => row.dataset[group] === chip.dataset.value));
 };
 const show = () => {
   const words = split(value("methods")), pairs = split(value("names")), group = value("group");
