@@ -123,6 +123,8 @@ def _name(axis: Axes, content: Content, group: Group, methods: Sequence[str]) ->
         return
     colour, times = colours(content, group), {method: content.times[group, method] for method in methods}
     middle = float(np.median(list(times.values())))
+    least, most = axis.get_xlim()
+    end = least * (most / least) ** 0.7
     for is_left in (True, False):
         own = [method for method in methods if (times[method] <= middle) == is_left]
         crowd = [times[method] for method in own if times[method] > 1.0] or [1.0]
@@ -135,8 +137,10 @@ def _name(axis: Axes, content: Content, group: Group, methods: Sequence[str]) ->
             alone = method == content.study.control
             edge = times[method] if alone or not is_left else min(crowd)
             words = f"{method} {value:+.2f}" if value != point else method
-            at = edge / 1.07 if is_left and not alone else edge * 1.05
-            side: dict[str, Any] = {"ha": "right" if is_left and not alone else "left", "fontsize": "small"}
+            # At the right end of the panel there is no room for a name either.
+            before = not alone and (is_left or times[method] > end)
+            at = edge / 1.07 if before else edge * 1.05
+            side: dict[str, Any] = {"ha": "right" if before else "left", "fontsize": "small"}
             side["va"] = "bottom" if alone else "center"
             line = {"arrowstyle": "-", "color": PALE, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 2}
             axis.annotate(words, (times[method], point), (at, place), color=colour[method], arrowprops=line, **side)
