@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 
 from kdbench.analysis.ranking import MIN_PAIRS
+from kdbench.analysis.stats import luck
 from kdbench.errors import one_line
 from kdbench.report.content import Content, Gap
 from kdbench.report.text import LEGEND, PUBLISHED_LEGEND, SCOPE, SPEED_LEGEND, devices, plural
 from kdbench.results.study import MISSING
 
-ORDER = (MISSING, "failed", "oom", "diverged", "timeout", "interrupted", "unsupported")
+AT_GUESSING = "at guessing"
+ZERO = "a term that is zero throughout"
+ORDER = (MISSING, "failed", "oom", "diverged", "timeout", "interrupted", "unsupported", AT_GUESSING, ZERO)
 
 PHASE_TOLERANCE = 0.05
 """How far the phases of a step may be from the whole before it is told."""
@@ -61,6 +64,7 @@ def notes(content: Content) -> list[str]:
     if study.baseline is None:
         lines.append("No method of this study is recorded as the baseline, so nothing is compared with one.")
     lines += [f"Accuracy, {line}" for line in _not_done(content, content.cell_gaps, study.pairs)]
+    lines += [f"Accuracy, {line}" for line in _not_done(content, _suspect(content), study.pairs)]
     lines += _left_out(content)
     for ranking in content.rankings:
         if ranking.methods and not ranking.meaningful:
@@ -85,6 +89,8 @@ def notes(content: Content) -> list[str]:
     if content.open is not None:
         names, state = ", ".join(content.open.study.differs), completeness(content.open)
         lines.append(f"Open division ({names}), control and baseline included: {state}.")
+        own = [gap for gap in _suspect(content.open) if gap.method in content.open.study.differs]
+        lines += [f"Open division, {line}" for line in _not_done(content.open, own, study.pairs)]
     for method, altered in study.manifest.get("altered", {}).items():
         lines.append(f"Hyperparameters of {method} that are not the suite's: {', '.join(altered)}.")
     if tuned := study.manifest.get("tuned"):
@@ -93,6 +99,20 @@ def notes(content: Content) -> list[str]:
     if study.ignored:
         lines.append(f"{plural(study.ignored, 'record')} of other settings or machines left aside.")
     return lines
+
+
+def _suspect(content: Content) -> list[Gap]:
+    """Finished cells that did not do what their names say: guessing, or a loss term that was zero in every epoch."""
+    found = []
+    for (pair, method, seed), record in content.study.records.items():
+        match record:
+            case {"top1": top1, "majority": majority, "evaluated": count} if top1 <= 100 * luck(count, majority / 100):
+                found.append(Gap(pair, method, seed, AT_GUESSING, f"always the largest class gives {majority:.2f} %"))
+        terms = record["curves"]["loss"] if "curves" in record else {}
+        zero = [name for name, losses in terms.items() if losses and not any(losses)]
+        if zero:
+            found.append(Gap(pair, method, seed, ZERO, ", ".join(zero)))
+    return found
 
 
 def _doubtful(content: Content) -> list[str]:

@@ -239,6 +239,9 @@ def make_plan(
     data = opening.open_dataset(suite.data, data_root)
     identities = {}
     for pair in pairs:
+        held_out = suite.data.holdout if suite.data.reserve_holdout or split == "val" else 0.0
+        # What cannot be trained is told before anything is written.
+        opening.fitted_recipe(suite.recipe_of(pair.student), suite.data, data_root, held_out)
         teacher = teacher_metadata(stored_teacher(suite, pair.teacher, data_root))
         identities[pair.name] = {
             "data": {**suite.data.model_dump(exclude={"source", "teacher_source"}), "sha256": data.sha256},

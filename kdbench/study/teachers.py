@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import timm.data
-from scipy import stats
 
+from kdbench.analysis.stats import luck
 from kdbench.compute.device import Compute, environment
 from kdbench.compute.distributed import wait_for_all
 from kdbench.data import opening
@@ -121,7 +121,7 @@ class TeacherJob:
             self.name,
             make,
             as_own_teacher,
-            recipe,
+            stream.recipe,
             self.compute,
             steps_per_epoch=stream.steps_per_epoch,
             seed=self.seed,
@@ -233,10 +233,10 @@ def save_teacher(
         KdbenchError: imported weights are no better than guessing, or worse than those they would replace.
     """
     result = evaluate(model, test, suite.eval_batch_size, compute)
-    if imported and result.top1 <= guessing(len(test), model.num_classes):
+    if imported and result.top1 <= guessing(len(test), model.num_classes, result.majority / 100):
         raise KdbenchError(
             f"{name} reaches only {result.top1:.2f} % on the test split of {suite.data.source}, where guessing gives "
-            f"{100 / model.num_classes:.3g} %: weights of another task, another normalisation or another class order?"
+            f"{result.majority:.3g} %: weights of another task, another normalisation or another class order?"
         )
     if imported and (better := _stored_top1(target)) > result.top1 + TOLERANCE:
         raise KdbenchError(
@@ -264,15 +264,19 @@ def save_teacher(
     )
 
 
-def guessing(images: int, classes: int) -> float:
+def guessing(images: int, classes: int, majority: float) -> float:
     """Top-1 in percent up to which a teacher is not clearly better than guessing.
 
-    Three times the chance (half the way to perfect where that is less), and no less than what one guesser in a
-    thousand exceeds by luck: the 99.9 % point of the binomial distribution.
+    Three times the chance of equal classes (half the way to perfect where that is less), and no less than what one in a
+    thousand of those who always answer with the largest class exceeds by luck.
+
+    Args:
+        images: that are evaluated.
+        classes: how many there are.
+        majority: share of the largest class, in [0, 1].
     """
     chance = 1 / classes
-    luck = float(stats.binom.ppf(0.999, images, chance)) / images
-    return 100 * max(luck, min(3 * chance, (1 + chance) / 2))
+    return 100 * max(luck(images, majority), min(3 * chance, (1 + chance) / 2))
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,15 @@ from kdbench.models.staged import LOGITS, StagedModel
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Top-1 and top-5 in percent, and which images were right (N,) bool."""
+    """Top-1 and top-5 in percent, and which images were right (N,) bool.
+
+    Attributes:
+        majority: top-1 in percent of who always answers with the largest class of the split.
+    """
 
     top1: float
     top5: float
+    majority: float
     correct: NDArray[np.bool_]
 
 
@@ -35,7 +40,7 @@ def evaluate(
     for module, _ in modules:
         module.eval()
     needs = predictor.inference_needs if predictor is not None else None
-    first, fifth = [], []
+    first, fifth, counts = [], [], []
     for raw, labels in split.batches(batch_size):
         with compute.autocast():
             # Not through `__call__`: a compiled model is compiled for the batches of the training.
@@ -44,9 +49,13 @@ def evaluate(
         hits = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
         first.append(hits[:, 0])
         fifth.append(hits.any(dim=1))
+        counts.append(labels)
     for module, training in modules:
         module.train(training)
     correct = torch.cat(first).cpu().numpy()
     return Evaluation(
-        top1=100 * float(correct.mean()), top5=100 * float(torch.cat(fifth).float().mean()), correct=correct
+        top1=100 * float(correct.mean()),
+        top5=100 * float(torch.cat(fifth).float().mean()),
+        majority=100 * int(torch.cat(counts).cpu().bincount().max()) / len(correct),
+        correct=correct,
     )
