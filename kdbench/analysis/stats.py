@@ -118,6 +118,17 @@ def _rounding(arrays: Sequence[NDArray[np.float64]]) -> float:
     return len(arrays) * (1e-12 * max(100.0, *(float(np.abs(array).max()) for array in arrays))) ** 2
 
 
+def luck(images: int, share: float) -> float:
+    """Share of hits that one guesser in a thousand exceeds: the 99.9 % point of a binomial distribution.
+
+    Args:
+        images: that are answered.
+        share: of hits that a guesser expects, in [0, 1].
+    """
+    hits = np.arange(images + 1)
+    return float(hits[np.searchsorted(bdtr(hits, images, share), 0.999)]) / images
+
+
 def holm(p_values: Values) -> NDArray[np.float64]:
     """Holm's (1979) step-down adjustment of a family of p-values; a NaN is no test and stays NaN."""
     p = np.asarray(p_values, dtype=np.float64)

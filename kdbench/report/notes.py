@@ -4,12 +4,15 @@ from collections.abc import Sequence
 
 from kdbench.analysis.ranking import MIN_PAIRS
 from kdbench.analysis.stability import unstable_cells
+from kdbench.analysis.stats import luck
 from kdbench.errors import one_line
 from kdbench.report.content import Content, Gap
 from kdbench.report.text import GAPS, PUBLISHED_LEGEND, SCOPE, devices, plural
 from kdbench.results.study import MISSING, Study
 
-ORDER = (MISSING, "failed", "oom", "diverged", "timeout", "interrupted", "unsupported")
+AT_GUESSING = "at guessing"
+ZERO = "a term that is zero throughout"
+ORDER = (MISSING, "failed", "oom", "diverged", "timeout", "interrupted", "unsupported", AT_GUESSING, ZERO)
 
 PHASE_TOLERANCE = 0.05
 """How far the phases of a step may be from the whole before it is told."""
@@ -83,6 +86,7 @@ def notes(content: Content) -> list[str]:
     trained, timed = (_not_done(content, gaps, study.pairs) for gaps in (content.cell_gaps, content.timing_gaps))
     timed = timed if content.has_throughput else []
     lines += [f"Accuracy{' and throughput' * (line in timed)}, {line}" for line in trained]
+    lines += [f"Accuracy, {line}" for line in _not_done(content, _suspect(content), study.pairs)]
     lines += [f"Unstable: {cell}." for cell in unstable_cells(study)]
     lines += _raced(study)
     lines += _left_out(content)
@@ -107,8 +111,10 @@ def notes(content: Content) -> list[str]:
     if others := sorted({row.protocol for row in content.published if not row.own_protocol}):
         lines.append(f"Also published, under protocols that are not comparable: {', '.join(others)} (pair by pair).")
     if content.open is not None:
-        own = content.statuses[len(study.cells) :]
-        lines.append(f"Open division: {', '.join(content.open.study.differs)}, {_completeness(own)}.")
+        statuses = content.statuses[len(study.cells) :]
+        lines.append(f"Open division: {', '.join(content.open.study.differs)}, {_completeness(statuses)}.")
+        own = [gap for gap in _suspect(content.open) if gap.method in content.open.study.differs]
+        lines += [f"Open division, {line}" for line in _not_done(content.open, own, study.pairs)]
     for method, altered in study.manifest.get("altered", {}).items():
         lines.append(f"Hyperparameters of {method} that are not the suite's: {', '.join(altered)}.")
     if tuned := study.manifest.get("tuned"):
@@ -130,6 +136,20 @@ def _raced(study: Study) -> list[str]:
         "their means and tests are of the seeds that they have."
         for rounds, methods in by_round.items()
     ]
+
+
+def _suspect(content: Content) -> list[Gap]:
+    """Finished cells that did not do what their names say: guessing, or a loss term that was zero in every epoch."""
+    found = []
+    for (pair, method, seed), record in content.study.records.items():
+        match record:
+            case {"top1": top1, "majority": majority, "evaluated": count} if top1 <= 100 * luck(count, majority / 100):
+                found.append(Gap(pair, method, seed, AT_GUESSING, f"always the largest class gives {majority:.2f} %"))
+        terms = record["curves"]["loss"] if "curves" in record else {}
+        zero = [name for name, losses in terms.items() if losses and not any(losses)]
+        if zero:
+            found.append(Gap(pair, method, seed, ZERO, ", ".join(zero)))
+    return found
 
 
 def _doubtful(content: Content) -> list[str]:

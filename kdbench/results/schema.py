@@ -201,6 +201,8 @@ class CellFindings(TypedDict, total=False):
 
     top1: Percent
     top5: Percent
+    majority: Percent
+    """Top-1 of who always answers with the largest class of the split that `top1` is of."""
     best_top1: Percent
     best_epoch: Count
     """The best epoch of the split that `top1` is of, where that was read more than once."""

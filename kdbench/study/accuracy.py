@@ -335,7 +335,7 @@ class _Training:
             self._keep(path, contender, final)
         best_is_known = self._followed is self._arena.evaluation
         epochs, top1 = run.curve
-        findings = CellFindings(top1=final.top1, top5=final.top5)
+        findings = CellFindings(top1=final.top1, top5=final.top5, majority=final.majority)
         if best_is_known:
             best = int(np.argmax(top1))
             findings.update(best_top1=top1[best], best_epoch=epochs[best])

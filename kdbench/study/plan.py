@@ -268,6 +268,8 @@ def make_plan(
     data = opening.open_dataset(suite.data, data_root)
     identities = {}
     for pair in pairs:
+        # What cannot be trained is told before anything is written.
+        opening.fitted_recipe(suite.recipe_of(pair.student), suite.data, data_root, suite.data.held_out(split))
         teacher = current_metadata(suite, pair.teacher, data_root)
         identities[pair.name] = {
             "data": {**suite.data.model_dump(exclude={"source", "teacher_source"}), "sha256": data.sha256},

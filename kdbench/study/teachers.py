@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import timm.data
-from scipy import stats
 from torch import nn
 
+from kdbench.analysis.stats import luck
 from kdbench.compute.device import Compute, environment
 from kdbench.compute.distributed import wait_for_all
 from kdbench.data import opening
@@ -173,7 +173,7 @@ class TeacherJob:
             self.name,
             make,
             as_own_teacher,
-            recipe,
+            stream.recipe,
             self.compute,
             steps_per_epoch=stream.steps_per_epoch,
             seed=self.seed,
@@ -344,10 +344,10 @@ def _class_orders(suite: Suite, classes: tuple[str, ...], told: tuple[str, ...] 
 
 
 def _refuse_guess(suite: Suite, name: str, result: Evaluation, images: int, classes: int) -> None:
-    if result.top1 <= guessing(images, classes):
+    if result.top1 <= guessing(images, classes, result.majority / 100):
         raise KdbenchError(
             f"{name} reaches only {result.top1:.2f} % on the test split of {suite.data.source}, where guessing gives "
-            f"{100 / classes:.3g} %: weights of another task, another normalisation or another class order?"
+            f"{result.majority:.3g} %: weights of another task, another normalisation or another class order?"
         )
 
 
@@ -401,15 +401,19 @@ def save_teacher(
     )
 
 
-def guessing(images: int, classes: int) -> float:
+def guessing(images: int, classes: int, majority: float) -> float:
     """Top-1 in percent up to which a teacher is not clearly better than guessing.
 
-    Three times the chance (half the way to perfect where that is less), and no less than what one guesser in a
-    thousand exceeds by luck: the 99.9 % point of the binomial distribution.
+    Three times the chance of equal classes (half the way to perfect where that is less), and no less than what one in a
+    thousand of those who always answer with the largest class exceeds by luck.
+
+    Args:
+        images: that are evaluated.
+        classes: how many there are.
+        majority: share of the largest class, in [0, 1].
     """
     chance = 1 / classes
-    luck = float(stats.binom.ppf(0.999, images, chance)) / images
-    return 100 * max(luck, min(3 * chance, (1 + chance) / 2))
+    return 100 * max(luck(images, majority), min(3 * chance, (1 + chance) / 2))
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,8 @@ class Recipe(_Strict, frozen=True):
         schedule: over the whole training; `step` multiplies by `decay` at each of `milestones` (epochs).
         schedule_by: the learning rate changes with every step or every epoch.
         clip_grad: largest gradient norm over student and projectors together, 0 is off.
-        ema: decay of the exponential moving average that is evaluated in place of the weights, 0 is off.
+        ema: decay of the exponential moving average that is evaluated in place of the weights, 0 is off; over a part of
+            the training images (`--limit`) the average is as much shorter as an epoch is.
         eval_crop: at evaluation, side of the centre crop over the side that the image is resized to.
     """
 
@@ -117,10 +118,11 @@ class Recipe(_Strict, frozen=True):
         return ", ".join(parts)
 
     def shortened(self, epochs: int) -> "Recipe":
-        """The recipe with other `epochs`; warm-up and milestones keep their share."""
+        """The recipe with other `epochs`; warm-up, milestones and what the moving average spans keep their share."""
         share = epochs / self.epochs
         update = {
             "epochs": epochs,
+            "ema": self.ema ** (1 / share),
             "warmup_epochs": round(self.warmup_epochs * share),
             "milestones": tuple(round(milestone * share) for milestone in self.milestones),
         }

@@ -127,7 +127,8 @@ class Arena:
     def check(self, contender: Contender) -> list[Check]:
         """Self-check `contender`, and use it up, on the first images of the training stream."""
         draw = next(drawn([contender], self.stream, 0))
-        few = draw.part(slice(min(CHECK_BATCH, len(draw))))
+        # As many at once as the losses of the training see.
+        few = draw.part(slice(min(CHECK_BATCH, self.compute.micro_batch or CHECK_BATCH, len(draw))))
         return self_check(contender, self.teacher, few, self.compute)
 
 

@@ -16,10 +16,15 @@ from kdbench.models.staged import LOGITS, StagedModel
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Top-1 and top-5 in percent, and which images were right (N,) bool."""
+    """Top-1 and top-5 in percent, and which images were right (N,) bool.
+
+    Attributes:
+        majority: top-1 in percent of who always answers with the largest class of the split.
+    """
 
     top1: float
     top5: float
+    majority: float
     correct: NDArray[np.bool_]
 
 
@@ -43,7 +48,7 @@ def evaluate(
     for module, _ in modules:
         module.eval()
     needs = predictor.inference_needs if predictor is not None else None
-    first, fifth, done = [], [], 0
+    first, fifth, answers, done = [], [], [], 0
     for raw, labels in split.batches(batch_size):
         with compute.autocast(), model.exact_classifier():
             # Not through `__call__`: a compiled model is compiled for the batches of the training.
@@ -55,9 +60,13 @@ def evaluate(
         done += len(labels)
         if on_images is not None:
             on_images(done)
+        answers.append(labels)
     for module, training in modules:
         module.train(training)
     correct = torch.cat(first).cpu().numpy()
     return Evaluation(
-        top1=100 * float(correct.mean()), top5=100 * float(torch.cat(fifth).float().mean()), correct=correct
+        top1=100 * float(correct.mean()),
+        top5=100 * float(torch.cat(fifth).float().mean()),
+        majority=100 * int(torch.cat(answers).cpu().bincount().max()) / len(correct),
+        correct=correct,
     )

@@ -1,6 +1,8 @@
 """The self-check of a method on a pair, before any training: does it do what a KD method has to do?"""
 
-from dataclasses import dataclass
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +17,7 @@ from kdbench.training.contender import Contender, student_outputs, total
 from kdbench.training.guard import RULES, STUDENT, TEACHER, broken_rules, watched
 from kdbench.training.lockstep import teacher_outputs
 
+LABELS = "labels make a difference"
 STEPS = 3
 """Projectors may start at zero and so starve the layers before them in the first step."""
 
@@ -31,9 +34,9 @@ class Check:
 def self_check(contender: Contender, teacher: StagedModel, draw: Draw, compute: Compute) -> list[Check]:
     """Run a few steps on one batch and say what holds. The contender is used up.
 
-    The checks: terms are finite scalars and not all zero; the gradient reaches the student and every trainable
-    projector (or the method declares which it starves), and does not reach the teacher; the rules of its division are
-    kept (`watch`); the student keeps exactly its own keys.
+    The checks: terms are finite scalars and not all zero, and each has a gradient; the gradient reaches the student and
+    every trainable projector (or the method declares which it starves), and does not reach the teacher; other labels
+    make another loss; the rules of its division are kept (`watch`); the student keeps exactly its own keys.
 
     Raises:
         Exception: memory ran out or the device is lost, which says nothing of the method.
@@ -53,7 +56,7 @@ def self_check(contender: Contender, teacher: StagedModel, draw: Draw, compute: 
             with watched(teacher, student, draw.batch, answer) as found:
                 with compute.autocast():
                     terms = method(outputs, answer if method.teacher_needs is not None else None, draw.batch)
-                problem = _terms_problem(terms)
+                problem = _terms_problem(terms) or _without_gradient(terms, trainable)
                 if not problem:
                     total(terms).backward()
             broken |= broken_rules(found, type(method))
@@ -66,6 +69,7 @@ def self_check(contender: Contender, teacher: StagedModel, draw: Draw, compute: 
                     if parameter.grad is not None:
                         parameter -= 0.01 * parameter.grad
                         parameter.grad = None
+        labels = _label_check(contender, teacher, draw, compute)
     except Exception as error:
         if device_lost(error) or out_of_memory(error):
             raise
@@ -76,6 +80,7 @@ def self_check(contender: Contender, teacher: StagedModel, draw: Draw, compute: 
         Check("loss terms", True, values),
         _student_check(reached),
         _projector_check(method, reached),
+        labels,
         *_rule_checks(method, teacher, broken),
         _prediction_check(method),
         Check(
@@ -97,9 +102,45 @@ def _terms_problem(terms: object) -> str | None:
             return f"term '{name}' is {term.item()}"
     if all(term.item() == 0 for term in terms.values()):
         return "all terms are zero"
-    if not any(term.requires_grad for term in terms.values()):
-        return "no term depends on the student"
     return None
+
+
+def _without_gradient(terms: dict[str, Tensor], trainable: Sequence[Tensor]) -> str | None:
+    """Which term nothing can be learned from: it depends neither on the student nor on a projector."""
+    for name, term in terms.items():
+        if not term.requires_grad or not any(
+            gradient is not None
+            for gradient in torch.autograd.grad(term, trainable, retain_graph=True, allow_unused=True)
+        ):
+            return f"term '{name}' has no gradient: it depends neither on the student nor on a projector"
+    return None
+
+
+def _label_check(contender: Contender, teacher: StagedModel, draw: Draw, compute: Compute) -> Check:
+    """Whether the same images, with the same random draws, have another loss under other labels."""
+    method, batch = contender.method, draw.batch
+    classes = contender.student.num_classes
+    moved = None if batch.targets is None else batch.targets.roll(1, dims=1)
+    losses, terms = [], {}
+    before = copy.deepcopy(method.state_dict())
+    with compute.autocast():
+        answer = teacher_outputs(teacher, [contender], draw, compute)
+        for given in (batch, replace(batch, labels=(batch.labels + 1) % classes, targets=moved)):
+            method.load_state_dict(copy.deepcopy(before))
+            with torch.random.fork_rng(devices=[compute.device] if compute.device.type == "cuda" else []):
+                torch.manual_seed(0)
+                outputs = student_outputs(contender.student.forward, contender.views(draw), method.student_needs)
+                terms = method(outputs, answer if method.teacher_needs is not None else None, given)
+            losses.append(total(terms).detach().float())
+    told = "another loss under other labels"
+    if not torch.isclose(*losses, rtol=1e-5):
+        return Check(LABELS, True, told)
+    zero = [name for name, term in terms.items() if not term.any()]
+    if zero:
+        return Check(LABELS, True, f"no, and {', '.join(zero)} is zero here")
+    if method.differs:
+        return Check(LABELS, True, f"no; open division: {method.differs}")
+    return Check(LABELS, False, "the loss is the same under other labels: add `batch.cross_entropy(student.logits)`")
 
 
 def _named(prefix: str, module: nn.Module) -> list[tuple[str, Tensor]]:

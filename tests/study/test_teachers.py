@@ -114,12 +114,14 @@ def test_the_normalisation_that_the_weights_expect(proxy: Suite, weights: State,
 
 
 def test_guessing_is_told_from_knowing() -> None:
-    assert guessing(10_000, 100) == pytest.approx(3)
-    assert guessing(50_000, 1000) == pytest.approx(0.3)
-    assert guessing(2_000, 10) == pytest.approx(30)
-    assert guessing(2_000, 2) == pytest.approx(75), "three times the chance would be more than perfect"
+    assert guessing(10_000, 100, 1 / 100) == pytest.approx(3)
+    assert guessing(50_000, 1000, 1 / 1000) == pytest.approx(0.3)
+    assert guessing(2_000, 10, 1 / 10) == pytest.approx(30)
+    assert guessing(2_000, 4, 0.7) == pytest.approx(73.15), "always the largest class, with luck"
+    assert guessing(2_000, 100, 0.7) > 70, "the largest class alone gives 70 %"
+    assert guessing(2_000, 2, 1 / 2) == pytest.approx(75), "three times the chance would be more than perfect"
     # Of 100 images 5 or more are right by luck in 3 of 1000 tries, 6 or more in fewer than 1.
-    assert guessing(100, 100) == pytest.approx(5)
+    assert guessing(100, 100, 1 / 100) == pytest.approx(5)
 
 
 def test_verify_reads_everything_again(proxy: Suite, tmp_path: Path, cpu: Compute) -> None:
