@@ -113,7 +113,7 @@ class Registry:
     def installed(cls) -> "Registry":
         """The methods that installed packages register under the entry-point group `kdbench.methods`."""
         registry = cls()
-        # A package that registers thirty methods is looked at once.
+        # A package that registers forty methods is looked at once.
         name_of = cache(lambda package: package.name if package else "unknown package")
         for point in entry_points(group=GROUP):
             registry.add(Plugin(point.name, point.value, name_of(point.dist)))

@@ -54,7 +54,8 @@ def test_a_file_takes_part(mine: Path, ending: str) -> None:
 def test_a_dotted_name_takes_part() -> None:
     (plugin,) = Registry().select("kdbench_methods.kd:KD")
     assert plugin.name == "kd"
-    assert set(plugin.hyperparameters.model_fields) == {"temperature", "ce_weight", "kd_weight", "standardise"}
+    names = {"temperature", "ce_weight", "kd_weight", "standardise", "entropy_weights"}
+    assert set(plugin.hyperparameters.model_fields) == names
 
 
 def test_two_files_of_one_name_do_not_meet(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from kdbench.analysis.gains import Accuracies
-from kdbench.analysis.published import Epoch, Number, numbers, protocols
+from kdbench.analysis.published import Control, Epoch, Number, numbers, protocols
 from kdbench.analysis.stats import UNKNOWN, Interval, paired_t
 from kdbench.names import pair_ends
 from kdbench.results.schema import PublishedNames
@@ -62,6 +62,7 @@ class Comparison:
         label: the published name of the method.
         own_protocol: whether it belongs to the protocol that the study follows.
         epoch: whose top-1 the sources report; "unknown" is held against our last.
+        control: whose training without a teacher the published gain is over.
         sources: short names of those that give this number, the first published first.
         teacher_top1: the published teacher's, NaN where not told.
         reason: why the two are not comparable; empty where they are.
@@ -75,6 +76,7 @@ class Comparison:
     protocol: str
     own_protocol: bool
     epoch: Epoch
+    control: Control
     sources: tuple[str, ...]
     teacher_top1: float
     reason: str
@@ -93,6 +95,7 @@ class _Quote:
     gain: float | None
     teacher_top1: float | None
     epoch: Epoch
+    control: Control
     sources: tuple[str, ...]
 
 
@@ -133,6 +136,7 @@ def _quotes(names: PublishedNames, pair: str, labels: Sequence[str], is_control:
     for (protocol, label, top1), rows in merged.items():
         # Later sources quote the first one, with the epoch it chose.
         epochs: list[Epoch] = [row.epoch for row in rows if row.epoch != "unknown"]
+        controls: list[Control] = [row.control for row in rows if row.gain is not None]
         yield _Quote(
             protocol=protocol,
             label=label,
@@ -140,6 +144,7 @@ def _quotes(names: PublishedNames, pair: str, labels: Sequence[str], is_control:
             gain=None if is_control else _first([row.gain for row in rows]),
             teacher_top1=None if is_control else _first([row.teacher_top1 for row in rows]),
             epoch=epochs[0] if epochs else "unknown",
+            control=controls[0] if controls else "unknown",
             sources=tuple(dict.fromkeys(row.origin for row in rows)),
         )
 
@@ -193,6 +198,7 @@ def _comparison(study: Study, accuracies: Accuracies, place: tuple[str, str], qu
         protocol=quote.protocol,
         own_protocol=quote.protocol == study.manifest.get("published", {}).get("protocol"),
         epoch=quote.epoch,
+        control=quote.control,
         sources=quote.sources,
         teacher_top1=math.nan if quote.teacher_top1 is None else quote.teacher_top1,
         reason=reason,

@@ -73,7 +73,7 @@ def _published(content: Content, of_gain: bool) -> Published:
     for row in content.own_published:
         match = row.gain if of_gain else row.top1
         if not math.isnan(match.published):
-            value = text.signed(match.published) if of_gain else text.fixed(match.published)
+            value = text.published_value(row, of_gain)
             reason = f", not comparable: {row.reason}" if row.reason else ""
             source = f"published by {', '.join(row.sources)} ({row.protocol}, {row.epoch} epoch){reason}"
             found.setdefault((row.pair, row.method), []).append((value, source))

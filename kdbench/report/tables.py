@@ -250,7 +250,7 @@ def _published_matrix(content: Content, pairs: Sequence[str], of_gain: bool) -> 
         match = row.gain if of_gain else row.top1
         if row.pair in pairs and not math.isnan(match.published):
             line = cells.setdefault((row.method, row.sources[0]), {})
-            line[row.pair] = text.published(match, sign=of_gain)
+            line[row.pair] = text.published(row, of_gain)
     shown = [pair for pair in pairs if any(pair in line for line in cells.values())]
     by_method = sorted(cells.items(), key=lambda item: content.study.methods.index(item[0][0]))
     return [
@@ -269,7 +269,7 @@ def _published_rows(content: Content, pair: str) -> list[Row]:
             "ours": text.fixed(row.top1.ours.value),
             "difference": text.deviation(row.top1),
             "verdict": text.verdict(row, row.top1),
-            "published gain": text.signed(row.gain.published),
+            "published gain": text.published_value(row, of_gain=True),
             "our gain": text.signed(row.gain.ours.value),
             "gain difference": text.deviation(row.gain),
             "gain verdict": text.NONE if row.reason else text.verdict(row, row.gain),

@@ -20,7 +20,8 @@ NONE = "-"
 PUBLISHED_LEGEND = (
     "Published: ours minus the published number; = within the tolerance, ▲ above and ▼ below it (our 95 % interval "
     f"together with {ALLOWANCE} points for a published top-1, sqrt(2) times that for a gain; two seeds at least). "
-    "Best epoch is held against our best epoch, last and unknown against our last. Each row names its first source."
+    "Best epoch is held against our best epoch, last and unknown against our last. Each row names its first source. "
+    "† a published gain over a training without a teacher that its source borrowed from another one."
 )
 OPEN_DIVISION = "Open division, not to be ranked with the methods above"
 SCOPE = "Intervals over several pairs are about the noise between seeds on these pairs, not about other pairs."
@@ -162,9 +163,17 @@ def images(cost: PairCost) -> str:
     return f"{cost.images:,.0f} ({cost.images_p10:,.0f} to {cost.images_p90:,.0f})"
 
 
-def published(match: Match, sign: bool) -> str:
+def published_value(row: Comparison, of_gain: bool) -> str:
+    """`80.54`, or a gain such as `+6.53†`, marked where its source borrowed the training without a teacher."""
+    if not of_gain:
+        return fixed(row.top1.published)
+    borrowed = row.control == "borrowed" and not math.isnan(row.gain.published)
+    return signed(row.gain.published) + ("†" if borrowed else "")
+
+
+def published(row: Comparison, of_gain: bool) -> str:
     """`80.54 -0.23=`: a published value and, where ours is comparable, how far ours is from it, with the mark."""
-    value = signed(match.published) if sign else fixed(match.published)
+    match, value = row.gain if of_gain else row.top1, published_value(row, of_gain)
     if math.isnan(match.difference):
         return value
     mark = {"reproduced": "=", "above": "▲", "below": "▼", None: ""}[match.verdict]

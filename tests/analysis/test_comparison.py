@@ -154,6 +154,7 @@ def test_own_protocol_first_and_the_other_scratch_numbers_of_the_pair_only(tmp_p
     assert {row.protocol for row in rows if row.method == "scratch"} == {
         PUBLISHED,
         f"{PUBLISHED}+ema+kd",
+        f"{PUBLISHED}@1gpu",
         "ofa-imagenet",
     }
 

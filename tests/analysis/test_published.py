@@ -34,7 +34,7 @@ def place(row: Number) -> tuple[str, ...]:
 
 
 def test_every_row() -> None:
-    assert len(numbers()) == 611
+    assert len(numbers()) == 720
     for row in numbers():
         assert all((row.dataset, row.protocol, row.student, row.method, row.source)), row
         assert row.address.startswith("https://"), row
@@ -104,6 +104,25 @@ def test_every_protocol_and_exception_is_used() -> None:
         assert protocol.epoch in ("best", "last", "unknown") and protocol.summary
         assert set(protocol.epoch_of) <= sources and set(protocol.epoch_of.values()) <= {"best", "last"}
         assert bool(protocol.basis) == (protocol.epoch != "unknown" or bool(protocol.epoch_of))
+
+
+def test_whose_control_a_gain_is_over() -> None:
+    """A borrowed scratch accuracy is one that another source tells, too, to the hundredth."""
+    sources = {row.source for row in numbers()}
+    tellers: dict[tuple[str, str, float | None], set[str]] = defaultdict(set)
+    for row in numbers():
+        tellers[row.protocol, row.student, row.scratch_top1].add(row.source)
+    for row in numbers():
+        if row.control == "borrowed" and row.scratch_top1 is not None and row.method != "scratch":
+            assert len(tellers[row.protocol, row.student, row.scratch_top1]) > 1, row
+    for protocol in protocols().values():
+        assert set(protocol.control_of) <= sources
+        assert {protocol.control, *protocol.control_of.values()} <= {"own", "borrowed", "unknown"}
+        assert bool(protocol.control_basis) == (protocol.control != "unknown" or bool(protocol.control_of))
+    fbt = find(protocol="ofa-300ep-224px", pairs=[("ConvNeXt-T", "ResMLP-S12")], methods=["FBT"])
+    rerun = find(protocol="ofa-300ep-224px@1gpu", pairs=[("ConvNeXt-T", "ResMLP-S12")], methods=["PAT"])
+    assert [(row.control, row.gain) for row in fbt] == [("borrowed", 11.47)]
+    assert [(row.control, row.gain) for row in rerun if row.epoch == "best"] == [("own", 4.05)]
 
 
 def test_the_epoch_depends_on_protocol_and_source() -> None:
