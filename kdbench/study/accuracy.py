@@ -373,6 +373,7 @@ class _Training:
                 {
                     "timm": spec.timm,
                     "arguments": create_arguments(spec, shapes.num_classes, *shapes.image_shape[:2]),
+                    **({"stages": spec.stages} if spec.stages else {}),
                     "image_shape": shapes.image_shape,
                     "input": {"fit": data.fit, "interpolation": data.interpolation, "crop": crop},
                     "normalisation": model.normalisation,
