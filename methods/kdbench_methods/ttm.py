@@ -53,8 +53,8 @@ class WTTM(TTM):
     """WTTM: TTM whose images weigh more, the smoother the teacher is there (Zheng & Yang, arXiv 2402.11148).
 
     As `TTM`, but the KL of an image is multiplied by sum_i p_t,i^l, which is 1 where the teacher is sure and grows with
-    its entropy for l < 1. The README of the released code has l 0.2 and a weight of 4 beside CRD on VGG13 -> VGG8 (the
-    `crd` preset takes l and weight of TTM's example, as it has none for WTTM alone).
+    its entropy for l < 1: a weight here is larger than the same one there. The `crd` preset is the README's example of
+    WTTM beside CRD (VGG13 -> VGG8, l 0.2 and a weight of 4); it names none for WTTM alone.
 
     Attributes:
         exponent: l; 1 is vanilla KD.
@@ -63,6 +63,7 @@ class WTTM(TTM):
     """
 
     published = ("WTTM",)
+    presets = {"crd": {"exponent": 0.2, "weight": 4.0}}
 
     def weights(self, log_sum: Tensor) -> Tensor | None:
         return log_sum.exp()
