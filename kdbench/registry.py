@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from kdbench.errors import KdbenchError, unknown_name
 from kdbench.names import plain_name
@@ -60,7 +60,7 @@ class Plugin:
         Raises:
             KdbenchError: the import fails or what it yields is no method.
         """
-        from kdbench.method import Method
+        from kdbench.method import Kind, Method
 
         try:
             method = getattr(module_of(self.target), self.source.class_name)
@@ -70,6 +70,8 @@ class Plugin:
             raise KdbenchError(f"method '{self.name}' ({self.origin}) fails to import: {short(error)}") from error
         if not (isinstance(method, type) and issubclass(method, Method)):
             raise KdbenchError(f"method '{self.name}' ({self.origin}): {self.target} is no kdbench.method.Method")
+        if method.kind not in get_args(Kind):
+            raise unknown_name(f"kind of method '{self.name}' ({self.origin})", str(method.kind), get_args(Kind))
         return method
 
     @cached_property

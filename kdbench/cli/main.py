@@ -188,7 +188,7 @@ def _mistake(error: CycloptsError) -> str:
         case MissingArgumentError():
             said = f"{name} needs a value" if name.startswith("-") and unused else f"{name} is missing"
         case UnusedCliTokensError():
-            said = f"{command} does not take '{unused}'"
+            said = f"{command} does not take '{unused}'; several names are one word, with commas between"
         case _:
             error.verbose = False
             said = error

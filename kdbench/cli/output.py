@@ -6,7 +6,7 @@ from io import BufferedWriter, FileIO, TextIOWrapper
 from typing_extensions import Buffer
 
 
-class Output(FileIO):
+class StandardStream(FileIO):
     """The file behind a standard stream. What cannot be written is lost; only the first such error is raised.
 
     A reader that has seen enough (`| head`) closes the pipe: the command goes on and ends with its own exit code.
@@ -41,7 +41,7 @@ def guard_streams() -> None:
             continue
         # `python -u` has no buffer between text and file.
         if stream is getattr(sys, f"__{name}__") and isinstance(getattr(stream.buffer, "raw", stream.buffer), FileIO):
-            file = Output(stream.fileno(), label, quiet)
+            file = StandardStream(stream.fileno(), label, quiet)
             through, lines = stream.write_through, stream.line_buffering
             buffer = file if isinstance(stream.buffer, FileIO) else BufferedWriter(file)
             stream = TextIOWrapper(buffer, stream.encoding, line_buffering=lines, write_through=through)

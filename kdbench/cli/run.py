@@ -107,6 +107,9 @@ def run(
 def _tell_left(outcome: "RunOutcome", of: str, console: "Console") -> None:
     """Tell how many cells are not done, and why."""
     left = ", ".join(f"{count} {status}" for status, count in sorted(outcome.statuses.items()))
-    say(console, (f"not every cell{of} is done:", "red"), f" {left}; the same command tries the rest again")
+    again = "the same command tries the rest again"
+    if {"failed", "diverged"} & set(outcome.statuses):
+        again += ", and what failed for a reason of its own fails again until that is mended"
+    say(console, (f"not every cell{of} is done:", "red"), f" {left}; {again}")
     for error, count in outcome.errors.items():
         say(console, f"  {count} x {error}")

@@ -4,7 +4,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool
 
 from kdbench.errors import KdbenchError, unknown_name
 from kdbench.models.spec import ModelSpec
@@ -14,9 +14,9 @@ from kdbench.values import Line, Name, Title
 from kdbench.values import Number as Finite
 from kdbench.values import Rate as Positive
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1, le=1_000_000)]
-Side = Annotated[int, Field(ge=1, le=4096)]
+Share = Annotated[float, Field(ge=0, le=1, strict=True)]
+Count = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
+Side = Annotated[int, Field(ge=1, le=4096, strict=True)]
 """Of an image, in pixels."""
 MOST_SEEDS = 10_000
 
@@ -57,7 +57,7 @@ class Augment(_Strict, frozen=True):
         switch_probability: share of the mixed batches that use cutmix where both are on.
     """
 
-    shift: Annotated[int, Field(ge=0, le=4096)] = 0
+    shift: Annotated[int, Field(ge=0, le=4096, strict=True)] = 0
     resized_crop: Interval | None = None
     ratio: Interval = (3 / 4, 4 / 3)
     interpolation: Literal["random", "bilinear", "bicubic"] = "random"
@@ -91,18 +91,18 @@ class Recipe(_Strict, frozen=True):
     lr: Positive
     min_lr: NotNegative = 0.0
     weight_decay: NotNegative = 0.0
-    decay_vectors: bool = False
+    decay_vectors: StrictBool = False
     momentum: NotNegative = 0.9
     schedule: Literal["cosine", "step", "constant"] = "cosine"
     schedule_by: Literal["step", "epoch"] = "step"
-    warmup_epochs: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    warmup_epochs: Annotated[int, Field(ge=0, le=1_000_000, strict=True)] = 0
     warmup_lr: NotNegative = 0.0
     milestones: tuple[Count, ...] = ()
     decay: Positive = 0.1
     label_smoothing: Share = 0.0
     clip_grad: NotNegative = 0.0
     ema: Share = 0.0
-    eval_crop: Annotated[float, Field(gt=0, le=1)] = 1.0
+    eval_crop: Annotated[float, Field(gt=0, le=1, strict=True)] = 1.0
     augment: Augment = Augment()
 
     @property
@@ -148,15 +148,15 @@ class Data(_Strict, frozen=True):
     """
 
     source: Line
-    classes: Annotated[int, Field(ge=2, le=1_000_000)] | None = None
+    classes: Annotated[int, Field(ge=2, le=1_000_000, strict=True)] | None = None
     teacher_source: Line | None = None
     image_size: Side
     fit: Literal["pad", "resize"] = "pad"
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
     mean: Annotated[tuple[Finite, ...], Field(min_length=1, max_length=4)]
     std: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=4)]
-    holdout: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    reserve_holdout: bool = False
+    holdout: Annotated[float, Field(gt=0, lt=1, strict=True)] = 0.1
+    reserve_holdout: StrictBool = False
     curve_limit: Count | None = None
     limit: Count | None = None
     test_limit: Count | None = None
@@ -208,7 +208,7 @@ class Suite(_Strict, frozen=True):
     description: Line
     protocol: Line
     preset: Line
-    seeds: Annotated[int, Field(ge=1, le=MOST_SEEDS)] = 3
+    seeds: Annotated[int, Field(ge=1, le=MOST_SEEDS, strict=True)] = 3
     eval_every: Count = 1
     eval_batch_size: Count = 500
     published: Line | None = None

@@ -162,6 +162,9 @@ class Contender:
         self._sums: Tensor | None = None
         self._loss: Tensor | None = None
         self._terms: list[str] = []
+        # Of the batches (or parts of one) of the running epoch, those after which the sum of each term was finite.
+        self._finite = torch.zeros(0, dtype=torch.int32)
+        self._parts = 0
         student.train()
         method.train()
 
@@ -216,10 +219,14 @@ class Contender:
         self._loss = losses.sum() if self._loss is None else self._loss + losses.sum()
         if self._sums is None:
             self._terms, self._sums = list(terms), losses
+            self._finite = torch.isfinite(losses).int()
+            self._parts = 0
         elif list(terms) == self._terms:
             self._sums += losses
+            self._finite += torch.isfinite(self._sums)
         else:
             raise ValueError(f"the loss terms changed within an epoch, from {self._terms} to {list(terms)}")
+        self._parts += 1
 
     def update(self, mark: Mark = no_mark) -> None:
         """One optimizer step with the gradients that were added up, then on along the schedule."""
@@ -250,8 +257,17 @@ class Contender:
             self.losses.setdefault(term, []).append(total / steps)
         self.lr.append(self._optimizer.param_groups[0]["lr"])
         if not bool(torch.isfinite(self._sums).all()):
-            bad = [term for term, total in zip(self._terms, self._sums.tolist(), strict=True) if total - total != 0]
-            self.close("diverged", f"the loss term {' and '.join(bad)} became non-finite in epoch {epoch}")
+            # What is not finite makes the weights so, and those every term: the first ones tell.
+            finite = dict(zip(self._terms, self._finite.tolist(), strict=True))
+            bad = {
+                term: finite[term]
+                for term, isfinite in zip(self._terms, torch.isfinite(self._sums).tolist(), strict=True)
+                if not isfinite
+            }
+            first = min(bad.values())
+            terms = " and ".join(term for term, count in bad.items() if count == first)
+            step = f", step {first * steps // self._parts + 1} of {steps}" if first < self._parts else ""
+            self.close("diverged", f"the loss term {terms} became non-finite in epoch {epoch}{step}")
         self._sums = None
 
     def state(self) -> dict[str, Any]:
@@ -269,6 +285,8 @@ class Contender:
             "random": [everyone(state) for state in self._stream.state],
             "extremes": self.extremes.state(),
             "sums": self._sums,
+            "finite": self._finite,
+            "parts": self._parts,
             "terms": self._terms,
             "losses": self.losses,
             "lr": self.lr,
@@ -288,6 +306,7 @@ class Contender:
         self._stream.state = [each[self._compute.replica.rank] for each in state["random"]]
         self.extremes.restore(state["extremes"])
         self._sums = None if state["sums"] is None else state["sums"].to(device)
+        self._finite, self._parts = state["finite"].to(device), state["parts"]
         self._terms, self.losses, self.lr = state["terms"], state["losses"], state["lr"]
         self.stopwatch = Stopwatch(device, state["seconds"])
 

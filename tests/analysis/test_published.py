@@ -119,8 +119,8 @@ def test_whose_control_a_gain_is_over() -> None:
         assert set(protocol.control_of) <= sources
         assert {protocol.control, *protocol.control_of.values()} <= {"own", "borrowed", "unknown"}
         assert bool(protocol.control_basis) == (protocol.control != "unknown" or bool(protocol.control_of))
-    fbt = find(protocol="ofa-300ep-224px", pairs=[("ConvNeXt-T", "ResMLP-S12")], methods=["FBT"])
-    rerun = find(protocol="ofa-300ep-224px@1gpu", pairs=[("ConvNeXt-T", "ResMLP-S12")], methods=["PAT"])
+    fbt = find_published(protocol="ofa-300ep-224px", pairs=[("ConvNeXt-T", "ResMLP-S12")], methods=["FBT"])
+    rerun = find_published(protocol="ofa-300ep-224px@1gpu", pairs=[("ConvNeXt-T", "ResMLP-S12")], methods=["PAT"])
     assert [(row.control, row.gain) for row in fbt] == [("borrowed", 11.47)]
     assert [(row.control, row.gain) for row in rerun if row.epoch == "best"] == [("own", 4.05)]
 
