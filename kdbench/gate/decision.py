@@ -78,7 +78,7 @@ class Shift:
 
     @property
     def difference(self) -> float:
-        """New minus old."""
+        """The mean of the new seeds minus that of the old ones."""
         return self.new - self.old
 
 
@@ -140,8 +140,8 @@ def alarms(shift: float, n: int, limits: Thresholds = ACCURACY, studies: int = 2
     new = random.normal(shift, 1, (studies, FIRST + MORE))
 
     def p(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        own = values.mean(axis=1)
-        return _p(own - mean, squares + ((values - own[:, None]) ** 2).sum(axis=1), n, values.shape[1])
+        means = values.mean(axis=1)
+        return _p(means - mean, squares + ((values - means[:, None]) ** 2).sum(axis=1), n, values.shape[1])
 
     suspicious = p(new[:, :FIRST]) < limits.suspect
     return float(suspicious.mean()), float((suspicious & (p(new) < limits.fail)).mean())

@@ -43,8 +43,10 @@ def junit(check: CheckResult) -> str:
         if verdict.speed is not None:
             cases.append(("throughput", verdict.speed, "" if verdict.speed is Outcome.PASS else speed_reason(verdict)))
         for what, outcome, reason in cases:
-            place = f"{check.baseline.suite}.{verdict.pair or 'all'}"
-            case = ElementTree.SubElement(suite, "testcase", classname=place, name=f"{verdict.method} {what}", time="0")
+            class_name = f"{check.baseline.suite}.{verdict.pair or 'all'}"
+            case = ElementTree.SubElement(
+                suite, "testcase", classname=class_name, name=f"{verdict.method} {what}", time="0"
+            )
             if outcome in EXIT_CODES and (what == "accuracy" or check.fail_on_speed):
                 # A difference in the numbers is a failure, a number that is not there an error.
                 kind = "failure" if outcome in (Outcome.WORSE, Outcome.BETTER, Outcome.SLOWER) else "error"
