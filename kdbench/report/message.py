@@ -73,7 +73,7 @@ def trained_on(content: Content) -> list[str]:
     setting = manifest.get("setting")
     epochs = {max(record["curves"]["epoch"]) for record in content.study.records.values() if "curves" in record}
     lengths = text.span(sorted(setting["epochs"].values() if setting else epochs), str)
-    told = [f"{lengths} epochs"] if lengths != text.NONE else []
+    told = [f"{lengths} {'epoch' if lengths == '1' else 'epochs'}"] if lengths != text.NONE else []
     if setting is None:
         return [f"the suite {manifest['suite']}", *told]
     return [setting["data"], f"{setting['train_images']:,} training images", *told]

@@ -110,7 +110,7 @@ class Recipe(_Strict, frozen=True):
         """The recipe in a line, without the augmentation."""
         extra = {"warm-up epochs": self.warmup_epochs, "gradient norm at most": self.clip_grad, "EMA": self.ema}
         parts = [
-            f"{self.epochs} epochs",
+            f"{self.epochs} epoch{'s' * (self.epochs > 1)}",
             f"batches of {self.batch_size}",
             f"{self.optimizer} with learning rate {self.lr:g} ({self.schedule}) and weight decay {self.weight_decay:g}",
             *(f"{name} {value:g}" for name, value in extra.items() if value),
