@@ -37,6 +37,26 @@ class What:
     """Drop methods on the way that are shown worse than the best, for who only wants the best method; --budget ends it
     after a time."""
 
+    def check(self, whole: bool) -> None:
+        """Refuse options that cannot go together.
+
+        Args:
+            whole: the command trains all of the run, not a shard of it.
+
+        Raises:
+            KdbenchError: two of them cannot.
+        """
+        if self.equal_time and self.no_throughput:
+            raise KdbenchError("--equal-time goes by the measured throughput; leave --no-throughput out")
+        if self.equal_time and not whole:
+            raise KdbenchError(
+                "--equal-time goes by the throughput of all pairs; run it without --shard when all are done"
+            )
+        if self.race and not whole:
+            raise KdbenchError("--race decides by the cells of all methods after each seed; run it without --shard")
+        if self.race and self.equal_time:
+            raise KdbenchError("--equal-time is about all methods, and --race drops some; leave one of them out")
+
 
 def run(
     *,
@@ -62,14 +82,7 @@ def run(
     from kdbench.results.tuned import read_tuned
 
     shard = where.part
-    if what.equal_time and what.no_throughput:
-        raise KdbenchError("--equal-time goes by the measured throughput; leave --no-throughput out")
-    if what.equal_time and not shard.whole:
-        raise KdbenchError("--equal-time goes by the throughput of all pairs; run it without --shard when all are done")
-    if what.race and not shard.whole:
-        raise KdbenchError("--race decides by the cells of all methods after each seed; run it without --shard")
-    if what.race and what.equal_time:
-        raise KdbenchError("--equal-time is about all methods, and --race drops some; leave one of them out")
+    what.check(whole=shard.whole)
     selection = grid.look_up()
     suite = reduction.reduce(selection.suite)
     seeds = options.parse_seeds(what.seeds, suite.seeds)

@@ -76,8 +76,8 @@ class Extremes:
 
     def __init__(self, device: torch.device) -> None:
         self.step = 0
-        self._first = torch.zeros((), device=device)
-        self._largest = torch.tensor([-torch.finfo().max, 0.0], device=device)
+        self._first = torch.zeros((), dtype=torch.float32, device=device)
+        self._largest = torch.tensor([-torch.finfo(torch.float32).max, 0.0], dtype=torch.float32, device=device)
         self._steps = torch.zeros(2, device=device, dtype=torch.int64)
 
     def look(self, loss: Tensor, gradient: Tensor) -> None:

@@ -173,7 +173,7 @@ def test_checkpoints_of_unfinished_trainings(data: st.DataObject, tmp_path: Path
     torch.save(state, path)
     path.write_bytes(data.draw(other_bytes(path.read_bytes())))
     try:
-        load_checkpoint(results, cell, Position(1, 0))
+        load_checkpoint(results, cell.id, Position(1, 0))
     except KdbenchError as error:
         assert str(path) in str(error)
 
@@ -182,7 +182,7 @@ def test_a_checkpoint_with_code_is_never_run(tmp_path: Path) -> None:
     results, cell, path = _unfinished(tmp_path)
     torch.save({"contender": Evil(tmp_path / "executed")}, path)
     with pytest.raises(KdbenchError, match="is broken"):
-        load_checkpoint(results, cell, Position(1, 0))
+        load_checkpoint(results, cell.id, Position(1, 0))
     assert not (tmp_path / "executed").exists()
 
 
