@@ -11,14 +11,14 @@ method leads: it can be dropped by one of the others only, in one of the rounds 
 with a probability of at most 0.05 / (others * rounds). F-race (Birattari et al. 2002) and irace (Lopez-Ibanez et al.
 2016) test at 5 % after each round; over many rounds they drop the best more often than that.
 
-In percent of 2,000 simulated races with normal noise, in which the best method is dropped (tests/analysis/test_race.py
-repeats it); all methods are equal but the first, which is .01 standard deviations better:
+Percent of 2,000 simulated races with normal noise in which the best method is dropped (tests/analysis/test_race.py
+repeats fewer of them); all methods are equal but the first, which is .01 standard deviations better:
 
 =======================  ====  =====
 methods                     5     30
 =======================  ====  =====
-1 pair, 10 rounds         0.9    1.2
-6 pairs, 10 rounds        1.2    1.1
+1 pair, 10 rounds         1.8    0.9
+6 pairs, 10 rounds        2.1    1.4
 =======================  ====  =====
 """
 
