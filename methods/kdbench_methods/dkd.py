@@ -6,8 +6,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from kdbench.method import Batch, LogUniform, Method, Outputs
-from kdbench_methods.parts.losses import binary_kl, masked_kl, standardise, warm_up
+from kdbench.method import Batch, LogUniform, Method, Outputs, Pair
+from kdbench_methods.parts.losses import binary_kl, masked_kl, refuse_two_classes, standardise, warm_up
 
 
 class DKD(Method):
@@ -49,6 +49,10 @@ class DKD(Method):
     ce_weight: float = 1.0
     warmup_epochs: Annotated[int, Field(ge=0)] = 0
     standardise: bool = False
+
+    def build(self, pair: Pair) -> None:
+        if self.standardise:
+            refuse_two_classes(pair)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
         z_s, z_t, labels = student.logits, teacher.logits, batch.labels

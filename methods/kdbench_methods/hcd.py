@@ -25,8 +25,10 @@ class HCD(Method):
     A reconstruction: neither the paper's text nor the released code (yema-web/HCD) could be read. The parts and terms
     are in the paper's abstract and summaries of it; formulas and defaults are those of a third party's port and notes.
     Where these disagree: the KL moves the sub-logits, too (port; notes: fixed targets), T is 1 (port; notes: 3 at
-    least), stages are averaged (notes; port: summed, said to be the release's way: 24 times a KL, with which the notes'
-    author's student did not learn, nor did the proxy's ResNet at a learning rate of 0.05). Costs heads and mappers.
+    least), `overlap` sets the true class to 0 (the other source: to -1e6, with which all cosines are 1 and the term has
+    no gradient), stages are averaged (notes; port: summed, said to be the release's way: 24 times a KL, with which the
+    notes' author's student did not learn, nor did the proxy's ResNet at a learning rate of 0.05). Costs heads and
+    mappers.
 
     Attributes:
         stages: student stages with a head.

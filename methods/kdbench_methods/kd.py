@@ -5,8 +5,8 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor
 
-from kdbench.method import Batch, LogUniform, Method, Outputs
-from kdbench_methods.parts.losses import kl_divergence, standardise
+from kdbench.method import Batch, LogUniform, Method, Outputs, Pair
+from kdbench_methods.parts.losses import kl_divergence, refuse_two_classes, standardise
 
 
 class KD(Method):
@@ -35,6 +35,10 @@ class KD(Method):
     ce_weight: float = 1.0
     kd_weight: float = 1.0
     standardise: bool = False
+
+    def build(self, pair: Pair) -> None:
+        if self.standardise:
+            refuse_two_classes(pair)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
         z_s, z_t = student.logits, teacher.logits

@@ -14,6 +14,7 @@ from typing import Any
 import kdbench_methods
 import pytest
 import torch
+from kdbench_methods.parts.losses import standardise
 from torch import Tensor
 
 from kdbench.compute.device import Compute
@@ -198,3 +199,20 @@ def _stays_finite(plugin: Plugin, setting: Setting) -> None:
         contender.update()
     contender.end_epoch(1, STEPS)
     assert contender.status is None, contender.error
+
+
+@pytest.mark.parametrize("name", ["kd", "lskd", "dkd", "mlld"])
+def test_standardised_logits_of_two_classes_say_nothing(cpu: Compute, name: str) -> None:
+    """They are +-0.707 whatever the logits; of three classes they are not."""
+    plugin = Registry.installed().plugins[name]
+    values = plugin.hyperparameters(standardise=True).model_dump()
+    models = [staged("resnet18", layers=[1, 1, 1, 1], channels=[8, 8, 8, 8]) for _ in range(2)]
+
+    def pair(classes: int) -> Pair:
+        return Pair(models[0], models[1], Task(classes, (3, 32, 32), torch.zeros(4, dtype=torch.int64), 1))
+
+    plugin.method(pair(3), values)
+    with pytest.raises(UnsupportedPair, match=r"standardised logits of two classes are always \+-0.707"):
+        plugin.method(pair(2), values)
+    logits = torch.randn(5, 2, requires_grad=True)
+    assert torch.allclose(standardise(logits).abs(), torch.tensor(0.5).sqrt(), atol=1e-5)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdbench.method import Batch
+from kdbench.method import Batch, Pair, UnsupportedPair
 
 NEVER = -1e9
 """The log-probability of what is masked out; finite, so that a difference of two of them is 0."""
@@ -22,6 +22,16 @@ def standardise(logits: Tensor) -> Tensor:
     """
     mean, deviation = logits.mean(dim=1, keepdim=True), logits.std(dim=1, keepdim=True)
     return (logits - mean) / (deviation + 1e-7)
+
+
+def refuse_two_classes(pair: Pair) -> None:
+    """Look whether standardised logits say anything.
+
+    Raises:
+        UnsupportedPair: of two classes they are +-0.707 whatever the logits, and have no gradient.
+    """
+    if pair.task.num_classes == 2:
+        raise UnsupportedPair("standardised logits of two classes are always +-0.707, so nothing is learned from them")
 
 
 def kl_divergence(student: Tensor, teacher: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
