@@ -47,10 +47,10 @@ def normalisation_of(suite: Suite) -> Normalisation:
 
 def timm_normalisation(suite: Suite, name: str) -> Normalisation:
     """What timm's pretrained weights of a model expect, where the images of the suite have as many channels."""
-    found = timm.get_pretrained_cfg(suite.models[name].timm)
-    if found is None or len(found.mean) != len(suite.data.mean):
+    weights = timm.get_pretrained_cfg(suite.models[name].timm)
+    if weights is None or len(weights.mean) != len(suite.data.mean):
         return normalisation_of(suite)
-    return tuple(found.mean), tuple(found.std)
+    return tuple(weights.mean), tuple(weights.std)
 
 
 def new_model(suite: Suite, name: str, num_classes: int, compute: Compute) -> StagedModel:
@@ -88,15 +88,15 @@ def pretrained_model(
     """
     spec, channels, size = suite.models[name], len(suite.data.mean), suite.data.image_size
     if source is None:
-        found = _timm_weights(spec)
-        _check_classes(f"timm's {spec.timm}", found.num_classes, suite, name, num_classes, as_they_are)
+        weights = _timm_weights(spec)
+        _check_classes(f"timm's {spec.timm}", weights.num_classes, suite, name, num_classes, as_they_are)
         arguments = create_arguments(spec, num_classes, channels, size)
-        return _timm_pretrained(spec, found, arguments), {"timm": str(found.hf_hub_id or found.url)}
+        return _timm_pretrained(spec, weights, arguments), {"timm": str(weights.hf_hub_id or weights.url)}
     model = create_model(spec, num_classes, channels, size)
     fitted = fit(read_checkpoint(source), model, headless=not as_they_are)
     _check_classes(str(source), fitted.num_classes, suite, name, num_classes, as_they_are)
-    own = model.state_dict()
-    model.load_state_dict({n: t for n, t in fitted.state.items() if t.shape == own[n].shape}, strict=False)
+    fresh = model.state_dict()
+    model.load_state_dict({n: t for n, t in fitted.state.items() if t.shape == fresh[n].shape}, strict=False)
     return model, {"file": source.name, "sha256": file_sha256(source), "matched": fitted.matched}
 
 
@@ -117,12 +117,12 @@ def _check_classes(what: str, theirs: int | None, suite: Suite, name: str, num_c
 def _timm_weights(spec: ModelSpec) -> PretrainedCfg:
     """Where timm's pretrained weights of a model are, and what they expect."""
     try:
-        found = timm.get_pretrained_cfg(spec.timm)
+        weights = timm.get_pretrained_cfg(spec.timm)
     except RuntimeError as error:
         raise KdbenchError(f"no weights {spec.timm} in timm: {error}") from error
-    if found is None or not found.has_weights:
+    if weights is None or not weights.has_weights:
         raise KdbenchError(f"timm has no pretrained weights of {spec.timm}; name a tag that has some, or a local FILE")
-    return found
+    return weights
 
 
 def _timm_pretrained(spec: ModelSpec, weights: PretrainedCfg, arguments: dict[str, Any]) -> nn.Module:

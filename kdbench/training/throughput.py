@@ -76,13 +76,13 @@ def measure(
     """
     timing = arena.suite.timing
     compile_all(contenders, arena.teacher, arena.compute)
-    found = {contender.name: Measurement() for contender in contenders}
+    measurements = {contender.name: Measurement() for contender in contenders}
     steppers = {contender.name: _Stepper(arena, contender) for contender in contenders}
     watch = Watch(arena.compute)
     before = watch.state()
     for number, (name, stepper) in enumerate(steppers.items()):
         stepper.warm_up(timing.warmup_steps, timing.warmup_seconds, timing.block_seconds)
-        found[name].peak_memory = stepper.peak_memory()
+        measurements[name].peak_memory = stepper.peak_memory()
         on_round(0.3 * (number + 1) / len(steppers))
     findings: list[Finding] = []
     steps: dict[str, list[tuple[dict[str, float], float]]] = {name: [] for name in steppers}
@@ -102,14 +102,14 @@ def measure(
         patient = not finding.problems
         findings.append(finding)
         for name, (images, apart) in figures.items():
-            found[name].blocks.append(images)
+            measurements[name].blocks.append(images)
             steps[name] += apart
         on_round(0.3 + 0.7 * (number + 1) / timing.blocks)
     for name, apart in steps.items():
-        found[name].phases = {phase: median(parts[phase] for parts, _ in apart) for phase in PHASES}
-        found[name].phases_to_step = median(sum(parts.values()) / whole for parts, whole in apart)
+        measurements[name].phases = {phase: median(parts[phase] for parts, _ in apart) for phase in PHASES}
+        measurements[name].phases_to_step = median(sum(parts.values()) / step for parts, step in apart)
     clean, reasons = judge_findings(findings)
-    return found, Circumstances(before, watch.state(), clean, reasons, repeated)
+    return measurements, Circumstances(before, watch.state(), clean, reasons, repeated)
 
 
 def matmul_rate(compute: Compute) -> float:
