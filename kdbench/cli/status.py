@@ -20,36 +20,36 @@ def status(results: options.Results, /, *, json: options.Json = False) -> int:
     from kdbench.results.schema import FINISHED
     from kdbench.results.status import standing
 
-    found = standing(Results(results))
+    progress = standing(Results(results))
     if json:
         print_json(
             {
-                "cells": dict(found.total),
-                "pairs": {pair: dict(counts) for pair, counts in found.by_pair.items()},
-                "errors": dict(found.errors),
-                "throughput": {"measured": found.measured, "planned": found.to_measure},
-                "seconds_left": found.seconds_left,
+                "cells": dict(progress.total),
+                "pairs": {pair: dict(counts) for pair, counts in progress.by_pair.items()},
+                "errors": dict(progress.errors),
+                "throughput": {"measured": progress.measured, "planned": progress.to_measure},
+                "seconds_left": progress.seconds_left,
             }
         )
     else:
-        _show(found)
-    complete = set(found.total) <= FINISHED and found.measured == found.to_measure
+        _show(progress)
+    complete = set(progress.total) <= FINISHED and progress.measured == progress.to_measure
     return EXIT_OK if complete else EXIT_INCOMPLETE
 
 
-def _show(found: "Standing") -> None:
+def _show(progress: "Standing") -> None:
     from kdbench.engines.display import duration
 
     console = open_console()
-    statuses = list(found.total)
-    lines = [*found.by_pair.items(), ("all", found.total)]
+    statuses = list(progress.total)
+    lines = [*progress.by_pair.items(), ("all", progress.total)]
     rows = [{"pair": pair} | {status: counts[status] or "-" for status in statuses} for pair, counts in lines]
     console.print(make_table(rows, numbers=statuses))
-    for error, count in found.errors.most_common():
+    for error, count in progress.errors.most_common():
         say(console, f"{count} x {error}")
-    if found.to_measure:
-        say(console, f"throughput: {found.measured} of {found.to_measure} measured")
-    if found.seconds_left is not None:
-        say(console, f"about {duration(found.seconds_left)} left for {found.left} cells")
-    elif found.left:
-        say(console, f"nothing runs; this goes on: {found.command}")
+    if progress.to_measure:
+        say(console, f"throughput: {progress.measured} of {progress.to_measure} measured")
+    if progress.seconds_left is not None:
+        say(console, f"about {duration(progress.seconds_left)} left for {progress.left} cells")
+    elif progress.left:
+        say(console, f"nothing runs; this goes on: {progress.command}")

@@ -148,9 +148,9 @@ def verify(
     compute = how.resolve()
     console = open_console(json)
     with console.status("measuring"):
-        found = [verify_teacher(loaded, name, compute, how.data) for name in names]
+        verifications = [verify_teacher(loaded, name, compute, how.data) for name in names]
     if json:
-        print_json([asdict(one) for one in found])
+        print_json([asdict(one) for one in verifications])
     else:
         rows = [
             {
@@ -159,14 +159,14 @@ def verify(
                 "measured": _percent(one.measured),
                 "verdict": "ok" if one.error is None else "OFF",
             }
-            for one in found
+            for one in verifications
         ]
-        console.print(make_table(rows, whole=("teacher",), numbers=("stored", "measured")))
-        for one in found:
+        console.print(make_table(rows, unbroken=("teacher",), numbers=("stored", "measured")))
+        for one in verifications:
             if one.error is not None:
                 say(console, (f"{one.teacher}:", "red"), f" {one.error}")
         say(console, f"Verdict: hash, finite values, top-1 within {TOLERANCE} points.")
-    return EXIT_INCOMPLETE if any(one.error for one in found) else EXIT_OK
+    return EXIT_INCOMPLETE if any(one.error for one in verifications) else EXIT_OK
 
 
 def _chosen(suite_name: str, only: str | None) -> tuple["Suite", list[str]]:
@@ -195,7 +195,7 @@ def _show(suite_name: str, suite: "Suite", paths: dict[str, Path], data: Path, j
     from kdbench.training.teacher import teacher_metadata
 
     where = shlex.join(["--suite", suite_name, "--data", str(data)])
-    found: list[dict[str, Any]] = []
+    descriptions: list[dict[str, Any]] = []
     for name, path in paths.items():
         row: dict[str, Any] = {"teacher": name, "published": published_top1(suite, name)}
         try:
@@ -207,9 +207,9 @@ def _show(suite_name: str, suite: "Suite", paths: dict[str, Path], data: Path, j
                 f"kdbench teachers import {request} FILE {where}",
             ]
             row |= {"error": str(error), "commands": ways}
-        found.append(row)
+        descriptions.append(row)
     if json:
-        print_json(found)
+        print_json(descriptions)
         return
     console = open_console()
     rows = [
@@ -220,12 +220,12 @@ def _show(suite_name: str, suite: "Suite", paths: dict[str, Path], data: Path, j
             "published": ", ".join(map(_percent, row["published"])) or "-",
             "from": _origin(row),
         }
-        for row in found
+        for row in descriptions
     ]
-    if not any(row["published"] for row in found):
+    if not any(row["published"] for row in descriptions):
         rows = [{column: text for column, text in row.items() if column != "published"} for row in rows]
-    console.print(make_table(rows, whole=("teacher",), numbers=("top-1",)))
-    for row in found:
+    console.print(make_table(rows, unbroken=("teacher",), numbers=("top-1",)))
+    for row in descriptions:
         if "commands" in row:
             missing = row["error"] if paths[row["teacher"]].is_file() else "is not there"
             say(console, (row["teacher"], "yellow"), f" {missing}: train or import it")
@@ -249,13 +249,13 @@ def published_top1(suite: "Suite", name: str) -> list[float]:
     published = suite.models[name].published
     if suite.published is None or published is None:
         return []
-    told: Counter[float] = Counter()
+    counts: Counter[float] = Counter()
     for number in find_published(protocol=suite.published):
         if number.teacher == published and number.teacher_top1 is not None:
-            told[number.teacher_top1] += 1
+            counts[number.teacher_top1] += 1
         elif number.student == published and number.method == "teacher":
-            told[number.top1] += 1
-    return [top1 for top1, _ in told.most_common()]
+            counts[number.top1] += 1
+    return [top1 for top1, _ in counts.most_common()]
 
 
 def _percent(top1: float | None) -> str:
