@@ -46,18 +46,18 @@ def file_of(target: str) -> Path:
 def own_sources(target: str) -> list[Path]:
     """The source file of a target, then those of its own package that it imports, directly or through each other."""
     where = target.partition(":")[0]
-    found, waiting = {where: file_of(where)}, [] if where.endswith(".py") else [where]
+    sources, waiting = {where: file_of(where)}, [] if where.endswith(".py") else [where]
     while waiting:
         module = waiting.pop()
-        for name in _imports(module, found[module]):
-            if name.partition(".")[0] != where.partition(".")[0] or name in found:
+        for name in _imports(module, sources[module]):
+            if name.partition(".")[0] != where.partition(".")[0] or name in sources:
                 continue
             try:
-                found[name] = file_of(name)
+                sources[name] = file_of(name)
             except KdbenchError:
                 continue  # a name in a module, or a package without source
             waiting.append(name)
-    first, *others = found.values()
+    first, *others = sources.values()
     return [first, *sorted(others)]
 
 

@@ -109,8 +109,8 @@ class TeacherJob:
         def make() -> StagedModel:
             if not self.fine_tuned:
                 return new_model(suite, self.name, classes, self.compute)
-            model, found = pretrained_model(suite, self.name, classes, self.source)
-            origin.update(found)
+            model, origin_of_weights = pretrained_model(suite, self.name, classes, self.source)
+            origin.update(origin_of_weights)
             return stage_model(suite, self.name, model, timm_normalisation(suite, self.name), self.compute)
 
         def as_own_teacher(model: StagedModel) -> Method:
