@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from kdbench.errors import describe
 from kdbench.suites.schema import Recipe
 from kdbench.training.optim import build_optimizer, build_scheduler, learning_rate
 
@@ -83,3 +84,10 @@ def test_momentum(name: str, nesterov: bool) -> None:
     optimizer = build_optimizer(Recipe(**{**BASE, "optimizer": name}), nn.Linear(2, 2), None)  # type: ignore[arg-type]
     assert optimizer.param_groups[0]["nesterov"] is nesterov
     assert optimizer.param_groups[0]["momentum"] == 0.9
+
+
+def test_batch_norm_of_a_single_value_is_told_in_words() -> None:
+    """The text of torch changes with its versions: the real error is looked at."""
+    with pytest.raises(ValueError, match="more than 1 value") as caught:
+        nn.BatchNorm2d(3)(torch.zeros(1, 3, 1, 1))
+    assert describe(caught.value).startswith("batch norm cannot train on a batch, or a part of one, that has a single")
