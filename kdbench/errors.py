@@ -48,5 +48,7 @@ def describe(error: BaseException) -> str:
     """An error in a few lines: what it is, and the innermost calls; one line where it is meant for users."""
     if isinstance(error, KdbenchError):
         return str(error)
+    if "more than 1 value per channel when training" in str(error):
+        return "batch norm cannot train on a batch, or a part of one, that has a single value a channel: make it larger"
     calls = "".join(traceback.format_tb(error.__traceback__)[-3:])
     return f"{type(error).__name__}: {error}\n{calls}".strip()

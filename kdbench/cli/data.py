@@ -1,6 +1,7 @@
 """`kdbench data list|download|import|check`: the data sets of the data folder."""
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
@@ -39,7 +40,7 @@ def list_(*, data: options.DataFolder = options.DATA, json: options.Json = False
         return
     console = open_console()
     for row in rows:
-        get = f"not in {data}; get it with `kdbench data download {row['source']} --data {data}`"
+        get = f"not in {data}; get it with `kdbench data download {row['source']} --data {quote(str(data))}`"
         say(console, (row["source"], "bold"), f" {row['holds']}: {row['found'] or get}")
 
 

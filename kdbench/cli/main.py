@@ -1,5 +1,6 @@
 """`kdbench`: its commands, what is said of mistakes, and the exit codes. Commands import torch only when they train."""
 
+import errno
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
@@ -157,6 +158,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         fail("interrupted; the same command goes on from here", EXIT_INTERRUPTED)
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            fail(f"cannot write {error.filename or 'a temporary file'}: {error.strerror}; free some and run it again")
         if error.filename is None:
             _unforeseen(error)
         # The system refuses a file by its name: too long, a loop of links, no right to look.

@@ -9,6 +9,7 @@ from kdbench.cli import options
 from kdbench.cli.console import open_console, print_json, say
 from kdbench.cli.options import OUTPUT, WHAT, WHERE
 from kdbench.errors import EXIT_INCOMPLETE, EXIT_OK, KdbenchError
+from kdbench.names import plural
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -95,8 +96,9 @@ def run(
     from kdbench.study.run import run
     from kdbench.study.session import Session
 
-    compute = how.resolve()
-    selection.prepare(compute, how.data, console, suite)
+    compute = selection.prepare(how.resolve(), how.data, console, suite)
+    if grid.pairs is None and (others := len(suite.pairs) - len(selection.pairs)):
+        say(console, f"{plural(others, 'homogeneous pair')} left out; --pairs all runs every pair")
     plugins = selection.ordered
     tuned = read_tuned(what.tuned, suite.protocol, [plugin.name for plugin in plugins]) if what.tuned else None
     chosen = {"settings": selection.settings, "split": what.split, "best": what.best, "tuned": tuned, "shard": shard}

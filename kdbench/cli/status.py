@@ -44,6 +44,7 @@ def status(results: options.Results, /, *, json: options.Json = False) -> int:
 
 def _show(found: "RunState", unstable: list[str]) -> None:
     from kdbench.engines.display import duration
+    from kdbench.results.status import RUNNING
 
     console = open_console()
     statuses = list(found.total)
@@ -58,5 +59,7 @@ def _show(found: "RunState", unstable: list[str]) -> None:
         say(console, f"throughput: {found.measured} of {found.to_measure} measured")
     if found.seconds_left is not None:
         say(console, f"about {duration(found.seconds_left)} left for {plural(found.left, 'cell')}")
+    elif running := found.total[RUNNING]:
+        say(console, f"{plural(running, 'cell')} of {found.left} left are trained now")
     elif found.left:
         say(console, f"nothing runs; this goes on: {found.command}")

@@ -1,6 +1,8 @@
 """`kdbench tune`: equal random draws of every method's hyperparameters, judged on the validation split."""
 
+from math import sqrt
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -9,6 +11,7 @@ from kdbench.cli import options
 from kdbench.cli.console import make_table, open_console, print_json, say
 from kdbench.cli.options import WHAT, WHERE
 from kdbench.errors import EXIT_INCOMPLETE, EXIT_OK
+from kdbench.names import plural
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -71,9 +74,13 @@ def tune(
         print_json(tuned)
         return code
     console.print(_table(tuned))
+    if counts := {cell["evaluated"] for cell in results.cells() if "evaluated" in cell}:
+        images = min(counts)
+        # Two standard errors of the difference of two accuracies around a half, the widest there is.
+        say(console, f"of {plural(images, 'image')}: differences below {100 * sqrt(2 / images):.1f} points may be luck")
     if not outcome.complete:
         say(console, ("not every trial is done;", "red"), " the same command tries the rest again")
-    say(console, f"chosen: {folder / FILE}; use it with `--tuned {folder / FILE}`")
+    say(console, f"chosen: {folder / FILE}; use it with `--tuned {quote(str(folder / FILE))}`")
     return code
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from shlex import quote
 from statistics import mean, median, stdev
 from typing import Annotated, Any, Literal, Self
 
@@ -194,7 +195,8 @@ def load_baseline(path: Path) -> Baseline:
         KdbenchError: there is none, or it is of another schema.
     """
     if not path.is_file():
-        raise KdbenchError(f"MISSING_BASELINE: no {path}; make it with `kdbench baseline update RESULTS --out {path}`")
+        make = f"kdbench baseline update RESULTS --out {quote(str(path))}"
+        raise KdbenchError(f"MISSING_BASELINE: no {path}; make it with `{make}`")
     try:
         return Baseline.model_validate(read_json(path))
     except ValidationError as error:
@@ -248,15 +250,20 @@ def make_baseline(study: Study) -> Baseline:
 def doubt(seeds: Sequence[int], environments: Mapping[str, Mapping[str, Any]]) -> str | None:
     """Why a baseline of these seeds and environments is provisional, and what to do; None where it is not."""
     if len(seeds) < LEAST_SEEDS:
-        return (
-            f"{plural(len(seeds), 'seed')}: too few for a baseline; run with --seeds {LEAST_SEEDS}, or accept them "
-            "with --provisional"
-        )
-    if unclean := sorted(name for name, one in environments.items() if one.get("git", {}).get("dirty") is not False):
-        return (
-            f"environment {unclean[0]} is a tree with uncommitted changes or none under git, so nobody can repeat it; "
-            "commit and run into another folder, or accept it with --provisional"
-        )
+        few = f"{plural(len(seeds), 'seed')} {'is' if len(seeds) == 1 else 'are'}"
+        return f"{few} too few for a baseline; run with --seeds {LEAST_SEEDS}, or accept them with --provisional"
+    for name, one in sorted(environments.items()):
+        dirty = one.get("git", {}).get("dirty")
+        if dirty is not False:
+            what = (
+                "a tree with uncommitted changes"
+                if dirty
+                else "a tree whose revision git does not tell (installed, no git, or another owner)"
+            )
+            return (
+                f"environment {name} is {what}, so nobody can repeat it; commit and run into another folder, or accept "
+                "it with --provisional"
+            )
     return None
 
 

@@ -130,7 +130,10 @@ def provisional(baseline: Baseline) -> str:
     """The warning that goes with a baseline that is not fit to judge by; empty for one that is."""
     if not baseline.provisional:
         return ""
-    return f"The baseline is provisional: fewer than {LEAST_SEEDS} seeds, or made from a tree with uncommitted changes."
+    return (
+        f"The baseline is provisional: fewer than {LEAST_SEEDS} seeds, or made from a tree with uncommitted changes "
+        "or of no known revision."
+    )
 
 
 def print_check(check: CheckResult, console: Console) -> None:

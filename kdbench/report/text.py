@@ -116,7 +116,8 @@ def gain(row: PairGain | GroupGain, with_ends: bool = True) -> str:
     if row.state == "unsupported":
         return "n/a"
     if math.isnan(row.gain.value):
-        return runs(row.n, row.planned)
+        lacks_control = isinstance(row, PairGain) and row.n < row.done == row.planned
+        return f"X (control {row.n}/{row.planned})" if lacks_control else runs(row.n, row.planned)
     if row.role == "control":
         return "0"
     return difference(row.gain, with_ends) + mark(row.gain_holm)

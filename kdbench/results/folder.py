@@ -17,6 +17,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from shlex import quote
 from typing import Any, NamedTuple
 
 from kdbench.errors import KdbenchError
@@ -141,7 +142,7 @@ class Results:
             KdbenchError: the folder holds no manifest, or a broken one.
         """
         if not self.manifest_path.is_file():
-            raise KdbenchError(f"no results in {self.folder}; run `kdbench run --out {self.folder}` first")
+            raise KdbenchError(f"no results in {self.folder}; run `kdbench run --out {quote(str(self.folder))}` first")
         return _whole(self.manifest_path, Manifest, broken_manifest)
 
     def cells(self) -> Iterator[CellRecord]:

@@ -277,6 +277,7 @@ class _Training:
         ]
         if self._recorder.writes:
             try:
+                self._recorder.refuse_moved()
                 save_checkpoints(self._recorder.results, states, position)
             except KdbenchError as error:
                 self._channel.note(f"no checkpoint: {error}")
@@ -332,6 +333,7 @@ class _Training:
         assert contender is not None and final is not None
         path = self._recorder.results.student_path(run.cell.id)
         if self._recorder.writes:
+            self._recorder.refuse_moved()
             self._keep(path, contender, final)
         best_is_known = self._followed is self._arena.evaluation
         epochs, top1 = run.curve

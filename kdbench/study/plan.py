@@ -1,6 +1,6 @@
 """The plan: which cells there are, the key of each, and which are still to do."""
 
-import re
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -323,6 +323,11 @@ def finished_keys(results: Results) -> set[str]:
 
 
 def command_line() -> str:
-    """The command of the run as a user would type it: all of it, not of one shard; what is no text in it is escaped."""
-    command = " ".join(["kdbench", *sys.argv[1:]])
-    return re.sub(r" --shard[= ]\S+", "", command).encode(errors="backslashreplace").decode()
+    """The command of the run as a shell reads it: all of it, not of one shard; what is no text in it is escaped."""
+    words = ["kdbench", *sys.argv[1:]]
+    kept = [
+        word
+        for before, word in zip(["", *words], words, strict=False)
+        if not (word.startswith("--shard=") or "--shard" in (word, before))
+    ]
+    return shlex.join(kept).encode(errors="backslashreplace").decode()

@@ -199,6 +199,7 @@ class Suite(_Strict, frozen=True):
         preset: name under which methods look up their hyperparameters for this protocol.
         seeds: default number of seeds.
         eval_every: epochs between two evaluations of the learning curve.
+        eval_batch_size: images at a time in an evaluation; on a CPU about 100 are fastest and take least memory.
         published: the protocol's name in the published numbers; none (in a variant: empty) where nothing is comparable.
         variants: other settings of the same suite, by name: keys of this file with other values.
         folder: where the suite file lies; teachers may come with it, laid out as in a data folder.

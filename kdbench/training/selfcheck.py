@@ -123,7 +123,8 @@ def _label_check(contender: Contender, teacher: StagedModel, draw: Draw, compute
     moved = None if batch.targets is None else batch.targets.roll(1, dims=1)
     losses, terms = [], {}
     before = copy.deepcopy(method.state_dict())
-    with compute.autocast():
+    # Watched so that what it sets is put back; what is against the rules was found in the steps before.
+    with watched(teacher, contender.student), compute.autocast():
         answer = teacher_outputs(teacher, [contender], draw, compute)
         for given in (batch, replace(batch, labels=(batch.labels + 1) % classes, targets=moved)):
             method.load_state_dict(copy.deepcopy(before))

@@ -27,8 +27,9 @@ class HCD(Method):
     Where these disagree: the KL moves the sub-logits, too (port; notes: fixed targets), T is 1 (port; notes: 3 at
     least), stages are averaged (notes; port: summed, said to be the release's way: 24 times a KL, with which the notes'
     author's student did not learn, nor did the proxy's ResNet at a learning rate of 0.05). Other copies of the code
-    agree with the port in that the overlap is that of the fused logits u with the true class masked, which is followed,
-    and in all defaults; they train with SGD at 0.05 and a weight decay of 2e-3. Costs heads and mappers.
+    agree with the port in that the overlap is that of the fused logits u with the true class masked, and in all
+    defaults; they train with SGD at 0.05 and a weight decay of 2e-3. Masked means 0 here: with the other source's -1e6
+    all cosines are 1, and the term has no gradient. Costs heads and mappers.
 
     Attributes:
         stages: student stages with a head.

@@ -21,9 +21,10 @@ class MLLD(LogitMethod):
     P_s^T - P_t P_t^T|^2 / B, P (B, C) the probabilities at T. Two views cost twice the passes of both networks.
 
     We follow the released code, from which the published numbers are: its mask of confident images and classes
-    multiplies averages and so halves them all (exactly so in even batches without ties); its K' takes the second view
-    at the first `second` temperatures and the first view again at the others; its G' are not added. Defaults are its
-    own. LSKD's MLLD is `standardise`, which reaches K alone, with kd_weight 9 and 2 as the first temperature.
+    multiplies averages and so halves them all (exactly so with an even number of images and of classes, without ties);
+    its K' takes the second view at the first `second` temperatures and the first view again at the others; its G' are
+    not added. Defaults are its own. LSKD's MLLD is `standardise`, which reaches K alone, with kd_weight 9 and 2 as the
+    first temperature.
 
     Attributes:
         temperatures: the T summed over.
@@ -58,6 +59,7 @@ class MLLD(LogitMethod):
     kd_weight: float = 0.9
 
     def build(self, pair: Pair) -> None:
+        super().build(pair)
         self._labels = pair.task.labels
         self.second_view = bool(self.second_ce_weight or self.kd_weight)
 

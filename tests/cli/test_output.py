@@ -45,7 +45,8 @@ def test_a_report_is_written_although_nobody_reads_the_table(tmp_path: Path) -> 
 @pytest.mark.parametrize("words", [("list", "suites"), ("list", "suites", "--json"), ("--help",)])
 def test_a_full_device_is_named(words: tuple[str, ...]) -> None:
     done = _piped("> /dev/full", *words)
-    assert (done.returncode, done.stderr) == (3, "kdbench: cannot use standard output: No space left on device\n")
+    told = "kdbench: cannot write standard output: No space left on device; free some and run it again\n"
+    assert (done.returncode, done.stderr) == (3, told)
 
 
 def test_no_name_is_markup(tmp_path: Path) -> None:

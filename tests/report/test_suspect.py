@@ -6,6 +6,7 @@ from typing import Any
 
 from kdbench.report.content import collect
 from kdbench.report.notes import notes
+from kdbench.report.text import gain
 from kdbench.results.folder import Results
 from kdbench.results.study import load_study
 from tests.support.synthetic import PAIRS, Plan, write_results
@@ -50,3 +51,10 @@ def test_the_open_division_too(tmp_path: Path) -> None:
     results = write_results(tmp_path, Plan(pairs=[FIRST], differs={"ofa": "answers by itself"}))
     _changed(results, FIRST, "ofa", {"top1": 10.0, "majority": 10.0})
     assert _told(results) == [f"Open division, at guessing: ofa on {FIRST} (always the largest class gives 10.00 %)"]
+
+
+def test_a_method_whose_control_is_missing_is_not_called_incomplete(tmp_path: Path) -> None:
+    missing = [(FIRST, "scratch", seed) for seed in range(3)]
+    rows = collect(load_study(write_results(tmp_path, Plan(pairs=[FIRST], missing=missing)))).gains
+    assert gain(rows[FIRST, "kd"]) == "X (control 0/3)"
+    assert gain(rows[FIRST, "scratch"]) == "X (0/3)"

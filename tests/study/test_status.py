@@ -35,6 +35,9 @@ def test_every_planned_cell_has_a_standing(results: Results) -> None:
     record = json.loads(results.record_path(failed).read_text()) | {"status": "oom", "error": "no memory\nat line 3"}
     write_json(results.record_path(failed), record)
     with claimed([results.lock_path(running)]):
+        shown = kdbench("status", results.folder).stdout
+        assert "1 cell of 3 left are trained now" in shown or "left for 3 cells" in shown
+        assert "nothing runs" not in shown
         done = kdbench("status", results.folder, "--json")
         assert done.returncode == 2
         assert kdbench("clean", results.folder).returncode == 3, "a run is at work"

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor
 
-from kdbench.method import Method
+from kdbench.method import Method, Pair, UnsupportedPair
 from kdbench_methods.parts.losses import entropy_weights, standardise
 
 
@@ -20,6 +20,15 @@ class LogitMethod(Method):
 
     standardise: bool = False
     entropy_weights: Annotated[float, Field(ge=0)] = 0.0
+
+    def build(self, pair: Pair) -> None:
+        """Look whether standardised logits say anything.
+
+        Raises:
+            UnsupportedPair: standardised logits of two classes are +-0.707 whatever the logits, and have no gradient.
+        """
+        if self.standardise and pair.task.num_classes == 2:
+            raise UnsupportedPair("standardised logits of two classes are always +-0.707, so nothing is learned from them")
 
     def prepared(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """The logits (B, classes) of both networks for the loss, and the weights (B,) of its images, None for alike."""

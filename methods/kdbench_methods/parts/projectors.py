@@ -48,7 +48,10 @@ def common_grid(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def init_projector(module: nn.Module) -> None:
-    """The initialisation of the OFA-KD code base: conv Kaiming-normal (fan out), linear truncated normal (0.02)."""
+    """The initialisation of the OFA-KD code base: conv Kaiming-normal (fan out), linear truncated normal (0.02).
+
+    Biases start at zero; that code leaves them as torch draws them.
+    """
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
             nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
