@@ -27,9 +27,9 @@ class UnsupportedPair(Exception):
     """Raised by a method (or a model) that cannot work on a pair; the message is the reason shown as `n/a`."""
 
 
-def unknown_name(what: str, name: str, known: Iterable[str]) -> KdbenchError:
+def unknown_name(what: str, name: str, choices: Iterable[str]) -> KdbenchError:
     """The error for a mistyped `name`: the near names first, else all the known ones."""
-    names = sorted(known)
+    names = sorted(choices)
     # Of a long word no name is a near one, and to look for one would take minutes.
     near = get_close_matches(name, names, n=3, cutoff=0.5) if len(name) <= LONGEST_WORD else []
     more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""

@@ -208,9 +208,11 @@ class Registry:
     def _add_direct(self, target: str) -> str:
         source = read_source(target)
         plugin = Plugin(source.class_name.lower(), target, str(source.path))
-        known = self.plugins.get(plugin.name)
-        if known is not None and known.source.path != source.path:
-            raise KdbenchError(f"{target} would be called '{plugin.name}', which {known.origin} has; rename the class")
+        registered = self.plugins.get(plugin.name)
+        if registered is not None and registered.source.path != source.path:
+            raise KdbenchError(
+                f"{target} would be called '{plugin.name}', which {registered.origin} has; rename the class"
+            )
         self.add(plugin)
         return plugin.name
 
@@ -234,8 +236,8 @@ def read_source(target: str) -> PluginSource:
     if not class_name:
         methods = [node for node in classes if any(_base_name(base) == "Method" for base in node.bases)]
         if len(methods) != 1:
-            found = ", ".join(node.name for node in methods) or "none"
-            raise KdbenchError(f"{path} should define one subclass of Method ({found} found); name it as {path}:Class")
+            names = ", ".join(node.name for node in methods) or "none"
+            raise KdbenchError(f"{path} should define one subclass of Method ({names} found); name it as {path}:Class")
         class_name = methods[0].name
     for node in classes:
         if node.name == class_name:

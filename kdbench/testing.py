@@ -187,14 +187,14 @@ class ShortTraining:
         """One step; the gradients by parameter, of the student and of the method."""
         draw, teacher = self.draw(step), _shared_pair(self.teacher, self.student, self.classes).teacher
         contender.learn(contender.views(draw), teacher_outputs(teacher, [contender], draw, self.compute), draw.batch)
-        found = {
+        gradients = {
             f"{owner}.{name}": parameter.grad.clone()
             for owner, module in (("student", contender.student.model), ("method", contender.method))
             for name, parameter in module.named_parameters()
             if parameter.grad is not None
         }
         contender.update()
-        return found
+        return gradients
 
     def train(self, contenders: Sequence[Contender], steps: Sequence[int] = range(STEPS)) -> None:
         """Train `contenders` in lockstep."""
@@ -278,14 +278,14 @@ class MethodContract:
         control = registry.plugins[registry.by_role("control")]
         for pair in _supported(plugin):
             training = ShortTraining(*pair, mixed=True)
-            expected, found = (
+            expected, weightless = (
                 {name: gradient for name, gradient in gradients.items() if name.startswith("student.")}
                 for gradients in (
                     training.gradients(training.contender(control), 0),
                     training.gradients(training.contender(plugin, values), 0),
                 )
             )
-            assert _same(expected, found), (
+            assert _same(expected, weightless), (
                 f"{plugin.name} with {values} on {pair} is not the control: name in `weights` what else is a weight"
             )
 
@@ -301,12 +301,12 @@ class MethodContract:
     def test_it_goes_on_from_a_checkpoint(self, plugin: Plugin) -> None:
         """What it keeps from batch to batch is in its state dict."""
         training = ShortTraining(*_supported(plugin)[0])
-        whole, resumed = training.contender(plugin), training.contender(plugin)
-        training.train([whole])
-        resumed.restore(copy.deepcopy(whole.state()))
-        for contender in (whole, resumed):
+        uninterrupted, resumed = training.contender(plugin), training.contender(plugin)
+        training.train([uninterrupted])
+        resumed.restore(copy.deepcopy(uninterrupted.state()))
+        for contender in (uninterrupted, resumed):
             training.train([contender], range(STEPS, 2 * STEPS))
-        assert _same(_end(whole), _end(resumed)), f"{plugin.name} keeps something that is not in its state dict"
+        assert _same(_end(uninterrupted), _end(resumed)), f"{plugin.name} keeps something that is not in its state dict"
 
     def test_in_half_precision_all_is_finite(self, plugin: Plugin) -> None:
         """Under autocast to bfloat16."""

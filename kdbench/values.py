@@ -1,4 +1,4 @@
-"""What values in a file may be.
+"""Which values a file may hold, and the checks of them.
 
 Suites, records, baselines and tuned files come from other people and other machines. What they hold ends up in sums,
 tables, paths and on terminals, so names and numbers are looked at where they are read, and nowhere else.

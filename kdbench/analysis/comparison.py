@@ -153,15 +153,15 @@ def _first(values: Sequence[float | None]) -> float | None:
     return next((value for value in values if value is not None), None)
 
 
-def _other_protocol(own: str | None, protocol: str) -> str:
+def _other_protocol(own_protocol: str | None, protocol: str) -> str:
     """Why a number of another protocol is not comparable; empty for the study's own."""
-    if not own:
+    if not own_protocol:
         return "the suite follows no published protocol"
-    if protocol == own:
+    if protocol == own_protocol:
         return ""
-    known = protocols()
-    if own in known and known[own].dataset != known[protocol].dataset:
-        return f"other data ({known[protocol].dataset})"
+    all_protocols = protocols()
+    if own_protocol in all_protocols and all_protocols[own_protocol].dataset != all_protocols[protocol].dataset:
+        return f"other data ({all_protocols[protocol].dataset})"
     return f"protocol differs ({protocol})"
 
 
@@ -179,15 +179,17 @@ def _other_values(study: Study, method: str) -> str:
     return f"other hyperparameters ({', '.join(altered)})" if altered else ""
 
 
-def _comparison(study: Study, accuracies: Accuracies, place: tuple[str, str], quote: _Quote, reason: str) -> Comparison:
-    pair, method = place
+def _comparison(
+    study: Study, accuracies: Accuracies, pair_method: tuple[str, str], quote: _Quote, reason: str
+) -> Comparison:
+    pair, method = pair_method
     of_epoch = accuracies.best if quote.epoch == "best" else accuracies.top1
-    own = of_epoch[place] if accuracies.complete(pair, method) else {}
+    top1_by_seed = of_epoch[pair_method] if accuracies.complete(pair, method) else {}
     control = of_epoch[pair, study.control] if study.control and accuracies.complete(pair, study.control) else {}
-    gains = [value - control[seed] for seed, value in own.items() if seed in control]
-    if not reason and quote.epoch == "best" and any(map(math.isnan, own.values())):
+    gains = [value - control[seed] for seed, value in top1_by_seed.items() if seed in control]
+    if not reason and quote.epoch == "best" and any(map(math.isnan, top1_by_seed.values())):
         reason = NO_BEST
-    top1 = _match(quote.top1, list(own.values()), ALLOWANCE)
+    top1 = _match(quote.top1, list(top1_by_seed.values()), ALLOWANCE)
     gain = _match(quote.gain, gains, math.sqrt(2) * ALLOWANCE)
     if reason:
         top1, gain = (replace(match, difference=math.nan, tolerance=math.nan, verdict=None) for match in (top1, gain))
@@ -202,7 +204,7 @@ def _comparison(study: Study, accuracies: Accuracies, place: tuple[str, str], qu
         sources=quote.sources,
         teacher_top1=math.nan if quote.teacher_top1 is None else quote.teacher_top1,
         reason=reason,
-        seeds=len(own),
+        seeds=len(top1_by_seed),
         top1=top1,
         gain=gain,
     )

@@ -152,10 +152,10 @@ class Accuracies:
     """Top-1 by pair, method and seed, with what is missing, read from the study's cells once."""
 
     def __init__(self, study: Study) -> None:
-        places = [(pair, method) for pair in study.pairs for method in study.methods]
-        self.status: dict[tuple[str, str], dict[int, str]] = {place: {} for place in places}
-        self.top1: dict[tuple[str, str], dict[int, float]] = {place: {} for place in places}
-        self.best: dict[tuple[str, str], dict[int, float]] = {place: {} for place in places}
+        pair_methods = [(pair, method) for pair in study.pairs for method in study.methods]
+        self.status: dict[tuple[str, str], dict[int, str]] = {pair_method: {} for pair_method in pair_methods}
+        self.top1: dict[tuple[str, str], dict[int, float]] = {pair_method: {} for pair_method in pair_methods}
+        self.best: dict[tuple[str, str], dict[int, float]] = {pair_method: {} for pair_method in pair_methods}
         cells = study.cells
         columns = [cells[name].tolist() for name in ("pair", "method", "seed", "status", "top1", "best_top1")]
         for pair, method, seed, status, top1, best in zip(*columns, strict=True):
@@ -199,7 +199,7 @@ def _gains_of_pair(study: Study, accuracies: Accuracies, pair: str) -> list[Pair
     for method in study.methods:
         planned = len(accuracies.status[pair, method])
         top1 = list(accuracies.top1[pair, method].values())
-        own = accuracies.complete(pair, method)
+        is_complete = accuracies.complete(pair, method)
         gains = accuracies.differences(pair, method, study.control)
         over_baseline = accuracies.differences(pair, method, study.baseline)
         all_gains = list(gains.values()) if 0 < planned == len(gains) else []
@@ -215,9 +215,9 @@ def _gains_of_pair(study: Study, accuracies: Accuracies, pair: str) -> list[Pair
                 done=len(top1),
                 n=len(gains),
                 state=accuracies.state([pair], method),
-                top1=float(np.mean(top1)) if own else math.nan,
-                top1_std=float(np.std(top1, ddof=1)) if own and len(top1) > 1 else math.nan,
-                best_top1=float(np.mean(list(accuracies.best[pair, method].values()))) if own else math.nan,
+                top1=float(np.mean(top1)) if is_complete else math.nan,
+                top1_std=float(np.std(top1, ddof=1)) if is_complete and len(top1) > 1 else math.nan,
+                best_top1=float(np.mean(list(accuracies.best[pair, method].values()))) if is_complete else math.nan,
                 gain=paired_t(all_gains),
                 gain_baseline=paired_t(all_over) if role == "method" else UNKNOWN,
                 seed_gains=tuple(sorted(gains.items())),

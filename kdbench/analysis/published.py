@@ -60,7 +60,7 @@ class Number:
 
     @property
     def epoch(self) -> Epoch:
-        """Which epoch's top-1 it is."""
+        """The epoch that the top-1 is of: the last or the best one."""
         protocol = protocols()[self.protocol]
         return protocol.epoch_of.get(self.source, protocol.epoch)
 
@@ -147,13 +147,13 @@ def find_published(
     ]
 
 
-def published_name(what: str, name: str, known: Iterable[str]) -> str:
+def published_name(what: str, name: str, names: Iterable[str]) -> str:
     """The one of the `known` names that `name` is, in whatever case.
 
     Raises:
         KdbenchError: none is; the near ones are told.
     """
-    by_case = {word.casefold(): word for word in known if word}
+    by_case = {word.casefold(): word for word in names if word}
     if name.casefold() not in by_case:
         raise unknown_name(what, name, by_case.values())
     return by_case[name.casefold()]

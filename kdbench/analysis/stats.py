@@ -203,12 +203,12 @@ def power(effect: float, sigma: float, seeds: int, pairs: int = 1, tests: int = 
     """
     if seeds < MIN_TEST_SEEDS:
         return 0.0
-    own = seeds - 1
-    freedom = pairs * own
+    of_pair = seeds - 1
+    freedom = pairs * of_pair
     # The test estimates its degrees of freedom from the variances of the pairs; this is what they come to on average.
-    found = own * (freedom + 2) / (own + 2)
+    estimated = of_pair * (freedom + 2) / (of_pair + 2)
     shift = abs(effect) * math.sqrt(pairs * seeds) / sigma
-    bound = float(stdtrit(found, 1 - ALPHA / tests / 2))
+    bound = float(stdtrit(estimated, 1 - ALPHA / tests / 2))
     # Over the quantiles of the estimated standard deviation, because scipy's own function is NaN for large shifts.
     error = bound * np.sqrt(chdtri(freedom, (np.arange(_QUANTILES) + 0.5) / _QUANTILES) / freedom)
     return float(np.mean(ndtr(shift - error) + ndtr(-shift - error)))
@@ -254,14 +254,14 @@ def improvement(values: Sequence[Values], others: Sequence[Values]) -> Interval:
     placements = [
         _placements(np.asarray(mine), np.asarray(theirs)) for mine, theirs in zip(values, others, strict=True)
     ]
-    mean = float(np.mean([own.mean() for own in placements]))
-    sizes = [len(own) for own in placements]
+    mean = float(np.mean([of_group.mean() for of_group in placements]))
+    sizes = [len(of_group) for of_group in placements]
     if min(sizes) < 2:
         return Interval(mean, math.nan, math.nan)
     count = len(placements)
     freedom = sum(sizes) - count
     model = _win_variance(mean, sizes)
-    observed = sum(float(own.var(ddof=1)) / len(own) for own in placements) / count**2
+    observed = sum(float(of_group.var(ddof=1)) / len(of_group) for of_group in placements) / count**2
     ratio = min(1.0, observed / model) if model > 0 else 1.0
     share = (freedom * ratio + _PRIOR_FREEDOM) / (freedom + _PRIOR_FREEDOM)
     scale = share * float(ndtri((1 + LEVEL) / 2)) ** 2

@@ -75,8 +75,8 @@ def complete(app: "App", line: str) -> tuple[str, list[tuple[str, str]]]:
     if slot is not None and slot.active is None and not words[-1]:
         commands = compute_full_completions(app, words).candidates
         words = words if commands else [*words[:-1], "-"]
-    found = compute_full_completions(app, words)
-    return words[-1], [(f"{found.prefix}{value}", summary) for value, summary in found.candidates]
+    completions = compute_full_completions(app, words)
+    return words[-1], [(f"{completions.prefix}{value}", summary) for value, summary in completions.candidates]
 
 
 def _words(line: str) -> list[str]:

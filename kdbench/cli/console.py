@@ -42,7 +42,7 @@ def say(console: "Console", *pieces: "str | tuple[str, str]", style: str = "", w
 def make_table(
     rows: Sequence[Mapping[str, object]],
     *,
-    whole: Collection[str] = (),
+    unbroken: Collection[str] = (),
     numbers: Collection[str] = (),
     title: str | None = None,
 ) -> "Table":
@@ -50,7 +50,7 @@ def make_table(
 
     Args:
         rows: the rows, all with the same keys.
-        whole: the columns that are not broken into several lines.
+        unbroken: the columns that are not broken into several lines.
         numbers: the columns that are aligned to the right, and not broken either.
         title: what stands above it.
     """
@@ -62,7 +62,7 @@ def make_table(
     for column in rows[0] if rows else ():
         right = column in numbers
         table.add_column(
-            column, justify="right" if right else "left", no_wrap=right or column in whole, overflow="fold"
+            column, justify="right" if right else "left", no_wrap=right or column in unbroken, overflow="fold"
         )
     for row in rows:
         table.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row.values()))

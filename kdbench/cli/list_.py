@@ -48,7 +48,7 @@ def list_(
     if json:
         print_json(rows)
     else:
-        open_console().print(make_table(rows, whole=("method", "pair", "suite", "model")))
+        open_console().print(make_table(rows, unbroken=("method", "pair", "suite", "model")))
 
 
 def _methods() -> list[Row]:

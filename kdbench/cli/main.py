@@ -118,14 +118,14 @@ def make_app() -> App:
         group_parameters=Group("Options", sort_key=1),
         default_parameter=Parameter(negative=(), allow_repeating=True),
     )
-    for place, (title, commands) in enumerate(GROUPS.items()):
-        _add(app, commands, Group(title, sort_key=place))
+    for number, (title, commands) in enumerate(GROUPS.items()):
+        _add(app, commands, Group(title, sort_key=number))
     return app
 
 
 def _add(app: App, commands: Iterable[Callable[..., int | None] | ModuleType], group: Group) -> None:
-    for place, command in enumerate(commands):
-        settings = {"group": group, "sort_key": place, "help_epilogue": ""}
+    for number, command in enumerate(commands):
+        settings = {"group": group, "sort_key": number, "help_epilogue": ""}
         if isinstance(command, ModuleType):
             below = App(name=command.__name__.rpartition(".")[2], help=command.SUMMARY, **settings)
             app.command(below)
@@ -184,8 +184,10 @@ def _mistake(error: CycloptsError) -> str:
             said = unknown_name(f"option of {command}", error.token.keyword or error.token.value, options)
         case UnknownCommandError(app=App() as app):
             said = unknown_name(f"command of {command}", unused, _names(app))
-        case CoercionError(argument=argument, token=token) if token and argument and (known := argument.get_choices()):
-            said = unknown_name(f"value of {name}", token.value, known)
+        case CoercionError(argument=argument, token=token) if (
+            token and argument and (choices := argument.get_choices())
+        ):
+            said = unknown_name(f"value of {name}", token.value, choices)
         case CoercionError(msg=str(reason)):
             said = f"{name}: {reason}"
         case MissingArgumentError():

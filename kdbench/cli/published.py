@@ -60,9 +60,9 @@ def _pair(text: str, suite: "Suite | None") -> tuple[str, str]:
     teacher, colon, student = text.partition(":")
     if not colon:
         raise KdbenchError(f"--pair {text!r} is not of the form teacher:student")
-    own = {name: model.published for name, model in suite.models.items() if model.published} if suite else {}
-    teachers = {row.teacher: row.teacher for row in numbers()} | own
-    students = {row.student: row.student for row in numbers()} | own
+    names_of_suite = {name: model.published for name, model in suite.models.items() if model.published} if suite else {}
+    teachers = {row.teacher: row.teacher for row in numbers()} | names_of_suite
+    students = {row.student: row.student for row in numbers()} | names_of_suite
     return (
         teachers[published_name("published teacher", teacher, teachers)],
         students[published_name("published student", student, students)],
@@ -75,12 +75,12 @@ def _methods(name: str) -> Sequence[str]:
     from kdbench.registry import Registry
 
     registry = Registry.installed()
-    known: dict[str, Sequence[str]] = {row.method: [row.method] for row in numbers()}
+    published_names: dict[str, Sequence[str]] = {row.method: [row.method] for row in numbers()}
     for method in registry.names:
         source = registry.plugins[method].source
         if source.published:
-            known |= dict.fromkeys((method, *source.aliases), source.published)
-    return known[published_name("published method", name, known)]
+            published_names |= dict.fromkeys((method, *source.aliases), source.published)
+    return published_names[published_name("published method", name, published_names)]
 
 
 def _show(rows: Sequence["Number"]) -> None:

@@ -23,43 +23,43 @@ def status(results: options.Results, /, *, json: options.Json = False) -> int:
     from kdbench.results.status import run_state
     from kdbench.results.study import read_study
 
-    found = run_state(Results(results))
+    progress = run_state(Results(results))
     unstable = [str(cell) for cell in unstable_cells(read_study(Results(results)))]
     if json:
         print_json(
             {
-                "cells": dict(found.total),
-                "pairs": {pair: dict(counts) for pair, counts in found.by_pair.items()},
-                "errors": dict(found.errors),
+                "cells": dict(progress.total),
+                "pairs": {pair: dict(counts) for pair, counts in progress.by_pair.items()},
+                "errors": dict(progress.errors),
                 "unstable": unstable,
-                "throughput": {"measured": found.measured, "planned": found.to_measure},
-                "seconds_left": found.seconds_left,
+                "throughput": {"measured": progress.measured, "planned": progress.to_measure},
+                "seconds_left": progress.seconds_left,
             }
         )
     else:
-        _show(found, unstable)
-    complete = set(found.total) <= FINISHED and found.measured == found.to_measure
+        _show(progress, unstable)
+    complete = set(progress.total) <= FINISHED and progress.measured == progress.to_measure
     return EXIT_OK if complete else EXIT_INCOMPLETE
 
 
-def _show(found: "RunState", unstable: list[str]) -> None:
+def _show(progress: "RunState", unstable: list[str]) -> None:
     from kdbench.engines.display import duration
     from kdbench.results.status import RUNNING
 
     console = open_console()
-    statuses = list(found.total)
-    lines = [*found.by_pair.items(), ("all", found.total)]
+    statuses = list(progress.total)
+    lines = [*progress.by_pair.items(), ("all", progress.total)]
     rows = [{"pair": pair} | {status: counts[status] or "-" for status in statuses} for pair, counts in lines]
     console.print(make_table(rows, numbers=statuses))
-    for error, count in found.errors.most_common():
+    for error, count in progress.errors.most_common():
         say(console, f"{count} x {error}")
     for cell in unstable:
         say(console, ("unstable:", "yellow"), f" {cell}")
-    if found.to_measure:
-        say(console, f"throughput: {found.measured} of {found.to_measure} measured")
-    if found.seconds_left is not None:
-        say(console, f"about {duration(found.seconds_left)} left for {plural(found.left, 'cell')}")
-    elif running := found.total[RUNNING]:
-        say(console, f"{plural(running, 'cell')} of {found.left} left are trained now")
-    elif found.left:
-        say(console, f"nothing runs; this goes on: {found.command}")
+    if progress.to_measure:
+        say(console, f"throughput: {progress.measured} of {progress.to_measure} measured")
+    if progress.seconds_left is not None:
+        say(console, f"about {duration(progress.seconds_left)} left for {plural(progress.left, 'cell')}")
+    elif running := progress.total[RUNNING]:
+        say(console, f"{plural(running, 'cell')} of {progress.left} left are trained now")
+    elif progress.left:
+        say(console, f"nothing runs; this goes on: {progress.command}")

@@ -222,9 +222,9 @@ def verify(
     compute = how.resolve()
     console = open_console(json)
     with counted(console, "reading the teachers") as show:
-        found = [verify_teacher(loaded, name, compute, how.data, show) for name in names]
+        verifications = [verify_teacher(loaded, name, compute, how.data, show) for name in names]
     if json:
-        print_json([asdict(one) for one in found])
+        print_json([asdict(one) for one in verifications])
     else:
         rows = [
             {
@@ -233,14 +233,14 @@ def verify(
                 "measured": _percent(one.measured),
                 "verdict": "ok" if one.error is None else "OFF",
             }
-            for one in found
+            for one in verifications
         ]
-        console.print(make_table(rows, whole=("teacher",), numbers=("stored", "measured")))
-        for one in found:
+        console.print(make_table(rows, unbroken=("teacher",), numbers=("stored", "measured")))
+        for one in verifications:
             if one.error is not None:
                 say(console, (f"{one.teacher}:", "red"), f" {one.error}")
         say(console, f"Verdict: hash, finite values, top-1 within {TOLERANCE} points.")
-    return EXIT_INCOMPLETE if any(one.error for one in found) else EXIT_OK
+    return EXIT_INCOMPLETE if any(one.error for one in verifications) else EXIT_OK
 
 
 def _chosen(suite_name: str, only: str | None) -> tuple["Suite", list[str]]:
@@ -266,9 +266,9 @@ def _chosen(suite_name: str, only: str | None) -> tuple["Suite", list[str]]:
 def _show(suite_name: str, suite: "Suite", paths: dict[str, Path], data: Path, json: bool) -> None:
     """Print what is known of teachers, and how to get those that are not there."""
     where = shlex.join(["--suite", suite_name, "--data", str(data)])
-    found = [_known(suite, name, path, where) for name, path in paths.items()]
+    descriptions = [_known(suite, name, path, where) for name, path in paths.items()]
     if json:
-        print_json(found)
+        print_json(descriptions)
         return
     console = open_console()
     rows = [
@@ -279,12 +279,12 @@ def _show(suite_name: str, suite: "Suite", paths: dict[str, Path], data: Path, j
             "published": ", ".join(map(_percent, row["published"])) or "-",
             "from": _origin(row),
         }
-        for row in found
+        for row in descriptions
     ]
-    if not any(row["published"] for row in found):
+    if not any(row["published"] for row in descriptions):
         rows = [{column: text for column, text in row.items() if column != "published"} for row in rows]
-    console.print(make_table(rows, whole=("teacher",), numbers=("top-1",)))
-    for row in found:
+    console.print(make_table(rows, unbroken=("teacher",), numbers=("top-1",)))
+    for row in descriptions:
         if "commands" in row:
             missing = row["error"] if paths[row["teacher"]].is_file() else "is not there"
             say(console, (row["teacher"], "yellow"), f" {missing}: train or import it")
@@ -325,13 +325,13 @@ def published_top1(suite: "Suite", name: str) -> list[float]:
     published = suite.models[name].published
     if suite.published is None or published is None:
         return []
-    told: Counter[float] = Counter()
+    counts: Counter[float] = Counter()
     for number in find_published(protocol=suite.published):
         if number.teacher == published and number.teacher_top1 is not None:
-            told[number.teacher_top1] += 1
+            counts[number.teacher_top1] += 1
         elif number.student == published and number.method == "teacher":
-            told[number.top1] += 1
-    return [top1 for top1, _ in told.most_common()]
+            counts[number.top1] += 1
+    return [top1 for top1, _ in counts.most_common()]
 
 
 def _percent(top1: float | None) -> str:

@@ -64,10 +64,10 @@ def track(
         try:
             while True:
                 began = time.monotonic()
-                written, known, waiting = update(results, sink, ledger)
+                written, unchanged, waiting = update(results, sink, ledger)
                 goes_on = follow and waiting
                 if written or not goes_on:
-                    _tell(to, sink, json, written=written, unchanged=known, waiting=waiting)
+                    _tell(to, sink, json, written=written, unchanged=unchanged, waiting=waiting)
                 if not goes_on:
                     return
                 time.sleep(max(LOOK_SECONDS, 4 * (time.monotonic() - began)))
@@ -86,11 +86,11 @@ def _tell(to: Sink, sink: "EventFiles | WandbRuns", json: bool, *, written: int,
         )
 
 
-def _sink(to: Sink, out: Path, project: str | None, own: str) -> "EventFiles | WandbRuns":
+def _sink(to: Sink, out: Path, project: str | None, run_id: str) -> "EventFiles | WandbRuns":
     if to == "tensorboard":
         from kdbench.tracking.event_files import EventFiles
 
         return EventFiles(out / "tensorboard")
     from kdbench.tracking.wandb_runs import WandbRuns
 
-    return WandbRuns(out, project, own)
+    return WandbRuns(out, project, run_id)

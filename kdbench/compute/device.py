@@ -84,13 +84,13 @@ class Compute:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What of it determines results."""
-        found: dict[str, Any] = {"precision": self.precision}
+        """What of this description determines results, by name."""
+        identity: dict[str, Any] = {"precision": self.precision}
         if self.micro_batch is not None:
-            found["micro_batch"] = self.micro_batch
+            identity["micro_batch"] = self.micro_batch
         if self.replica.world > 1:
-            found["processes"] = self.replica.world
-        return found
+            identity["processes"] = self.replica.world
+        return identity
 
     def synchronise(self) -> None:
         """Wait for the device."""
@@ -126,13 +126,21 @@ def resolve(
         raise KdbenchError("this processor has no bf16 units (avx512_bf16 or amx); use --precision fp32")
     if compile == "graphs" and device == "cpu":
         raise KdbenchError("--compile graphs needs a CUDA device; use --compile on")
-    place = torch.device(device, int(os.environ.get("LOCAL_RANK", "0"))) if device == "cuda" else torch.device(device)
-    replica = join(place)
+    torch_device = (
+        torch.device(device, int(os.environ.get("LOCAL_RANK", "0"))) if device == "cuda" else torch.device(device)
+    )
+    replica = join(torch_device)
     if loaders is None:
         # Of the processes that torchrun started, those on this machine share its cores.
         loaders = max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1) if device == "cuda" else 0
     return Compute(
-        place, "bf16" if precision == "bf16" else "fp32", 1, compile, micro_batch, min(loaders, MOST_LOADERS), replica
+        torch_device,
+        "bf16" if precision == "bf16" else "fp32",
+        1,
+        compile,
+        micro_batch,
+        min(loaders, MOST_LOADERS),
+        replica,
     )
 
 

@@ -94,9 +94,9 @@ def everyone(local: Tensor) -> list[Tensor]:
     if not (distributed.is_available() and distributed.is_initialized()):
         return [local]
     # NCCL sends what is on the GPU only.
-    place = torch.device("cuda", torch.cuda.current_device()) if distributed.get_backend() == "nccl" else local.device
-    parts = [torch.empty_like(local, device=place) for _ in range(distributed.get_world_size())]
-    distributed.all_gather(parts, local.to(place))
+    device = torch.device("cuda", torch.cuda.current_device()) if distributed.get_backend() == "nccl" else local.device
+    parts = [torch.empty_like(local, device=device) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(parts, local.to(device))
     return [part.to(local.device) for part in parts]
 
 

@@ -76,12 +76,12 @@ class Finding:
     @property
     def problems(self) -> list[str]:
         """Why the round is not clean; empty where nothing speaks against it."""
-        found = [f"throttled ({reason})" for reason in self.throttled]
+        problems = [f"throttled ({reason})" for reason in self.throttled]
         if self.others is not None and self.others > OTHERS:
-            found.append("other processes on the processor")
+            problems.append("other processes on the processor")
         if self.gpu_others:
-            found.append("other processes on the GPU")
-        return found
+            problems.append("other processes on the GPU")
+        return problems
 
 
 class Watch:
@@ -94,11 +94,11 @@ class Watch:
         self.begin()
 
     def begin(self) -> None:
-        """A round begins."""
+        """Remember the state of the machine at the beginning of a round."""
         self._cpu, self._counts = _told(_cpu_seconds), self._throttle_counts()
 
     def end(self) -> Finding:
-        """What happened since `begin`."""
+        """What happened on the machine since `begin`."""
         throttled = [name for name, count in self._throttle_counts().items() if count > self._counts.get(name, count)]
         gpu = gpu_state(self._uuid) if self._uuid else None
         return Finding(self._others(), tuple(throttled), gpu.others if gpu else 0)
@@ -126,8 +126,8 @@ class Watch:
         now = _told(_cpu_seconds)
         if now is None or self._cpu is None:
             return None
-        busy, own, wall = (after - before for after, before in zip(now, self._cpu, strict=True))
-        return min(1.0, max(0.0, (busy - own) / (wall * (psutil.cpu_count() or 1))))
+        busy, ours, wall = (after - before for after, before in zip(now, self._cpu, strict=True))
+        return min(1.0, max(0.0, (busy - ours) / (wall * (psutil.cpu_count() or 1))))
 
 
 def judge_findings(findings: Iterable[Finding]) -> tuple[bool | None, list[str]]:
@@ -135,10 +135,10 @@ def judge_findings(findings: Iterable[Finding]) -> tuple[bool | None, list[str]]
     rounds = list(findings)
     counts = Counter(problem for finding in rounds for problem in finding.problems)
     reasons = [f"{problem} in {count} of {len(rounds)} rounds" for problem, count in sorted(counts.items())]
-    known = [finding.others for finding in rounds if finding.others is not None]
-    if any(others > OTHERS for others in known):
-        reasons.append(f"others had {median(known):.0%} of all cores")
-    return (False if counts else None if not known else True), reasons
+    loads = [finding.others for finding in rounds if finding.others is not None]
+    if any(others > OTHERS for others in loads):
+        reasons.append(f"others had {median(loads):.0%} of all cores")
+    return (False if counts else None if not loads else True), reasons
 
 
 def gpu_state(uuid: str) -> GpuState | None:
@@ -173,11 +173,11 @@ def _cpu_seconds() -> tuple[float, float, float]:
     times, process = psutil.cpu_times(), psutil.Process()
     # What guests take is counted as time of a user, too.
     idle = sum(getattr(times, name, 0.0) for name in ("idle", "iowait", "guest", "guest_nice"))
-    own = 0.0
+    ours = 0.0
     for each in (process, *process.children(recursive=True)):
         with suppress(psutil.Error):
-            own += sum(each.cpu_times()[:4])
-    return sum(times) - idle, own, time.monotonic()
+            ours += sum(each.cpu_times()[:4])
+    return sum(times) - idle, ours, time.monotonic()
 
 
 def _throttle_counts() -> dict[str, int]:

@@ -109,13 +109,13 @@ class Student:
         Raises:
             KdbenchError: it is more than rounding explains.
         """
-        own = self.model(self.probe)
-        found = float((own - logits).abs().max()) if own.shape == logits.shape else float("nan")
-        if not found <= TOLERANCE * max(1.0, float(own.abs().max())):
+        answer = self.model(self.probe)
+        largest = float((answer - logits).abs().max()) if answer.shape == logits.shape else float("nan")
+        if not largest <= TOLERANCE * max(1.0, float(answer.abs().max())):
             raise KdbenchError(
-                f"the exported {self.facts['timm']} answers differently (logits {found:.2g} apart), so it is not kept"
+                f"the exported {self.facts['timm']} answers differently (logits {largest:.2g} apart), so it is not kept"
             )
-        return found
+        return largest
 
 
 def _list(values: list[float]) -> str:

@@ -58,10 +58,10 @@ def create_arguments(spec: ModelSpec, num_classes: int, in_chans: int, image_siz
     """
     if is_target(spec.timm):
         side = image_size or USUAL_SIZE
-        known = {"num_classes": num_classes, "in_chans": in_chans, "img_size": side, "image_size": side}
+        candidates = {"num_classes": num_classes, "in_chans": in_chans, "img_size": side, "image_size": side}
         accepted = inspect.signature(_function(spec.timm)).parameters
         # torchvision's builders take the number of classes among their keywords.
-        return {name: value for name, value in known.items() if name in {"num_classes", *accepted}} | spec.kwargs
+        return {name: value for name, value in candidates.items() if name in {"num_classes", *accepted}} | spec.kwargs
     if not timm.is_model(spec.timm):
         raise unknown_name("timm model", spec.timm, list_models())
     arguments: dict[str, Any] = {"num_classes": num_classes, "in_chans": in_chans}

@@ -160,8 +160,8 @@ class TeacherJob:
         def make() -> StagedModel:
             if not self.fine_tuned:
                 return new_model(suite, self.name, classes, self.compute)
-            model, found = pretrained_model(suite, self.name, classes, self.source, self.which)
-            origin.update(found)
+            model, origin_of_weights = pretrained_model(suite, self.name, classes, self.source, self.which)
+            origin.update(origin_of_weights)
             expected = pretrained_normalisation(suite, self.name)
             return stage_model(suite, self.name, model, expected, self.compute, num_classes=classes)
 

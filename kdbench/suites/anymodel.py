@@ -32,11 +32,11 @@ def select_pairs(suite: Suite, request: str) -> tuple[Suite, list[PairSpec]]:
     Raises:
         KdbenchError: a model that neither suite nor timm knows, or overrides that are not TOML.
     """
-    known = {"all", "hetero", "homo", *suite.pair_names}
+    listed = {"all", "hetero", "homo", *suite.pair_names}
     words, pairs = [], []
     for word in split_request(request):
         ends = _ends(word)
-        if word not in known and len(ends) == 2:
+        if word not in listed and len(ends) == 2:
             suite, student = with_model(suite, ends[1], as_teacher=False)
             suite, teacher = with_model(suite, ends[0], as_teacher=True)
             pairs.append(PairSpec(teacher=teacher, student=student))
@@ -62,9 +62,9 @@ def with_checkpoint(suite: Suite, pairs: Sequence[PairSpec], file: Path) -> tupl
         )
     (teacher,) = teachers
     name = _checked(f"{teacher}@{file.stem.replace(':', '-')}")
-    own = [PairSpec(teacher=name, student=pair.student) for pair in pairs]
+    checkpoint_pairs = [PairSpec(teacher=name, student=pair.student) for pair in pairs]
     models = suite.models | {name: suite.models[teacher]}
-    return suite.model_copy(update={"models": models, "pairs": (*suite.pairs, *own)}), own
+    return suite.model_copy(update={"models": models, "pairs": (*suite.pairs, *checkpoint_pairs)}), checkpoint_pairs
 
 
 def _ends(word: str) -> list[str]:
@@ -88,9 +88,9 @@ def with_model(suite: Suite, word: str, as_teacher: bool) -> tuple[Suite, str]:
         return suite, word
     word = _current(suite, word)
     spec, name = _spec(suite, word, as_teacher), _checked(_name(word))
-    known = suite.models.get(name, spec)
-    if (known.timm, known.kwargs, known.stages) != (spec.timm, spec.kwargs, spec.stages):
-        raise KdbenchError(f"{word} and {known.timm} would both be called {name}; rename one of them")
+    existing = suite.models.get(name, spec)
+    if (existing.timm, existing.kwargs, existing.stages) != (spec.timm, spec.kwargs, spec.stages):
+        raise KdbenchError(f"{word} and {existing.timm} would both be called {name}; rename one of them")
     return suite.model_copy(update={"models": {name: spec} | suite.models}), name
 
 
@@ -203,8 +203,8 @@ def _recipe(suite: Suite, kind: Kind, as_teacher: bool) -> str:
 
     In a suite without pairs its models are teachers as well as students.
     """
-    own = {pair.teacher if as_teacher else pair.student for pair in suite.pairs} or {*suite.models}
-    models = [suite.models[name] for name in sorted(own)]
+    models_of_role = {pair.teacher if as_teacher else pair.student for pair in suite.pairs} or {*suite.models}
+    models = [suite.models[name] for name in sorted(models_of_role)]
     for alike in (
         [model for model in models if model.kind == kind],
         [model for model in models if (model.kind == "cnn") == (kind == "cnn")],

@@ -240,9 +240,9 @@ class Suite(_Strict, frozen=True):
 
     def teacher_path(self, teacher: str, root: Path) -> Path:
         """Where the trained weights of `teacher` lie: in the data folder `root`, else beside the suite file."""
-        own = self.own_teachers(root) / teacher_file(teacher)
+        users_file = self.own_teachers(root) / teacher_file(teacher)
         shipped = self.own_teachers(self.folder) / teacher_file(teacher)
-        return shipped if shipped.is_file() and not own.is_file() else own
+        return shipped if shipped.is_file() and not users_file.is_file() else users_file
 
     def own_teachers(self, root: Path) -> Path:
         """The folder in the data folder `root` where the teachers of this suite, and of all its variants, are."""

@@ -121,7 +121,7 @@ class Arena:
         )
 
     def with_own_teacher(self) -> "Arena":
-        """The same with a copy of the teacher, for a self-check: what damages the copy damages no other method."""
+        """The arena with a copy of the teacher, for a self-check: what damages the copy damages no other method."""
         return replace(self, teacher=copy.deepcopy(self.teacher))
 
     def check(self, contender: Contender) -> list[Check]:

@@ -181,7 +181,7 @@ class Contender:
 
     @property
     def extra_parameters(self) -> int:
-        """Trainable parameters of the method."""
+        """The number of trainable parameters of the method."""
         return count_parameters(self.method, trainable=True)
 
     @property

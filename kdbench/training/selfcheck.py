@@ -46,20 +46,20 @@ def self_check(contender: Contender, teacher: StagedModel, draw: Draw, compute: 
     reached: dict[str, bool] = {}
     terms: dict[str, Tensor] = {}
     broken: dict[str, str] = {}
-    found: dict[str, str] = {}
+    changed: dict[str, str] = {}
     trainable = [p for module in (student, method) for p in module.parameters() if p.requires_grad]
     try:
         for _ in range(STEPS):
             answer = teacher_outputs(teacher, [contender], draw, compute)
             with compute.autocast():
                 outputs = student_outputs(student.forward, contender.views(draw), method.student_needs)
-            with watched(teacher, student, draw.batch, answer) as found:
+            with watched(teacher, student, draw.batch, answer) as changed:
                 with compute.autocast():
                     terms = method(outputs, answer if method.teacher_needs is not None else None, draw.batch)
                 problem = _terms_problem(terms) or _without_gradient(terms, trainable)
                 if not problem:
                     total(terms).backward()
-            broken |= broken_rules(found, type(method))
+            broken |= broken_rules(changed, type(method))
             if problem:
                 return [*_failed(broken), Check("loss terms", False, problem)]
             for name, parameter in [*_named("student", student.model), *_named("method", method)]:
@@ -74,7 +74,7 @@ def self_check(contender: Contender, teacher: StagedModel, draw: Draw, compute: 
         if device_lost(error) or out_of_memory(error):
             raise
         # A rule that was broken is often why.
-        return [*_failed(broken | broken_rules(found, type(method))), Check("runs", False, describe(error))]
+        return [*_failed(broken | broken_rules(changed, type(method))), Check("runs", False, describe(error))]
     values = ", ".join(f"{name} {term.item():.3g}" for name, term in terms.items())
     return [
         Check("loss terms", True, values),
@@ -153,20 +153,22 @@ def _has_gradient(parameter: Tensor) -> bool:
 
 
 def _student_check(reached: dict[str, bool]) -> Check:
-    own = [hit for name, hit in reached.items() if name.startswith("student.")]
-    return Check("gradient reaches the student", any(own), f"{sum(own)} of {len(own)} parameter tensors")
+    of_student = [hit for name, hit in reached.items() if name.startswith("student.")]
+    return Check(
+        "gradient reaches the student", any(of_student), f"{sum(of_student)} of {len(of_student)} parameter tensors"
+    )
 
 
 def _projector_check(method: Method, reached: dict[str, bool]) -> Check:
-    own = {name.removeprefix("method."): hit for name, hit in reached.items() if name.startswith("method.")}
-    missed = [name for name, hit in own.items() if not hit]
+    of_method = {name.removeprefix("method."): hit for name, hit in reached.items() if name.startswith("method.")}
+    missed = [name for name, hit in of_method.items() if not hit]
     unexplained = [name for name in missed if not any(name.startswith(prefix) for prefix in method.starved)]
     if unexplained:
         detail = f"no gradient for {', '.join(unexplained[:3])}"
     elif missed:
         detail = "; ".join(f"{prefix}: {reason}" for prefix, reason in method.starved.items())
     else:
-        detail = f"{len(own)} parameter tensors" if own else "it has none"
+        detail = f"{len(of_method)} parameter tensors" if of_method else "it has none"
     return Check("gradient reaches every projector", not unexplained, detail)
 
 
@@ -198,5 +200,5 @@ def _rule_checks(method: Method, teacher: StagedModel, broken: dict[str, str]) -
 
 
 def passed(checks: list[Check]) -> bool:
-    """All of them."""
+    """Whether all of the checks passed."""
     return all(check.passed for check in checks)

@@ -183,12 +183,12 @@ def _refuse_other_classes(what: str, theirs: int | None, suite: Suite, name: str
 def _timm_weights(spec: ModelSpec) -> PretrainedCfg:
     """Where timm's pretrained weights of a model are, and what they expect."""
     try:
-        found = timm.get_pretrained_cfg(spec.timm)
+        weights = timm.get_pretrained_cfg(spec.timm)
     except RuntimeError as error:
         raise KdbenchError(f"no weights {spec.timm} in timm: {error}") from error
-    if found is None or not found.has_weights:
+    if weights is None or not weights.has_weights:
         raise KdbenchError(f"timm has no pretrained weights of {spec.timm}; name a tag that has some, or a local FILE")
-    return found
+    return weights
 
 
 def _timm_pretrained(spec: ModelSpec, weights: PretrainedCfg, arguments: dict[str, Any]) -> nn.Module:

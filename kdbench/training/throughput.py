@@ -87,17 +87,17 @@ def measure(
     """
     timing = arena.suite.timing
     compile_all(contenders, arena.teacher, arena.compute)
-    found = {contender.name: Measurement() for contender in contenders}
+    measurements = {contender.name: Measurement() for contender in contenders}
     steppers = _steppers(arena, contenders)
     watch = Watch(arena.compute)
     before = watch.state()
     for number, contender in enumerate(contenders):
         with _measured(steppers, contender.name) as stepper:
             stepper.warm_up(timing.warmup_steps, timing.warmup_seconds, timing.block_seconds)
-            found[contender.name].peak_memory = stepper.peak_memory()
+            measurements[contender.name].peak_memory = stepper.peak_memory()
         on_round(0.3 * (number + 1) / len(contenders))
     findings: list[Finding] = []
-    steps: dict[str, list[tuple[dict[str, float], float]]] = {name: [] for name in found}
+    steps: dict[str, list[tuple[dict[str, float], float]]] = {name: [] for name in measurements}
     repeated, patient = 0, True
     pairs = -(-PHASE_PAIRS // timing.blocks)
     for number in range(timing.blocks):
@@ -117,15 +117,15 @@ def measure(
         patient = not finding.problems
         findings.append(finding)
         for name, (images, apart) in figures.items():
-            found[name].blocks.append(images)
+            measurements[name].blocks.append(images)
             steps[name] += apart
         on_round(0.3 + 0.7 * (number + 1) / timing.blocks)
-    found = {name: found[name] for name in steppers}
+    measurements = {name: measurements[name] for name in steppers}
     for name, apart in ((name, steps[name]) for name in steppers):
-        found[name].phases = {phase: median(parts[phase] for parts, _ in apart) for phase in PHASES}
-        found[name].phases_to_step = median(sum(parts.values()) / whole for parts, whole in apart)
+        measurements[name].phases = {phase: median(parts[phase] for parts, _ in apart) for phase in PHASES}
+        measurements[name].phases_to_step = median(sum(parts.values()) / whole for parts, whole in apart)
     clean, reasons = judge_findings(findings)
-    return found, Circumstances(before, watch.state(), clean, reasons, repeated)
+    return measurements, Circumstances(before, watch.state(), clean, reasons, repeated)
 
 
 def matmul_rate(compute: Compute) -> float:

@@ -103,6 +103,8 @@ def test_a_gradient_may_come_later_than_the_others(optimizer: str) -> None:
             module(images).square().sum().backward()
             steps.step()
     assert all(torch.equal(a, b) for a, b in zip(late.parameters(), alone.parameters(), strict=True))
+
+
 def test_batch_norm_of_a_single_value_is_told_in_words() -> None:
     """The text of torch changes with its versions: the real error is looked at."""
     with pytest.raises(ValueError, match="more than 1 value") as caught:

@@ -28,7 +28,9 @@ class LogitMethod(Method):
             UnsupportedPair: standardised logits of two classes are +-0.707 whatever the logits, and have no gradient.
         """
         if self.standardise and pair.task.num_classes == 2:
-            raise UnsupportedPair("standardised logits of two classes are always +-0.707, so nothing is learned from them")
+            raise UnsupportedPair(
+                "standardised logits of two classes are always +-0.707, so nothing is learned from them"
+            )
 
     def prepared(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """The logits (B, classes) of both networks for the loss, and the weights (B,) of its images, None for alike."""
