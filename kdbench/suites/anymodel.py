@@ -41,7 +41,7 @@ def select_pairs(suite: Suite, request: str) -> tuple[Suite, list[PairSpec]]:
             suite, teacher = with_model(suite, ends[0], as_teacher=True)
             pairs.append(PairSpec(teacher=teacher, student=student))
             word = pairs[-1].name
-        elif word not in known and len(ends) > 2:
+        elif word not in listed and len(ends) > 2:
             raise _no_such_function(suite, ends)
         words.append(word)
     suite = suite.model_copy(update={"pairs": (*suite.pairs, *pairs)}) if pairs else suite

@@ -11,14 +11,13 @@ from kdbench_methods.spofa import SPOFA, gradient_cosines
 from torch import nn
 from torch.nn import functional as F
 
-from kdbench.hyperparameters import schema
 from kdbench.method import Batch, Method, Outputs
-from tests.methods.test_hetero_methods import B, C, make, make_pair, random, run
+from kdbench.testing import build, one_batch
+from tests.methods.test_hetero_methods import B, C, make_pair, random
 
 
 def made(student: str, **options: Any) -> Any:
-    values = schema(SPOFA, Method)(**options).model_dump()
-    return make(SPOFA, make_pair("vit", student), **values).double()
+    return build(SPOFA, make_pair("vit", student), **options).double()
 
 
 def images_batch(seed: int, mixed: bool) -> tuple[Any, Any, Batch]:
@@ -95,7 +94,7 @@ def test_gradients_are_those_of_autograd() -> None:
 @pytest.mark.parametrize("student", ["cnn", "vit"])
 def test_only_heads_of_maps_are_normalised(student: str) -> None:
     norms = [isinstance(head.classifier, nn.Sequential) for head in made(student).heads.by_stage.values()]
-    plain = make(OFA, make_pair("vit", student), **schema(OFA, Method)().model_dump())
+    plain = build(OFA, make_pair("vit", student))
     assert norms == [student == "cnn"] * 4
     assert not [head for head in plain.heads.by_stage.values() if isinstance(head.classifier, nn.Sequential)]
 
@@ -103,8 +102,8 @@ def test_only_heads_of_maps_are_normalised(student: str) -> None:
 def test_without_scales_it_is_ofa_with_other_heads() -> None:
     method = made("vit", stage_scale=0.0, output_scale=0.0)
     method.pair.student.double(), method.pair.teacher.double()
-    terms, student, teacher, batch = run(method)
-    plain = make(OFA, method.pair, **schema(OFA, Method)().model_dump()).double()
+    terms, student, teacher, batch = one_batch(method, B)
+    plain = build(OFA, method.pair).double()
     plain.heads = method.heads
     expected = plain(student, teacher, batch)
     assert terms.keys() == expected.keys()
@@ -116,7 +115,7 @@ def test_averages_go_on_from_a_checkpoint() -> None:
     first, second = made("cnn"), made("cnn")
     for method in (first, second):
         method.pair.student.double(), method.pair.teacher.double()
-    run(first)
+    one_batch(first, B)
     second.load_state_dict(first.state_dict())
-    found, expected = run(second, seed=2)[0], run(first, seed=2)[0]
+    found, expected = one_batch(second, B, seed=2)[0], one_batch(first, B, seed=2)[0]
     assert all(torch.equal(found[name], expected[name]) for name in ("kd", "ofa"))

@@ -13,15 +13,14 @@ from kdbench_methods.vitkd import ViTKD
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdbench.hyperparameters import schema
 from kdbench.method import Batch, Method, Needs, Pair, Task, UnsupportedPair
-from tests.conftest import staged
-from tests.methods.test_hetero_methods import B, C, make, make_pair, random, run
+from kdbench.testing import build, one_batch, staged
+from tests.methods.test_hetero_methods import B, C, make_pair, random
 
 
 def made(method: type[Method], teacher: str, student: str, **options: Any) -> Any:
     pair = make_pair(teacher, student)
-    built = make(method, pair, **schema(method, Method)(**options).model_dump()).double()
+    built = build(method, pair, **options).double()
     pair.student.double(), pair.teacher.double()
     return built
 
@@ -53,11 +52,11 @@ def test_mutual_information_of_itrd() -> None:
 
 
 def test_itrd_projects_where_the_widths_differ() -> None:
-    terms, student, teacher, _ = run(method := made(ITRD, "vit", "cnn"))
+    terms, student, teacher, _ = one_batch(method := made(ITRD, "vit", "cnn"), B)
     projected = method.project(student.pooled)
     torch.testing.assert_close(terms["correlation"], 2 * correlation_loss(projected, teacher.pooled, 1.5))
     torch.testing.assert_close(terms["mutual"], 0.05 * mutual_loss(projected, teacher.pooled))
-    terms, student, teacher, _ = run(made(ITRD, "cnn", "cnn"))
+    terms, student, teacher, _ = one_batch(made(ITRD, "cnn", "cnn"), B)
     torch.testing.assert_close(terms["mutual"], 0.05 * mutual_loss(student.pooled, teacher.pooled))
 
 
@@ -89,7 +88,7 @@ def test_vitkd(masked: float) -> None:
     method.align, method.mimic = (nn.Linear(32, 32).double() for _ in range(2))
     nn.init.normal_(method.mask_token)
     torch.manual_seed(5)
-    terms, student, teacher, _ = run(method)
+    terms, student, teacher, _ = one_batch(method, B)
     torch.manual_seed(5)
     order = torch.rand(B, 16).argsort(dim=1).tolist()
     low_s, low_t, high_s, high_t = (o.stages[k].tokens for k in (1, 4) for o in (student, teacher))
@@ -141,7 +140,7 @@ def layers_from(model: Any, stage: int, x: Tensor) -> tuple[dict[int, Tensor], T
 def test_fcfd(epoch: int) -> None:
     """All six paths, through layers that are called one by one."""
     pair = paths_pair()
-    method = make(FCFD, pair, **schema(FCFD, Method)(paths=6, temperature=4.0, warmup_epochs=20).model_dump()).double()
+    method = build(FCFD, pair, paths=6, temperature=4.0, warmup_epochs=20).double()
     images, labels = random(3, 3, 64, 64), torch.tensor([0, 3, 6])
     needs = Needs(frozenset({1, 2, 3, 4}))
     teacher = pair.teacher(images, needs)
@@ -173,7 +172,7 @@ def test_fcfd(epoch: int) -> None:
 
 def test_a_path_does_not_touch_running_statistics() -> None:
     pair = paths_pair()
-    method = make(FCFD, pair, **schema(FCFD, Method)(paths=6).model_dump()).double()
+    method = build(FCFD, pair, paths=6).double()
     images, needs = random(3, 3, 64, 64), Needs(frozenset({1, 2, 3, 4}))
     student = pair.student.train()(images, needs)
     before = {name: tensor.clone() for name, tensor in pair.student.state_dict().items()}
@@ -182,14 +181,14 @@ def test_a_path_does_not_touch_running_statistics() -> None:
 
 
 def test_fcfd_draws_its_paths() -> None:
-    method = make(FCFD, paths_pair(), **schema(FCFD, Method)().model_dump())
+    method = build(FCFD, paths_pair())
     drawn = [tuple(method._drawn(torch.zeros(1))) for _ in range(60)]
     assert all(len({*paths}) == 2 for paths in drawn)
     assert {path for paths in drawn for path in paths} == {(k, first) for k in (1, 2, 3) for first in (False, True)}
 
 
 def test_bridges_lead_from_grid_to_grid() -> None:
-    method = make(FCFD, make_pair("swin", "cnn"), **schema(FCFD, Method)().model_dump())
+    method = build(FCFD, make_pair("swin", "cnn"))
     for bridges, source, target in (
         (method.to_teacher, method.pair.student, method.pair.teacher),
         (method.to_student, method.pair.teacher, method.pair.student),
@@ -198,12 +197,12 @@ def test_bridges_lead_from_grid_to_grid() -> None:
             one, other = source.stages[int(k)], target.stages[int(k)]
             assert bridge(torch.randn(2, one.channels, *one.grid)).shape[1:] == (other.channels, *other.grid)
     with pytest.raises(UnsupportedPair, match="class token"):
-        make(FCFD, make_pair("vit", "cnn"), **schema(FCFD, Method)().model_dump())
+        build(FCFD, make_pair("vit", "cnn"))
 
 
 def test_lift() -> None:
     method = made(Lift, "vit", "cnn", weight=2.0, kd_weight=3.0)
-    terms, student, teacher, batch = run(method)
+    terms, student, teacher, batch = one_batch(method, B)
     lifted = student.pooled @ method.lift.weight.T + method.lift.bias
     logits = lifted @ method.classifier.weight.T + method.classifier.bias
     s, t = logits.softmax(dim=1), teacher.logits.softmax(dim=1)
@@ -231,7 +230,7 @@ def test_rcat_takes_what_the_teachers_classifier_pools(teacher: str) -> None:
 def test_rcat() -> None:
     method = made(RCAT, "vit", "cnn", width=6, attention_width=8, heads=2, share=1.0, side=2)
     method.pair.student.eval()
-    terms, student, teacher, batch = run(method)
+    terms, student, teacher, batch = one_batch(method, B)
     own = F.interpolate(student.stages[4].map, (4, 4), mode="bilinear", align_corners=False)
     adapted = method.adapter(own)
     fusion = method.fusion
