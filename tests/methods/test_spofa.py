@@ -11,7 +11,7 @@ from kdbench_methods.spofa import SPOFA, gradient_cosines
 from torch import nn
 from torch.nn import functional as F
 
-from kdbench.method import Batch, Method, Outputs
+from kdbench.method import Batch, Outputs
 from kdbench.testing import build, one_batch
 from tests.methods.test_hetero_methods import B, C, make_pair, random
 
