@@ -96,7 +96,8 @@ def run(
     from kdbench.study.run import run
     from kdbench.study.session import Session
 
-    compute = selection.prepare(how.resolve(), how.data, console, suite)
+    compute = how.resolve()
+    selection.prepare(compute, how.data, console, suite)
     if grid.pairs is None and (others := len(suite.pairs) - len(selection.pairs)):
         say(console, f"{plural(others, 'homogeneous pair')} left out; --pairs all runs every pair")
     plugins = selection.ordered
