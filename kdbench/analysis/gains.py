@@ -120,6 +120,11 @@ class Sensitivity:
     tests: int
     detectable: dict[int, float]
 
+    @property
+    def own(self) -> float:
+        """The smallest gain that the study itself finds so."""
+        return next(iter(self.detectable.values()), math.nan)
+
 
 MORE_SEEDS = (5, 10, 20)
 """What would more of them find? Those above a study's own number are told."""
@@ -286,7 +291,7 @@ def _sensitivity(study: Study, accuracies: Accuracies, group: Group) -> Sensitiv
         if method != study.control
         and all(accuracies.complete(pair, method) and accuracies.complete(pair, study.control) for pair in pairs)
     ]
-    seeds = len(study.manifest["seeds"])
+    seeds = study.seed_counts[0]
     variances = [np.var(gains, ddof=1) for method in tested for gains in method if len(gains) > 1]
     sigma = math.sqrt(np.mean(variances)) if variances else math.nan
     numbers = [seeds, *(more for more in MORE_SEEDS if more > seeds)]

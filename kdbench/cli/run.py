@@ -79,6 +79,7 @@ def run(
     """
     from kdbench.api.selection import results_folder
     from kdbench.cli.report import write_and_show
+    from kdbench.report.so_far import reader
     from kdbench.results.folder import Results
     from kdbench.results.tuned import read_tuned
 
@@ -89,7 +90,6 @@ def run(
     seeds = options.parse_seeds(what.seeds, suite.seeds)
     how_long.check()
     console = open_console(json)
-
     from kdbench.study.equal_time import train_control
     from kdbench.study.plan import make_plan
     from kdbench.study.race import race
@@ -105,7 +105,8 @@ def run(
     chosen = {"settings": selection.settings, "split": what.split, "best": what.best, "tuned": tuned, "shard": shard}
     plan = make_plan(suite, plugins, selection.pairs, seeds, compute=compute, data_root=how.data, **chosen)
     results = Results(out or results_folder(suite, "" if what.split == "test" else "-val"))
-    session = how_long.on(Session(results, how.data, console, where.workers, where.make(compute)))
+    session = Session(results, how.data, console, where.workers, where.make(compute), answers=reader(results))
+    session = how_long.on(session)
     outcome = (race if what.race else run)(plan, session, not what.no_throughput)
     if what.equal_time:
         outcome += train_control(plan, session)

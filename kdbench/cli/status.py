@@ -8,6 +8,7 @@ from kdbench.errors import EXIT_INCOMPLETE, EXIT_OK
 from kdbench.names import plural
 
 if TYPE_CHECKING:
+    from kdbench.report.so_far import FirstAnswers
     from kdbench.results.status import RunState
 
 
@@ -18,13 +19,15 @@ def status(results: options.Results, /, *, json: options.Json = False) -> int:
         results: A results folder, also one that a run is at work in.
     """
     from kdbench.analysis.stability import unstable_cells
+    from kdbench.report.so_far import first_answers
     from kdbench.results.folder import Results
     from kdbench.results.schema import FINISHED
     from kdbench.results.status import run_state
     from kdbench.results.study import read_study
 
     progress = run_state(Results(results))
-    unstable = [str(cell) for cell in unstable_cells(read_study(Results(results)))]
+    study = read_study(Results(results))
+    unstable, answers = [str(cell) for cell in unstable_cells(study)], first_answers(study)
     if json:
         print_json(
             {
@@ -32,17 +35,18 @@ def status(results: options.Results, /, *, json: options.Json = False) -> int:
                 "pairs": {pair: dict(counts) for pair, counts in progress.by_pair.items()},
                 "errors": dict(progress.errors),
                 "unstable": unstable,
+                "so_far": {row.method: row.gain.value for row in answers.rows} if answers else {},
                 "throughput": {"measured": progress.measured, "planned": progress.to_measure},
                 "seconds_left": progress.seconds_left,
             }
         )
     else:
-        _show(progress, unstable)
+        _show(progress, unstable, answers)
     complete = set(progress.total) <= FINISHED and progress.measured == progress.to_measure
     return EXIT_OK if complete else EXIT_INCOMPLETE
 
 
-def _show(progress: "RunState", unstable: list[str]) -> None:
+def _show(progress: "RunState", unstable: list[str], answers: "FirstAnswers | None") -> None:
     from kdbench.engines.display import duration
     from kdbench.results.status import RUNNING
 
@@ -53,6 +57,8 @@ def _show(progress: "RunState", unstable: list[str]) -> None:
     console.print(make_table(rows, numbers=statuses))
     for error, count in progress.errors.most_common():
         say(console, f"{count} x {error}")
+    if answers:
+        console.print(answers.table())
     for cell in unstable:
         say(console, ("unstable:", "yellow"), f" {cell}")
     if progress.to_measure:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -26,11 +26,29 @@ class Labelled(Protocol):
     def weight(self) -> int: ...
 
 
+class Answers(Protocol):
+    """What the finished work says, in a line and as something to show."""
+
+    @property
+    def line(self) -> str: ...
+
+    def table(self) -> RenderableType: ...
+
+
 class Display:
     """Shows the tasks of a phase: finished, running with a line a member, and the time left."""
 
-    def __init__(self, console: Console, title: str, total_weight: int) -> None:
+    def __init__(
+        self, console: Console, title: str, total_weight: float, answers: "Callable[[], Answers | None] | None" = None
+    ) -> None:
+        """Args:
+        title: what the phase is called.
+        total_weight: of all its tasks.
+        answers: asked after each task for what the finished work says.
+        """
         self.console = console
+        self._ask = answers or (lambda: None)
+        self._answers: Answers | None = None
         self._title = title
         self._pace = Pace(total_weight)
         self.failures = 0
@@ -65,6 +83,9 @@ class Display:
         if error is not None:
             self.failures += 1
             self.note(f"{task.label}: {error}")
+        told, self._answers = self._answers, self._ask()
+        if self._answers and not self.console.is_terminal and (told is None or told.line != self._answers.line):
+            self.console.print(Text(self._answers.line), soft_wrap=True)
 
     def dropped(self, weight: int) -> None:
         """Count a share of a task that will not be done."""
@@ -93,7 +114,8 @@ class Display:
             f"{elapsed} so far, {self._left()} left",
         )
         lines = Table.grid(padding=(0, 2))
-        room = max(4, self.console.height - 4)
+        below = [] if self._answers is None else self.console.render_lines(self._answers.table(), pad=False)
+        room = max(4, self.console.height - 4 - len(below))
         for label, progress in sorted(self._running.items()):
             rows = [("", state) for state in progress.members] or [("", None)]
             for number, (_, state) in enumerate(rows):
@@ -101,7 +123,7 @@ class Display:
                     break
                 left = f"{label} {progress.share:4.0%}" if number == 0 else ""
                 lines.add_row(Text(left), *_member_cells(state))
-        return Group(head, lines)
+        return Group(head, lines, *([] if self._answers is None else [self._answers.table()]))
 
 
 def _member_cells(state: MemberState | None) -> tuple[Text, Text, Text]:

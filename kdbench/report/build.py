@@ -112,7 +112,7 @@ def _page(page: Page, suffix: str, **assets: str) -> str:
     content, study = page.content, page.content.study
     size = [text.plural(len(study.pairs), "pair")]
     if content.has_accuracy:
-        size += [text.plural(len(study.manifest["seeds"]), "seed"), completeness(content)]
+        size += [text.seeds(study), completeness(content)]
     records = study.cells if content.has_accuracy else study.throughput
     return render_template(
         f"report.{suffix}",
@@ -139,6 +139,7 @@ def _json(content: Content) -> str:
     """Plan, notes and the tables of the CSV files, by name: a list of rows each, null where a value is missing."""
     manifest = content.study.manifest
     head = {name: manifest[name] for name in ("suite", "protocol", "command", "pairs", "hetero", "methods", "seeds")}
+    head["so_far"] = text.so_far(content.study)
     tables = {
         name: [
             {key: None if value is None or value != value else value for key, value in row.items()}

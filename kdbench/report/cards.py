@@ -86,9 +86,10 @@ def what_was_run(content: Content) -> list[tuple[str, list[str]]]:
     rows += [("Teachers", teachers), ("Students", students)]
     rows += [("Methods", _methods(content))]
     if content.has_accuracy:
-        seeds = text.plural(len(manifest["seeds"]), "seed")
         rows.append(("Hyperparameters", [tuning(content)]))
-        rows.append(("Runs", [f"{text.plural(len(study.pairs), 'pair')}, {seeds}: {completeness(content)}"]))
+        rows.append(
+            ("Runs", [f"{text.plural(len(study.pairs), 'pair')}, {text.seeds(study)}: {completeness(content)}"])
+        )
     records = study.cells if content.has_accuracy else study.throughput
     rows.append(("Machine", [f"{text.devices(study, records)}, {text.dates(study)}, run {study.run_id}"]))
     return [row for row in rows if row[1]]

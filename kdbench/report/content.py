@@ -85,7 +85,9 @@ class Content:
 
     @cached_property
     def statuses(self) -> list[str]:
-        """Those of all planned cells, of both divisions."""
+        """Those of all planned cells, of both divisions; of a study of finished blocks, those of the whole study."""
+        if self.study.whole is not None:
+            return self.study.whole.cells["status"].tolist()
         closed = self.study.cells["status"].tolist()
         if self.open is None:
             return closed

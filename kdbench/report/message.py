@@ -61,9 +61,8 @@ def _counted(number: int) -> str:
 
 def basis(content: Content) -> str:
     """On what: data, images, epochs, pairs, seeds."""
-    manifest = content.study.manifest
     pairs = [text.plural(len(own), f"{group} pair") for group, own in content.study.groups.items()]
-    parts = [*trained_on(content), text.listed(pairs), text.plural(len(manifest["seeds"]), "seed")]
+    parts = [*trained_on(content), text.listed(pairs), text.seeds(content.study)]
     return f"On {', '.join(part for part in parts if part)}."
 
 
@@ -100,8 +99,7 @@ def advice(content: Content) -> str:
 
 def sensitivity(content: Content, group: Group) -> str:
     """What gain a study of this size finds; empty where that is not known."""
-    row = content.sensitivities[group]
-    gain = row.detectable[len(content.study.manifest["seeds"])] if row.detectable else math.nan
+    gain = content.sensitivities[group].own
     return (
         ""
         if math.isnan(gain)
@@ -156,4 +154,5 @@ def conclusion(content: Content) -> list[str]:
         own = [headline(content, group), best(content, group), *choice(content, group)]
         name = f"{text.plural(len(pairs), f'{group} pair')}: " if several else ""
         lines += [f"{name}{line}" for line in own if line]
-    return [lines[0], f"{basis(content)} {advice(content)}", *lines[1:]]
+    partial = text.so_far(content.study)
+    return [*([partial] if partial else []), lines[0], f"{basis(content)} {advice(content)}", *lines[1:]]

@@ -7,7 +7,7 @@ from kdbench.analysis.stability import unstable_cells
 from kdbench.analysis.stats import luck
 from kdbench.errors import one_line
 from kdbench.report.content import Content, Gap
-from kdbench.report.text import GAPS, PUBLISHED_LEGEND, SCOPE, devices, plural
+from kdbench.report.text import GAPS, PUBLISHED_LEGEND, SCOPE, devices, plural, seeds
 from kdbench.results.study import MISSING, Study
 
 AT_GUESSING = "at guessing"
@@ -52,8 +52,7 @@ def legends(content: Content) -> list[str]:
 
 def accuracy_scope(content: Content, pairs: Sequence[str]) -> str:
     """`n = 3 pairs x 3 seeds a method; missing: ofa on a:b seed 1.`: what stands under a table of accuracies."""
-    seeds = plural(len(content.study.manifest["seeds"]), "seed")
-    return _scope(content, f"n = {plural(len(pairs), 'pair')} x {seeds}", content.cell_gaps, pairs)
+    return _scope(content, f"n = {plural(len(pairs), 'pair')} x {seeds(content.study)}", content.cell_gaps, pairs)
 
 
 def cost_scope(content: Content, pairs: Sequence[str]) -> str:
@@ -111,7 +110,8 @@ def notes(content: Content) -> list[str]:
     if others := sorted({row.protocol for row in content.published if not row.own_protocol}):
         lines.append(f"Also published, under protocols that are not comparable: {', '.join(others)} (pair by pair).")
     if content.open is not None:
-        statuses = content.statuses[len(study.cells) :]
+        cells = content.open.study.cells
+        statuses = cells.loc[cells["method"].isin(list(content.open.study.differs)), "status"].tolist()
         lines.append(f"Open division: {', '.join(content.open.study.differs)}, {_completeness(statuses)}.")
         own = [gap for gap in _suspect(content.open) if gap.method in content.open.study.differs]
         lines += [f"Open division, {line}" for line in _not_done(content.open, own, study.pairs)]
@@ -175,12 +175,12 @@ def _not_done(content: Content, gaps: Sequence[Gap], pairs: Sequence[str]) -> li
     study = content.study
     where: dict[tuple[str, str, str], dict[str, list[int]]] = {}
     for pair, method, seed, status, error in gaps:
-        seeds = where.setdefault((status, method, error), {}).setdefault(pair, [])
-        seeds += [] if seed is None else [seed]
+        numbers = where.setdefault((status, method, error), {}).setdefault(pair, [])
+        numbers += [] if seed is None else [seed]
     lines: dict[tuple[str, str, str], list[str]] = {}
     for status, method, reason in sorted(where, key=lambda key: (ORDER.index(key[0]), study.methods.index(key[1]))):
         places = where[status, method, reason]
-        whole = all(len(found) in (0, len(study.manifest["seeds"])) for found in places.values())
+        whole = all(len(numbers) in (0, len(study.blocks.get(pair, ()))) for pair, numbers in places.items())
         if whole and len(places) == len(pairs) > 1:
             place = "all pairs"
         else:
@@ -190,9 +190,8 @@ def _not_done(content: Content, gaps: Sequence[Gap], pairs: Sequence[str]) -> li
     return [f"{status}: {', '.join(methods)} on {place}{ending}" for (status, place, ending), methods in lines.items()]
 
 
-def _with_seeds(pair: str, seeds: Sequence[int], whole: bool) -> str:
-    numbers = [str(seed) for seed in seeds]
-    return pair if whole else f"{pair} seed{'s' * (len(numbers) > 1)} {' '.join(numbers)}"
+def _with_seeds(pair: str, numbers: Sequence[int], whole: bool) -> str:
+    return pair if whole else f"{pair} seed{'s' * (len(numbers) > 1)} {' '.join(map(str, numbers))}"
 
 
 def _left_out(content: Content) -> list[str]:

@@ -86,6 +86,7 @@ def _summary(page: Page) -> dict[str, Any]:
     if not content.has_accuracy:
         return {}
     return {
+        "so_far": text.so_far(content.study),
         "headlines": _by_group(content, lambda group: [message.headline(content, group)]),
         "basis": message.basis(content),
         "advice": message.advice(content),

@@ -128,7 +128,7 @@ def _speed_tables(content: Content, group: Group) -> list[Table]:
 
 def _accuracy_tables(content: Content, group: Group, with_ends: bool) -> list[Table]:
     study, pairs, methods = content.study, content.study.groups[group], content.by_gain(group)
-    over, seeds = text.plural(len(pairs), f"{group} pair"), text.plural(len(study.manifest["seeds"]), "seed")
+    over, seeds = text.plural(len(pairs), f"{group} pair"), text.seeds(study)
     scope, roles = accuracy_scope(content, pairs), study.roles
     gains = [_gain_row(content, pairs, method, with_ends) for method in methods]
     equal_time = f"Gain over {study.control} trained for the same time (its epochs), {over}, {seeds}"
@@ -153,7 +153,7 @@ def _accuracy_tables(content: Content, group: Group, with_ends: bool) -> list[Ta
 def mean_table(content: Content, group: Group) -> Table:
     """The methods over the pairs of a group, largest mean gain first, the control among them at 0."""
     study, pairs = content.study, content.study.groups[group]
-    over, seeds = text.plural(len(pairs), f"{group} pair"), text.plural(len(study.manifest["seeds"]), "seed")
+    over, seeds = text.plural(len(pairs), f"{group} pair"), text.seeds(study)
     rows = [_mean_row(content, group, method) for method in content.by_gain(group)]
     note = f"{accuracy_scope(content, pairs)} {_sensitivity(content, group)}".strip()
     usual = {"method", "gain", "after Holm", f"against {study.control}", f"against {study.baseline}", "step time"}

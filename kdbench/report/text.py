@@ -31,6 +31,26 @@ GAPS = (
 )
 
 
+def seeds(study: Study) -> str:
+    """`3 seeds`, or `1 to 2 seeds` where the pairs have different numbers of them."""
+    low, high = study.seed_counts
+    return plural(high, "seed") if low == high else f"{low} to {plural(high, 'seed')}"
+
+
+def so_far(study: Study) -> str:
+    """`So far: seed 0 on all 6 pairs, seed 1 on 2 of 6 pairs. ...`, of a study of finished blocks; else empty."""
+    if study.whole is None:
+        return ""
+    pairs, blocks = len(study.whole.pairs), []
+    for seed in study.manifest["seeds"]:
+        count = sum(seed in numbers for numbers in study.blocks.values())
+        blocks.append(f"seed {seed} on {f'all {pairs}' if count == pairs else f'{count} of {pairs}'} pairs")
+    return (
+        f"So far: {listed(blocks)}. All methods are compared on these finished blocks alone; a pair and a seed that "
+        "only some methods have finished are left out."
+    )
+
+
 def fixed(value: float, digits: int = 2) -> str:
     """`1.23`, or a dash for NaN."""
     return NONE if math.isnan(value) else f"{value:.{digits}f}"
@@ -250,8 +270,7 @@ def caption(study: Study, records: pd.DataFrame, noise: str) -> str:
     """The line under a figure: suite, protocol, seeds, device, date, run, and what the `noise` drawn is."""
     manifest = study.manifest
     split = "" if "val" not in study.cells["split"].tolist() else "validation split"
-    seeds = plural(len(manifest["seeds"]), "seed") if manifest["seeds"] else ""
-    parts = [manifest["suite"], manifest["protocol"], split, seeds]
+    parts = [manifest["suite"], manifest["protocol"], split, seeds(study) if manifest["seeds"] else ""]
     parts += [devices(study, records), dates(study), f"run {study.run_id}", noise]
     return " · ".join(part for part in parts if part)
 

@@ -105,6 +105,7 @@ class Study:
         environments: descriptions of the environments by id.
         methods: the control, the baseline, then the others in the manifest's order.
         ignored: how many records of other settings or machines the folder holds beside those planned.
+        whole: the study whose finished blocks this one is (see `finished`); None for a study by itself.
     """
 
     manifest: Manifest
@@ -114,6 +115,7 @@ class Study:
     environments: dict[str, dict[str, Any]]
     methods: list[str]
     ignored: int = 0
+    whole: "Study | None" = None
 
     @property
     def pairs(self) -> list[str]:
@@ -198,6 +200,51 @@ class Study:
     def unsupported(self, pair_method: PairMethod) -> bool:
         """Whether every record there is of a pair and method says that the method does not support the pair."""
         return {record["status"] for record in self.by_seed(pair_method).values()} == {"unsupported"}
+
+    @cached_property
+    def blocks(self) -> dict[str, list[int]]:
+        """The planned seeds of each pair, sorted; a pair and a seed are a block."""
+        seeds: dict[str, set[int]] = {}
+        for cell in self.manifest["cells"]:
+            seeds.setdefault(cell["pair"], set()).add(cell["seed"])
+        return {pair: sorted(seeds[pair]) for pair in self.pairs if pair in seeds}
+
+    @property
+    def seed_counts(self) -> tuple[int, int]:
+        """The smallest and the largest number of seeds of a pair; they differ in a study of finished blocks alone."""
+        counts = [len(seeds) for seeds in self.blocks.values()] or [len(self.manifest["seeds"])]
+        return min(counts), max(counts)
+
+    def finished(self) -> "Study | None":
+        """The study of the blocks in which every planned cell has a record, so that all methods share their blocks.
+
+        The study itself where most methods have all their cells: what a few others lack is then told of these alone.
+        None where no block is finished.
+        """
+        cells, manifest = self.manifest["cells"], self.manifest
+        missing = [cell for cell in cells if (cell["pair"], cell["method"], cell["seed"]) not in self.records]
+        if 2 * len({cell["method"] for cell in missing}) < len(self.methods):
+            return self
+        left = {(cell["pair"], cell["seed"]) for cell in missing}
+        kept = [cell for cell in cells if (cell["pair"], cell["seed"]) not in left]
+        if not kept:
+            return None
+        pairs = [pair for pair in self.pairs if any(cell["pair"] == pair for cell in kept)]
+        plan: Manifest = {
+            **manifest,
+            "pairs": pairs,
+            "hetero": [pair for pair in manifest["hetero"] if pair in pairs],
+            "seeds": sorted({cell["seed"] for cell in kept}),
+            "cells": kept,
+            "throughput": [entry for entry in manifest["throughput"] if entry["pair"] in pairs],
+        }
+        return replace(
+            self,
+            manifest=plan,
+            records={key: record for key, record in self.records.items() if (key[0], key[2]) not in left},
+            measurements={key: record for key, record in self.measurements.items() if key[0] in pairs},
+            whole=self,
+        )
 
     def only(self, methods: Collection[str]) -> "Study":
         """The study of some of the methods."""

@@ -252,7 +252,7 @@ def _phase(title: str, tasks: Sequence[RunJob], workers: int, session: Session) 
     """Run tasks by the session's engine; returns the keys of the cells that other runs work on."""
     if not tasks:
         return []
-    display = Display(session.console, title, sum(task.weight for task in tasks))
+    display = Display(session.console, title, sum(task.weight for task in tasks), session.answers)
     with display.shown():
         left = session.engine.run(
             tasks, workers=workers, display=display, stop=session.stop, limit=session.limits.student_seconds

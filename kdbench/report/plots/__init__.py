@@ -85,7 +85,7 @@ def reach(content: Content, group: Group) -> float:
     """How far from zero an axis of gains goes: what the study can detect and nearly all methods have room there."""
     gains = [abs(row.gain.value) for (own, _), row in content.group_gains.items() if own == group]
     known = [gain for gain in gains if not math.isnan(gain)]
-    detectable = content.sensitivities[group].detectable[len(content.study.manifest["seeds"])]
+    detectable = content.sensitivities[group].own
     wide = 2.5 * detectable if not math.isnan(detectable) else 0.0
     return max(wide, 1.2 * float(np.quantile(known, 0.9)) if known else 0.0) or 1.0
 
