@@ -1,7 +1,8 @@
 """Training what a check needs: the baseline's own seed first, then fresh ones for what did not come out the same."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from kdbench.compute.device import Compute, default_workers, environment
 from kdbench.engines.local import in_subprocess
@@ -74,16 +75,15 @@ def train_for_check(
             console.print(notice, style="yellow", highlight=False, markup=False)
         passes.train(due, fresh[:FIRST])
     else:
-        differences = ", ".join(
-            f"{name} {here[name]}, there {machine_of_baseline[name]}"
-            for name in machine_of_baseline
-            if machine_of_baseline[name] != here[name]
-        )
-        notice = f"level 0 is left out, this is not the machine of the baseline: {differences}"
-        console.print(notice, highlight=False, markup=False)
+        console.print(_another_machine(here, machine_of_baseline), highlight=False, markup=False)
         passes.train(chosen, fresh[:FIRST])
     passes.train(passes.undecided(set(chosen) - unjudged), fresh[FIRST:])
     return [pair_method for pair_method in chosen if pair_method not in unjudged]
+
+
+def _another_machine(here: Mapping[str, Any], there: Mapping[str, Any]) -> str:
+    differences = [f"{name} {here[name]}, there {value}" for name, value in there.items() if value != here[name]]
+    return f"level 0 is left out, this is not the machine of the baseline: {', '.join(differences)}"
 
 
 def _fresh_seeds(baseline: Baseline, suite: Suite, first: int | None) -> list[int]:

@@ -86,6 +86,7 @@ def with_model(suite: Suite, word: str, as_teacher: bool) -> tuple[Suite, str]:
     """
     if word in suite.models:
         return suite, word
+    _parsed(word)
     word = _current(suite, word)
     spec, name = _spec(suite, word, as_teacher), _checked(_name(word))
     existing = suite.models.get(name, spec)
@@ -178,11 +179,17 @@ def _no_such_function(suite: Suite, ends: Sequence[str]) -> KdbenchError:
     return KdbenchError(f"no module {where} for the model {function}; {hint}")
 
 
-def _spec(suite: Suite, word: str, as_teacher: bool) -> ModelSpec:
+def _parsed(word: str) -> re.Match[str]:
     match = _MODEL.fullmatch(word)
     if match is None:
         raise KdbenchError(f"model {word!r} is not of the form NAME or NAME[key=value,...]")
+    return match
+
+
+def _spec(suite: Suite, word: str, as_teacher: bool) -> ModelSpec:
     from kdbench.models.kind import kind_of
+
+    match = _parsed(word)
 
     try:
         overrides = tomllib.loads(f"value = {{{match['overrides'] or ''}}}")["value"]

@@ -121,22 +121,24 @@ def _label_check(contender: Contender, teacher: StagedModel, draw: Draw, compute
     method, batch = contender.method, draw.batch
     classes = contender.student.num_classes
     moved = None if batch.targets is None else batch.targets.roll(1, dims=1)
-    losses, terms = [], {}
+    losses: list[dict[str, Tensor]] = []
     before = copy.deepcopy(method.state_dict())
     # Watched so that what it sets is put back; what is against the rules was found in the steps before.
     with watched(teacher, contender.student), compute.autocast():
         answer = teacher_outputs(teacher, [contender], draw, compute)
-        for given in (batch, replace(batch, labels=(batch.labels + 1) % classes, targets=moved)):
+        for labelled in (batch, replace(batch, labels=(batch.labels + 1) % classes, targets=moved)):
             method.load_state_dict(copy.deepcopy(before))
             with torch.random.fork_rng(devices=[compute.device] if compute.device.type == "cuda" else []):
                 torch.manual_seed(0)
                 outputs = student_outputs(contender.student.forward, contender.views(draw), method.student_needs)
-                terms = method(outputs, answer if method.teacher_needs is not None else None, given)
-            losses.append(total(terms).detach().float())
+                terms = method(outputs, answer if method.teacher_needs is not None else None, labelled)
+            losses.append({name: term.detach().float() for name, term in terms.items()})
     told = "another loss under other labels"
-    if not torch.isclose(*losses, rtol=1e-5):
+    given, other = losses
+    # Term by term: beside a large one a small one would not be seen.
+    if given.keys() != other.keys() or not all(torch.isclose(given[name], other[name], rtol=1e-5) for name in given):
         return Check(LABELS, True, told)
-    zero = [name for name, term in terms.items() if not term.any()]
+    zero = [name for name, term in other.items() if not term.any()]
     if zero:
         return Check(LABELS, True, f"no, and {', '.join(zero)} is zero here")
     if method.differs:

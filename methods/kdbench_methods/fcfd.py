@@ -17,7 +17,6 @@ from kdbench.method import (
     Pair,
     StagedModel,
     UnsupportedPair,
-    gather,
 )
 from kdbench_methods.parts.losses import kl_divergence, warm_up
 from kdbench_methods.parts.projectors import activation_of, common_stages, init_projector, probe
@@ -84,6 +83,8 @@ class FCFD(Method):
                 model.tail(4)
         self.to_teacher = _bridges(student, teacher, self._stages)
         self.to_student = _bridges(teacher, student, self._stages[:-1])
+        # A stream of its own on the host, the same in all processes: to read the device would wait for it.
+        self._random = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
         self._paths = [(k, ahead) for k in self._stages[:-1] for ahead in (False, True)]
         self._rectified = activation_of(probe(teacher, Needs(stages=frozenset({4}))).stages[4].map) is nn.ReLU
         self.starved = {"to_student": "a path through it is drawn now and then"}
@@ -94,7 +95,7 @@ class FCFD(Method):
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
         arrived = {k: [self.to_teacher[str(k)](student.stages[k].map)] for k in self._stages}
         mixed = []
-        for k, student_first in self._drawn(student.logits) if self.path_weight else ():
+        for k, student_first in self.drawn() if self.path_weight else ():
             if student_first:
                 passed, logits = _run_on(self.pair.teacher, k, arrived[k][0])
                 for stage in passed.keys() & arrived.keys():
@@ -113,9 +114,15 @@ class FCFD(Method):
         }
         return terms | ({"paths": self.path_weight * torch.stack(mixed).sum()} if mixed else {})
 
-    def _drawn(self, place: Tensor) -> list[tuple[int, bool]]:
-        """Some of the paths, the same in all processes: the stage, and whether the student comes first."""
-        order = gather(torch.rand(len(self._paths), device=place.device))[: len(self._paths)].argsort()
+    def get_extra_state(self) -> Tensor:
+        return self._random.get_state()
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self._random.set_state(state.cpu())
+
+    def drawn(self) -> list[tuple[int, bool]]:
+        """Some of the paths: the stage, and whether the student comes first."""
+        order = torch.randperm(len(self._paths), generator=self._random)
         return [self._paths[number] for number in order[: self.paths].tolist()]
 
     def _mean(self, last: Tensor) -> Tensor:

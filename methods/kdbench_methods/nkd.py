@@ -44,7 +44,7 @@ class NKD(Method):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
         z_s, z_t, mask = student.logits, teacher.logits, label_mask(teacher.logits, batch.labels)
-        target = F.softmax(z_t, dim=1)[mask] * F.log_softmax(z_s, dim=1)[mask]
+        target = ((F.softmax(z_t, dim=1) * F.log_softmax(z_s, dim=1)) * mask).sum(dim=1)
         log_s, log_t = (masked_log_softmax(z / self.temperature, mask) for z in (z_s, z_t))
         others = self.temperature**2 * (log_t.exp() * log_s).sum(dim=1)
         return {

@@ -83,11 +83,11 @@ class RCAT(Method):
         cosine = F.cosine_similarity(adapted.flatten(1), target.flatten(1), dim=1)
         own = class_activations(fused, self.classifier.weight, self.side)
         theirs = class_activations(target, self._weight, self.side)
-        counts = torch.rand_like(own) < self.share
+        errors, counts = (own - theirs).square(), torch.rand_like(own) < self.share
         return {
             "ce": self.ce_weight * batch.cross_entropy(logits),
             "feature": self.feature_weight * (1 - cosine).mean(),
-            "attention": self.attention_weight * F.mse_loss(own[counts], theirs[counts]),
+            "attention": self.attention_weight * (errors * counts).sum() / counts.sum().clamp_min(1),
         }
 
     def predict(self, student: Outputs) -> Tensor:
@@ -114,9 +114,13 @@ class RCAT(Method):
 
 
 def class_activations(feature: Tensor, weight: Tensor, side: int) -> Tensor:
-    """Class activation maps (B, classes, side, side) of a map (B, C, H, W), of length 1 over the classes."""
+    """Class activation maps (B, classes, side, side) of a map (B, C, H, W), of length 1 over the classes.
+
+    What is shorter than 0.001 is divided by that: a student whose feature is all but zero in the first steps would get
+    gradients of any size.
+    """
     maps = torch.einsum("bchw,kc->bkhw", feature, weight)
-    return F.normalize(F.adaptive_avg_pool2d(maps, side), dim=1)
+    return F.normalize(F.adaptive_avg_pool2d(maps, side), dim=1, eps=1e-3)
 
 
 class Adapter(nn.Module):

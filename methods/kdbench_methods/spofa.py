@@ -44,7 +44,7 @@ class SPOFA(OFA):
     output_scale: Annotated[float, Field(ge=0)] = 0.2
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.99
 
-    normalise_heads = True
+    _normalise_heads = True
 
     _averages: Tensor
 

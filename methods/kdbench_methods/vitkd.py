@@ -72,9 +72,9 @@ class ViTKD(Method):
         mask = torch.rand(tokens.shape[:2], device=tokens.device).argsort(dim=1).argsort(dim=1) >= kept
         tokens = torch.where(mask[:, :, None], self.mask_token, tokens)
         made = self.generate(tokens.transpose(1, 2).unflatten(2, last.grid)).flatten(2).transpose(1, 2)
-        generate = F.mse_loss(made[mask], last.tokens[mask], reduction="sum") / size / self.masked
+        errors = F.mse_loss(made, last.tokens, reduction="none") * mask[:, :, None]
         return {
             "ce": self.ce_weight * batch.cross_entropy(student.logits),
             "mimic": self.mimic_weight * mimic,
-            "generate": self.generate_weight * generate,
+            "generate": self.generate_weight * errors.sum() / size / self.masked,
         }

@@ -67,7 +67,7 @@ class WKD(Method):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
         z_s, z_t, mask = student.logits, teacher.logits, label_mask(teacher.logits, batch.labels)
-        target = F.softmax(z_t, dim=1)[mask] * F.log_softmax(z_s, dim=1)[mask]
+        target = ((F.softmax(z_t, dim=1) * F.log_softmax(z_s, dim=1)) * mask).sum(dim=1)
         log_s, log_t = (masked_log_softmax(z / self.temperature, mask) for z in (z_s, z_t))
         distance = transport_cost(log_s, log_t, self._cost, self.epsilon, self.iterations)
         done = max(0.0, ((batch.epoch + 1) / self.pair.task.epochs - self.decay_start) / (1 - self.decay_start))

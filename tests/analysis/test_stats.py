@@ -125,9 +125,3 @@ def test_detectable_is_found_with_the_power_it_says():
 def test_geometric_mean():
     assert stats.geometric_mean([0.5, 2.0, 1.0]) == pytest.approx(1.0)
     assert math.isnan(stats.geometric_mean([]))
-
-
-def test_pareto_front_keeps_ties_and_drops_what_is_beaten():
-    speeds = [1.0, 0.8, 0.5, 0.8, 0.4, math.nan]
-    gains = [0.0, 1.0, 2.0, 1.0, 1.5, 9.0]
-    assert stats.pareto_front(speeds, gains).tolist() == [True, True, True, True, False, False]

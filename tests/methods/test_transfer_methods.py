@@ -182,7 +182,7 @@ def test_a_path_does_not_touch_running_statistics() -> None:
 
 def test_fcfd_draws_its_paths() -> None:
     method = build(FCFD, paths_pair())
-    drawn = [tuple(method._drawn(torch.zeros(1))) for _ in range(60)]
+    drawn = [tuple(method.drawn()) for _ in range(60)]
     assert all(len({*paths}) == 2 for paths in drawn)
     assert {path for paths in drawn for path in paths} == {(k, first) for k in (1, 2, 3) for first in (False, True)}
 

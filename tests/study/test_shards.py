@@ -41,7 +41,7 @@ def test_two_shards_in_one_folder_are_one_run(short_suite: Short, tmp_path: Path
     code, output = run(folder, suite, *choice, "--shard", "1/2")
     assert code == 2
     assert "throughput is left out" in output
-    assert "suite proxy, shard 1/2: 3 cells of 2 pairs x 3 methods x 1 seeds" in output
+    assert "suite proxy, shard 1/2: 3 cells of 2 pairs x 3 methods x 1 seed" in output
     assert "not every cell of shard 1/2 is done: 2 done, 1 failed" in output
     planned, first = (folder / "manifest.json").read_bytes(), stamps(folder)
     assert {cell["pair"] for cell in Results(folder).cells()} == {PAIRS[0]}
