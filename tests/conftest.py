@@ -25,6 +25,13 @@ NO_DATA = Path("no-such-folder")
 """The data folder where everything needed comes with kdbench."""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The inner loop, `-m "not runs"`, is without what wants an idle machine, too."""
+    for item in items:
+        if item.get_closest_marker("bench"):
+            item.add_marker(pytest.mark.runs)
+
+
 @pytest.fixture
 def cpu() -> Compute:
     return Compute(torch.device("cpu"), "fp32", threads=1)

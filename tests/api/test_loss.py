@@ -30,6 +30,7 @@ def arenas(proxy: Suite) -> dict[str, Arena]:
     return {pair.name: Arena.enter(proxy, pair, 0, "val", compute, NO_DATA) for pair in pairs}
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("name", Registry.installed().names)
 def test_it_is_what_training_uses(arenas: dict[str, Arena], name: str) -> None:
     """Terms and gradients of two batches, bit for bit, from the raw images on."""

@@ -29,6 +29,7 @@ def test_help_and_lists_load_no_torch(arguments: str) -> None:
     assert done.stdout
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("columns", [80, 140])
 def test_help_fits_the_terminal(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
@@ -136,6 +137,7 @@ def test_an_unwritable_folder(tmp_path: Path) -> None:
     assert "cannot write" in done.stderr and "--out" in done.stderr
 
 
+@pytest.mark.runs
 def test_a_full_disk(tmp_path: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("needs /dev/full")

@@ -20,6 +20,7 @@ def _piped(shell: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("more", [(), ("--json",)])
 @pytest.mark.parametrize("shift", [0.0, -9.0])
 def test_a_check_whose_reader_leaves_keeps_its_exit_code(tmp_path: Path, shift: float, more: tuple[str, ...]) -> None:
@@ -35,6 +36,7 @@ def test_a_check_whose_reader_leaves_keeps_its_exit_code(tmp_path: Path, shift: 
     assert (done.returncode, done.stderr) == (expected.returncode, "")
 
 
+@pytest.mark.runs
 def test_a_report_is_written_although_nobody_reads_the_table(tmp_path: Path) -> None:
     write_results(tmp_path, Plan())
     done = _piped("| true", "report", tmp_path)
@@ -49,6 +51,7 @@ def test_a_full_device_is_named(words: tuple[str, ...]) -> None:
     assert (done.returncode, done.stderr) == (3, told)
 
 
+@pytest.mark.runs
 def test_no_name_is_markup(tmp_path: Path) -> None:
     write_results(tmp_path, Plan(pairs=[ODD], missing=[(ODD, "ofa", 0)]))
     for words in (("status", tmp_path), ("report", tmp_path), ("compare", tmp_path, tmp_path)):

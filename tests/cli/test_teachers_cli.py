@@ -84,6 +84,7 @@ def test_published_accuracies_stand_beside(proxy: Suite) -> None:
     assert published_top1(suite, "vit-s")[0] == 92.04 and 92.44 in published_top1(suite, "vit-s"), "papers differ"
 
 
+@pytest.mark.runs
 def test_import_then_verify(proxy: Suite, teachers: Run, tmp_path: Path) -> None:
     shipped, data = str(proxy.teacher_path("mixer-t", NO_DATA)), str(tmp_path)
     code, output, _ = teachers("import", "mixer-t", shipped, "--data", data, "--json")
@@ -140,6 +141,7 @@ def test_nothing_stored_is_nothing_to_verify(suite: Path, teachers: Run, tmp_pat
     assert code == 3 and "no teacher of suite proxy is stored" in error
 
 
+@pytest.mark.runs
 def test_without_a_network_the_ways_out_are_named(suite: Path, tmp_path: Path) -> None:
     done = kdbench(
         *("teachers", "train", "--suite", str(suite), "--only", "resnet-t", "--data", str(tmp_path)),
@@ -152,6 +154,7 @@ def test_without_a_network_the_ways_out_are_named(suite: Path, tmp_path: Path) -
     assert not (tmp_path / "teachers").exists()
 
 
+@pytest.mark.runs
 def test_fine_tuning_from_the_cache_and_from_a_file(suite: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     state = timm.create_model(PRETRAINED).state_dict()

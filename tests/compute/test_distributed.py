@@ -23,6 +23,8 @@ from kdbench.testing import staged
 from tests.conftest import NO_DATA
 from tests.support.course import METHODS, RECIPE, Course
 
+pytestmark = pytest.mark.runs
+
 SGD = RECIPE.model_copy(update={"optimizer": "sgd", "lr": 0.05})
 PROCESSES = 2
 

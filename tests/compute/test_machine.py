@@ -41,6 +41,7 @@ def _busy(which: str) -> Iterator[psutil.Process]:
             process.kill()
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize(
     ("which", "ours"), [("ourselves", True), ("a child", True), ("a grandchild", True), ("another process", False)]
 )

@@ -21,6 +21,8 @@ from kdbench.errors import EXIT_INCOMPLETE, EXIT_OK
 from tests.docs.commands import PAGES, PARSED, ROOT, Command, Written, mentions, steps
 from tests.support.command import COMMAND, arguments_of, kdbench
 
+pytestmark = pytest.mark.runs
+
 ALL = [step for page in PAGES for step in steps(page) if isinstance(step, Command)]
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 TUTORIAL = "docs/tutorial.md"

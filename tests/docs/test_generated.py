@@ -36,6 +36,7 @@ def test_the_command_line_is_that_of_any_terminal(monkeypatch: pytest.MonkeyPatc
     assert cli_page.page() == (DOCS / "cli.md").read_text()
 
 
+@pytest.mark.runs
 def test_the_picture_of_the_house() -> None:
     """Rooms and arrows are those of the code; the picture itself is Graphviz's."""
     house = tool("house")
@@ -66,6 +67,7 @@ def test_a_method_imports_the_contract_and_the_parts_alone(path: Path) -> None:
     ]
 
 
+@pytest.mark.runs
 def test_which_method_to_use() -> None:
     choosing = tool("choosing")
     folders = sorted(path.parent for path in choosing.RESULTS.glob("*/manifest.json"))

@@ -44,6 +44,7 @@ def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.runs
 def test_what_is_imported_before_the_fork_opens_no_device() -> None:
     done = python(IMPORTS.format(modules="kdbench.study.accuracy, kdbench.study.throughput, kdbench.study.teachers"))
     assert done.returncode == 0, done.stderr

@@ -42,6 +42,7 @@ def test_the_simulation_is_of_the_test_that_the_gate_makes() -> None:
     assert (stages.count("moved") + stages.count("cleared")) / studies == close(alarms(2.0, 20)[0], studies)
 
 
+@pytest.mark.runs
 def test_the_detectable_drop_is_found_with_its_power() -> None:
     for n in (6, 20):
         assert alarms(detectable_drop(n), n, studies=STUDIES)[1] == pytest.approx(0.8, abs=0.01)

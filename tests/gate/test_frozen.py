@@ -65,6 +65,7 @@ def _resampled(baseline: Baseline, shift: float) -> float:
     return float(np.mean(moved))
 
 
+@pytest.mark.runs
 def test_unchanged_reruns_raise_the_alarms_that_are_claimed(baseline: Baseline) -> None:
     rate = _resampled(baseline, 0.0)
     print(f"{rate:.2%} of {REPETITIONS * len(baseline.cells)} unchanged cells raise an alarm")
@@ -72,6 +73,7 @@ def test_unchanged_reruns_raise_the_alarms_that_are_claimed(baseline: Baseline) 
     assert rate <= 0.01
 
 
+@pytest.mark.runs
 def test_a_drop_is_found_as_often_as_is_claimed(baseline: Baseline) -> None:
     claimed = alarms(3.0, len(baseline.seeds) - FIRST - MORE)[1]
     assert _resampled(baseline, -3.0) == pytest.approx(claimed, abs=0.06)

@@ -118,6 +118,7 @@ def test_repeated_it_gives_the_same_bytes(mixed: CheckResult, found: Callable[..
         assert write(mixed) == write(again)
 
 
+@pytest.mark.runs
 def test_reading_loads_no_torch(tmp_path: Path) -> None:
     World(seeds=range(3)).write(tmp_path / "results")
     folder, file = tmp_path / "results", tmp_path / "baseline.json"
@@ -133,6 +134,7 @@ def test_reading_loads_no_torch(tmp_path: Path) -> None:
         assert told in done.stdout
 
 
+@pytest.mark.runs
 def test_ten_thousand_records_in_seconds(tmp_path: Path) -> None:
     """Reading, testing and writing, in the time of this process (the machine may be busy)."""
     methods = [*METHODS, *(f"m{number}" for number in range(22))]

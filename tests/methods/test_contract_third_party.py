@@ -11,6 +11,8 @@ import pytest
 
 from tests.docs.commands import ROOT, Written, steps
 
+pytestmark = pytest.mark.runs
+
 GUIDE = "docs/guides/method.md"
 PROJECT = """
 [build-system]

@@ -199,6 +199,7 @@ def _trained() -> tuple[list[Tensor], dict[str, Tensor]]:
     return losses, method.state_dict()
 
 
+@pytest.mark.runs
 def test_two_processes_have_the_same_banks_as_one(tmp_path: Path) -> None:
     losses, state = _trained()
     found = _in_processes(_trained, tmp_path)

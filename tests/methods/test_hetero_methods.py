@@ -164,6 +164,7 @@ def test_one_stage_cannot_be_fused() -> None:
         build(MLDR, make_pair("vit", "cnn"), stages=(3,))
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize(("teacher", "student"), [("vit", "cnn"), ("cnn", "swin")])
 def test_half_precision(name: str, teacher: str, student: str) -> None:

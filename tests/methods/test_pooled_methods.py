@@ -220,6 +220,7 @@ def test_what_simkd_keeps_at_inference_is_counted() -> None:
     assert method.inference_parameters == projector + (width + 1) * classes
 
 
+@pytest.mark.runs
 def test_a_run_records_what_simkd_answers(short_suite: Callable[..., Path], tmp_path: Path, cpu: Compute) -> None:
     suite, folder, pair = short_suite(2), tmp_path / "results", "resnet-t:resnet-s"
     file = Path(kdbench_methods.__file__).with_name("simkd.py")

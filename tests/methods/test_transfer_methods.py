@@ -107,6 +107,7 @@ def test_vitkd(masked: float) -> None:
     assert terms["generate"].item() == pytest.approx(3e-6 * error / B / masked, rel=1e-10)
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize(("teacher", "student"), [("vit", "cnn"), ("cnn", "vit")])
 def test_vitkd_is_of_tokens(teacher: str, student: str) -> None:
     with pytest.raises(UnsupportedPair, match="it is of tokens, and ResNet computes on maps"):
@@ -136,6 +137,7 @@ def layers_from(model: Any, stage: int, x: Tensor) -> tuple[dict[int, Tensor], T
     return maps, model.model.fc(x.mean(dim=(2, 3)))
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("epoch", [0, 30])
 def test_fcfd(epoch: int) -> None:
     """All six paths, through layers that are called one by one."""
@@ -170,6 +172,7 @@ def test_fcfd(epoch: int) -> None:
     assert terms["feature"].item() == pytest.approx(0.02 * min(1, (epoch + 1) / 20) * errors, rel=1e-10)
 
 
+@pytest.mark.runs
 def test_a_path_does_not_touch_running_statistics() -> None:
     pair = paths_pair()
     method = build(FCFD, pair, paths=6).double()
@@ -180,6 +183,7 @@ def test_a_path_does_not_touch_running_statistics() -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in pair.student.state_dict().items())
 
 
+@pytest.mark.runs
 def test_fcfd_draws_its_paths() -> None:
     method = build(FCFD, paths_pair())
     drawn = [tuple(method.drawn()) for _ in range(60)]
@@ -187,6 +191,7 @@ def test_fcfd_draws_its_paths() -> None:
     assert {path for paths in drawn for path in paths} == {(k, first) for k in (1, 2, 3) for first in (False, True)}
 
 
+@pytest.mark.runs
 def test_bridges_lead_from_grid_to_grid() -> None:
     method = build(FCFD, make_pair("swin", "cnn"))
     for bridges, source, target in (

@@ -25,6 +25,7 @@ def adapted(name: str, **kwargs: object) -> StagedModel:
     return StagedModel(model, (3, SIZE, SIZE), ((0.5,) * 3, (0.5,) * 3)).eval()
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize(
     ("name", "shapes"),
     [
@@ -52,6 +53,7 @@ def test_torchvision(name: str, shapes: list[tuple[int, int]]) -> None:
     assert torch.equal(model.model.get_classifier()(outputs.pooled), outputs.logits)  # type: ignore[operator]
 
 
+@pytest.mark.runs
 def test_one_resumes() -> None:
     model = adapted("resnet18")
     images = torch.randn(3, 3, SIZE, SIZE)

@@ -123,6 +123,7 @@ def test_parameters(name: str) -> None:
     assert sum(p.numel() for p in build(name).parameters()) == NETS[name].parameters
 
 
+@pytest.mark.runs
 def test_logits_are_the_reference_implementations(name: str) -> None:
     model = build(name).double().train()
     set_weights(model)
@@ -205,6 +206,7 @@ def test_stages(name: str, model: StagedModel, images: Tensor) -> None:
         assert outputs.stages[stage].map.shape == (3, info.channels, *info.grid)
 
 
+@pytest.mark.runs
 def test_resuming_from_every_stage(model: StagedModel, images: Tensor) -> None:
     outputs = model(images, ALL)
     for stage in (1, 2, 3, 4):

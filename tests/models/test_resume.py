@@ -76,6 +76,7 @@ def test_inside_a_residual_block_the_next_clean_place_is_taken() -> None:
     assert tail(torch.randn(3, tail.channels, *tail.grid)).logits.shape == (3, 10)
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize(
     ("name", "size", "reason"),
     [

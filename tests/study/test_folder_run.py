@@ -13,6 +13,8 @@ from PIL import Image
 from kdbench.results.folder import Results
 from tests.support.command import kdbench
 
+pytestmark = pytest.mark.runs
+
 SUITE = """
 name = "mine"
 description = "images of three textures"

@@ -208,6 +208,7 @@ def worse(state: State) -> State:
     return {n: noisy(t) if t.ndim > 1 and t.is_floating_point() else t for n, t in state.items()}
 
 
+@pytest.mark.runs
 def test_averaged_and_plain_weights_are_both_measured(
     proxy: Suite, shipped: State, tmp_path: Path, cpu: Compute
 ) -> None:
@@ -235,6 +236,7 @@ def test_averaged_and_plain_weights_are_both_measured(
         pretrained_model(proxy, "resnet-t", 10, tmp_path / "w.pth")
 
 
+@pytest.mark.runs
 def test_better_stored_accuracy_is_replaced_when_asked_only(
     proxy: Suite, shipped: State, tmp_path: Path, cpu: Compute
 ) -> None:

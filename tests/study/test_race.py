@@ -4,6 +4,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from kdbench.results.folder import Results
 from tests.support.command import kdbench
 
@@ -22,6 +24,7 @@ class Awry(Method):
 """
 
 
+@pytest.mark.runs
 def test_a_race(short_suite: Callable[..., Path], tmp_path: Path) -> None:
     (tmp_path / "awry.py").write_text(AWRY)
     grid = ["run", "--suite", short_suite(2), "--pairs", "resnet-t:resnet-s", "--methods", f"{tmp_path}/awry.py,dist"]

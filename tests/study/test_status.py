@@ -26,6 +26,7 @@ def planned(results: Results) -> Iterator[CellId]:
     return (CellId(**cell) for cell in results.manifest()["cells"])
 
 
+@pytest.mark.runs
 def test_every_planned_cell_has_a_standing(results: Results) -> None:
     running, begun, to_do, failed = list(planned(results))[:4]
     for cell in (running, begun, to_do):

@@ -57,6 +57,7 @@ def test_an_imported_teacher_is_as_good_as_where_it_came_from(
     assert again["sha256"] == shipped["sha256"] and again["imported_from"]["matched"] == "by name"
 
 
+@pytest.mark.runs
 def test_bad_weights_are_refused_and_harm_nothing(proxy: Suite, weights: State, tmp_path: Path, cpu: Compute) -> None:
     good, bad = tmp_path / "good.pth", tmp_path / "bad.pth"
     torch.save(weights, good)
@@ -88,6 +89,7 @@ def test_bad_weights_are_refused_and_harm_nothing(proxy: Suite, weights: State, 
         assert [file.name for file in path.parent.glob("*")] == ([path.name] if present else [])
 
 
+@pytest.mark.runs
 def test_a_worse_teacher_does_not_replace_a_better_one(proxy: Suite, weights: State, tmp_path: Path) -> None:
     torch.save(weights, tmp_path / "good.pth")
     bias = list(weights)[-1]
@@ -124,6 +126,7 @@ def test_guessing_is_told_from_knowing() -> None:
     assert guessing(100, 100, 1 / 100) == pytest.approx(5)
 
 
+@pytest.mark.runs
 def test_verify_reads_everything_again(proxy: Suite, tmp_path: Path, cpu: Compute) -> None:
     shipped = proxy.teacher_path(NAME, NO_DATA)
     found = verify_teacher(proxy, NAME, cpu, NO_DATA)
@@ -160,6 +163,7 @@ def task(short_suite: Callable[..., Path], tmp_path: Path, cpu: Compute) -> Teac
 CHANNEL = Channel(lambda progress: None, lambda text: None)
 
 
+@pytest.mark.runs
 def test_a_training_starts_from_the_file(task: TeacherJob, weights: State, tmp_path: Path) -> None:
     torch.save(weights, tmp_path / "w.pth")
     replace(task, source=tmp_path / "w.pth").execute(CHANNEL)
@@ -168,6 +172,7 @@ def test_a_training_starts_from_the_file(task: TeacherJob, weights: State, tmp_p
     assert facts["top1"] == pytest.approx(90.8, abs=1.5), "but for the batch statistics nothing has changed"
 
 
+@pytest.mark.runs
 def test_a_training_that_fails_replaces_nothing(task: TeacherJob) -> None:
     task.target.parent.mkdir(parents=True)
     task.target.write_bytes(b"what was there")

@@ -15,6 +15,8 @@ from kdbench.results.tuned import read_tuned
 from tests.study.test_run import Short, records, run
 from tests.support.command import kdbench
 
+pytestmark = pytest.mark.runs
+
 GRID = ["--pairs", "vit-t:resnet-s", "--limit", "250,300"]
 
 

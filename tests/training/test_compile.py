@@ -14,6 +14,7 @@ from tests.support.course import RECIPE, Course
 ONE_EPOCH = RECIPE.model_copy(update={"epochs": 1, "warmup_epochs": 0})
 
 
+@pytest.mark.runs
 def test_compiled_training_is_the_same_within_rounding(cpu: Compute) -> None:
     eager = Course("plain", cpu, ONE_EPOCH).train("kd")["kd"]
     compute = replace(cpu, compile="on")

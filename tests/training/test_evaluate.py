@@ -13,6 +13,7 @@ from kdbench.training.evaluate import evaluate
 from tests.support.course import Course
 
 
+@pytest.mark.runs
 def test_logits_are_in_full_precision_also_under_autocast(cpu: Compute, monkeypatch: pytest.MonkeyPatch) -> None:
     course = Course("vit", cpu)
     contender, seen = course.contender("kd"), list[Tensor]()

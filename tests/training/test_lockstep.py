@@ -17,6 +17,7 @@ def course(request: pytest.FixtureRequest, cpu: Compute) -> Course:
     return Course(request.param, cpu)
 
 
+@pytest.mark.runs
 def test_lockstep_equals_solo_bitwise(course: Course) -> None:
     names = METHODS + FURTHER
     together = course.train(*names)

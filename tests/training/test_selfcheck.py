@@ -16,6 +16,8 @@ from kdbench.training.arena import Arena
 from kdbench.training.selfcheck import passed
 from tests.conftest import NO_DATA
 
+pytestmark = pytest.mark.runs
+
 
 @pytest.fixture(scope="module")
 def arenas(proxy: Suite) -> dict[str, Arena]:

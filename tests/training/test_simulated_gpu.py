@@ -21,6 +21,8 @@ from kdbench.training.selfcheck import Check
 from tests.conftest import NO_DATA
 from tests.support.simulated_gpu import CUDA, GPU
 
+pytestmark = pytest.mark.runs
+
 OnGpu = Callable[..., Any]
 STEPS = 3
 PAIRS = {"ofd": "resnet-t:resnet-s", "vitkd": "vit-t:vit-s", "fcfd": "resnet-t:resnet-s", "rcat": "vit-t:vit-s"}

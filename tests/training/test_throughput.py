@@ -37,6 +37,7 @@ def contenders(place: Arena, *names: str) -> list[Contender]:
     return [place.contender(name, plugins[name].method, plugins[name].hyperparameters().model_dump()) for name in names]
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize(("method", "parts"), [("scratch", 1), ("kd", 1), ("fitnet", 1), ("kd", 2)])
 def test_the_phases_add_up_to_the_step(
     proxy: Suite, cpu: Compute, monkeypatch: pytest.MonkeyPatch, method: str, parts: int
@@ -59,6 +60,7 @@ def watched(monkeypatch: pytest.MonkeyPatch, findings: list[Finding]) -> None:
     monkeypatch.setattr(Watch, "end", lambda self: next(rest, QUIET))
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize(
     ("findings", "repeated", "marked"),
     [
@@ -82,6 +84,7 @@ def test_a_round_that_is_not_clean_is_repeated_or_marked(
     assert (f"other processes on the processor in {marked} of 5 rounds" in around.reasons) == (marked > 0)
 
 
+@pytest.mark.runs
 def test_one_that_fails_is_left_out(proxy: Suite, cpu: Compute, monkeypatch: pytest.MonkeyPatch) -> None:
     place = arena(proxy, cpu, blocks=5, block_seconds=0.001)
     entered = contenders(place, "scratch", "kd", "at")
@@ -99,6 +102,7 @@ def test_one_that_fails_is_left_out(proxy: Suite, cpu: Compute, monkeypatch: pyt
     assert "ValueError: boom" in (entered[1].error or "")
 
 
+@pytest.mark.runs
 def test_contenders_share_one_stream(proxy: Suite, cpu: Compute, monkeypatch: pytest.MonkeyPatch) -> None:
     """And a block outlasts what loaders have ready at its start."""
     place = arena(proxy, cpu, blocks=5, block_seconds=0.001)
@@ -127,6 +131,7 @@ def peak_memory(*names: str) -> int | None:
     return steppers[names[-1]].peak_memory()
 
 
+@pytest.mark.runs
 def test_peak_memory_is_a_contenders_own(on_gpu: Callable[..., int]) -> None:
     alone, in_company = on_gpu(peak_memory, "scratch"), on_gpu(peak_memory, "kd", "scratch")
     assert alone > 1e6
