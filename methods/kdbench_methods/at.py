@@ -23,8 +23,7 @@ class AT(Method):
     Attributes:
         stages: whose maps are compared. `crd` has the three groups of residual blocks, without the stem.
         weight: beta. 1000 both with 32 px CIFAR (RepDistiller) and with ImageNet (authors, mdistiller), on grids of 7x7
-            and finer. The OFA-KD code base has no AT, so that the default is theirs. On the proxy the coarsest grid
-            that two networks share is 2x2; 80 = 1000 * 4 / 49 gives it the weight that a grid of 7x7 has at 1000.
+            and finer. The OFA-KD code base has no AT, so that the default is theirs; coarser grids may want less.
         ce_weight: weight of the hard-label loss.
     """
 
@@ -32,7 +31,7 @@ class AT(Method):
     paper = "arXiv 1612.03928"
     venue = "ICLR 2017"
     published = ("AT",)
-    presets = {"crd": {"stages": (2, 3, 4)}, "proxy": {"weight": 80.0}}
+    presets = {"crd": {"stages": (2, 3, 4)}}
 
     search_space = {"weight": LogUniform(10, 10000)}
 

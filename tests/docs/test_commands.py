@@ -40,11 +40,11 @@ def short(short_suite: Callable[..., Path]) -> Path:
         text = text.partition("[[pairs]]")[0] + '[[pairs]]\nteacher = "{}"\nstudent = "{}"\n'.format(*PAIR)
         for old, new in (
             ("seeds = 3", "seeds = 1"),
-            ("[data]\n", "[data]\nlimit = 100\ntest_limit = 100\n"),
-            ("curve_limit = 1000", "curve_limit = 100"),
+            ("\nlimit = 250\ntest_limit = 500\n", "\nlimit = 100\ntest_limit = 100\n"),
+            ("curve_limit = 200", "curve_limit = 100"),
             ("blocks = 3\n", "blocks = 6\n"),
             ("block_seconds = 0.05", "block_seconds = 0.001"),
-            ("warmup_steps = 10", "warmup_steps = 2"),
+            ("warmup_steps = 3", "warmup_steps = 2"),
         ):
             assert old in text, f"the proxy has no {old!r}"
             text = text.replace(old, new)
