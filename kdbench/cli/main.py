@@ -29,6 +29,7 @@ from kdbench.cli.help import TerminalHelp
 from kdbench.cli.list_ import list_
 from kdbench.cli.new_method import new_method
 from kdbench.cli.output import guard_streams
+from kdbench.cli.plan import plan
 from kdbench.cli.published import published
 from kdbench.cli.report import report
 from kdbench.cli.run import run
@@ -84,7 +85,7 @@ def completion(
 
 
 GROUPS = {
-    "Train and measure": (run, bench, tune, verify),
+    "Train and measure": (plan, run, bench, tune, verify),
     "Look at results": (status, report, compare, track, export, clean),
     "Hold results against a baseline": (check, baseline),
     "Look up": (list_, published),

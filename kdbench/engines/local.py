@@ -31,7 +31,7 @@ from kdbench.results.schema import Status
 if TYPE_CHECKING:
     from kdbench.compute.device import Compute
 
-_CONTEXT = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+CONTEXT = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
 
 DEATHS = 2
 """How often a worker may die while it runs the same member's code, or no member's, before that is closed."""
@@ -61,7 +61,7 @@ class LocalEngine:
         """See `kdbench.engines.task.Engine.run`; a step of a member never may take more than `STEP_SECONDS`."""
         # What a worker needs is imported once. Importing must neither open a device nor start a thread, as neither
         # survives a fork.
-        _CONTEXT.set_forkserver_preload(sorted({type(task).__module__ for task in tasks}))
+        CONTEXT.set_forkserver_preload(sorted({type(task).__module__ for task in tasks}))
         return _Phase(tasks, workers, display, stop or StopRequest(), limit).run()
 
 
@@ -186,7 +186,7 @@ def in_subprocess(compute: "Compute", function: Callable[..., _T], *arguments: o
     """What a function returns that opens the device: a GPU is opened in a process of its own, not in the parent."""
     if compute.device.type == "cpu" or compute.replica.world > 1:
         return function(*arguments)
-    with ProcessPoolExecutor(1, _CONTEXT) as pool:
+    with ProcessPoolExecutor(1, CONTEXT) as pool:
         return pool.submit(function, *arguments).result()
 
 
@@ -200,11 +200,11 @@ class _Worker:
 
     def __init__(self, task: Job, slot: int, blocking: bool) -> None:
         self.task, self.slot = task, slot
-        self.state: SharedState = new_state(partial(_CONTEXT.RawValue, SharedState))
-        self.connection, other = _CONTEXT.Pipe(duplex=False)
+        self.state: SharedState = new_state(partial(CONTEXT.RawValue, SharedState))
+        self.connection, other = CONTEXT.Pipe(duplex=False)
         # The server that workers are forked off keeps the variables that it was born with.
         given = task, other, self.state, slot, os.environ.get("CUDA_VISIBLE_DEVICES"), blocking
-        self.process: BaseProcess = _CONTEXT.Process(target=_work, args=given)
+        self.process: BaseProcess = CONTEXT.Process(target=_work, args=given)
         self.process.start()
         other.close()
 

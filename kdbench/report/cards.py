@@ -10,6 +10,8 @@ from kdbench.report.content import Content
 from kdbench.report.facts import Facts, facts
 from kdbench.report.message import tuning
 from kdbench.report.notes import completeness
+from kdbench.results.schema import FrozenNote
+from kdbench.results.study import MISSING
 
 
 @dataclass(frozen=True)
@@ -90,9 +92,19 @@ def what_was_run(content: Content) -> list[tuple[str, list[str]]]:
         rows.append(
             ("Runs", [f"{text.plural(len(study.pairs), 'pair')}, {text.seeds(study)}: {completeness(content)}"])
         )
+    if "frozen" in manifest:
+        rows.append(("Plan", [_frozen(content, manifest["frozen"])]))
     records = study.cells if content.has_accuracy else study.throughput
     rows.append(("Machine", [f"{text.devices(study, records)}, {text.dates(study)}, run {study.run_id}"]))
     return [row for row in rows if row[1]]
+
+
+def _frozen(content: Content, note: FrozenNote) -> str:
+    """Whether the run kept to a plan that was frozen before it."""
+    left, dates = content.statuses.count(MISSING), content.study.dates
+    when = "after some of the records" if dates and dates[0] < note["created"][:10] else "before the run"
+    kept = f"{text.plural(left, 'cell')} of it not run yet" if left else "all of its cells were run, and no others"
+    return f"frozen {when}, on {note['created']} ({note['file']}, sha256 {note['sha256'][:12]}); {kept}"
 
 
 def _networks(content: Content, recipes: dict[str, str]) -> tuple[list[str], list[str]]:

@@ -59,6 +59,14 @@ class TunedNote(TypedDict):
     trials: Count
 
 
+class FrozenNote(TypedDict):
+    """The plan that a run keeps to: its file, its hash, and when it was frozen (UTC, ISO 8601)."""
+
+    file: Line
+    sha256: Sha256
+    created: Line
+
+
 class RaceNote(TypedDict):
     """A race: the rounds (a seed on every pair) that are planned, and after which of them each method was dropped."""
 
@@ -118,6 +126,7 @@ class Manifest(TypedDict):
     altered: NotRequired[dict[str, list[Line]]]
     """The hyperparameters that are not the suite's, tuned or set by hand, by method, as `name=value`."""
     tuned: NotRequired[TunedNote]
+    frozen: NotRequired[FrozenNote]
     race: NotRequired[RaceNote]
     """Where methods that were shown worse than the best were dropped; their later cells are not planned."""
     equal_time: NotRequired[dict[str, dict[str, Count]]]

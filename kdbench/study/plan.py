@@ -18,6 +18,7 @@ from kdbench.results.folder import CellId, Results
 from kdbench.results.schema import (
     FINISHED,
     SCHEMA,
+    FrozenNote,
     Manifest,
     MethodNote,
     PlannedCell,
@@ -124,6 +125,7 @@ class Plan:
         shard: the part of its cells that this command trains.
         command: what makes the plan again.
         race: where methods are dropped on the way; None for a run of all methods on all seeds.
+        frozen: the plan in a file that this one is; None where it follows none.
     """
 
     suite: Suite
@@ -140,6 +142,7 @@ class Plan:
     shard: Shard = field(default_factory=Shard)
     command: str = ""
     race: RaceNote | None = None
+    frozen: FrozenNote | None = None
 
     def includes(self, pair: PairSpec, method: MethodPlan) -> bool:
         """Whether the plan is about this method on this pair."""
@@ -207,6 +210,8 @@ class Plan:
             manifest["race"] = self.race
         if self.tuned is not None:
             manifest["tuned"] = self.tuned
+        if self.frozen is not None:
+            manifest["frozen"] = self.frozen
         return manifest
 
 
