@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from rich import box
@@ -10,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kdbench.analysis.gains import GroupGain, group_gains
+from kdbench.errors import KdbenchError
 from kdbench.report import text
 from kdbench.results.folder import Results
 from kdbench.results.study import Study, read_study
@@ -83,7 +85,9 @@ def reader(results: Results) -> Callable[[], FirstAnswers | None]:
         nonlocal answers, again
         began = time.monotonic()
         if began >= again:
-            answers = first_answers(read_study(results))
+            # A folder that cannot be read now is no reason to end what runs.
+            with suppress(KdbenchError):
+                answers = first_answers(read_study(results))
             now = time.monotonic()
             again = now + PATIENCE * (now - began)
         return answers

@@ -219,7 +219,8 @@ def test_settings_make_other_cells(finished: tuple[Path, Path], tmp_path: Path) 
 
 def test_teachers_can_be_trained(short_suite: Short, tmp_path: Path, cpu: Compute) -> None:
     suite = short_suite(
-        text=lambda text: text.replace('teacher_source = "fashion-mnist"\n', "").replace("epochs = 6", "epochs = 1")
+        text=lambda text: text.replace('teacher_source = "fashion-mnist"\n', "").replace("epochs = 6", "epochs = 1"),
+        whole=True,
     )
     data = tmp_path / "data"
     done = kdbench("teachers", "train", "--suite", str(suite), "--only", "resnet-t", "--data", str(data), "--json")
