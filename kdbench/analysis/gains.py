@@ -156,13 +156,16 @@ def finding(corrected: Interval) -> Finding:
 class Accuracies:
     """Top-1 by pair, method and seed, with what is missing, read from the study's cells once."""
 
-    def __init__(self, study: Study) -> None:
+    def __init__(self, study: Study, metric: str = "top1") -> None:
+        """Args:
+        metric: the column of the study's cells that is taken as the accuracy.
+        """
         pair_methods = [(pair, method) for pair in study.pairs for method in study.methods]
         self.status: dict[tuple[str, str], dict[int, str]] = {pair_method: {} for pair_method in pair_methods}
         self.top1: dict[tuple[str, str], dict[int, float]] = {pair_method: {} for pair_method in pair_methods}
         self.best: dict[tuple[str, str], dict[int, float]] = {pair_method: {} for pair_method in pair_methods}
         cells = study.cells
-        columns = [cells[name].tolist() for name in ("pair", "method", "seed", "status", "top1", "best_top1")]
+        columns = [cells[name].tolist() for name in ("pair", "method", "seed", "status", metric, "best_top1")]
         for pair, method, seed, status, top1, best in zip(*columns, strict=True):
             self.status[pair, method][seed] = status
             if status == "done":
@@ -233,9 +236,13 @@ def _gains_of_pair(study: Study, accuracies: Accuracies, pair: str) -> list[Pair
     return _adjusted(rows, tested)
 
 
-def group_gains(study: Study) -> list[GroupGain]:
-    """Every method over the pairs of every group of the study, by group, then method."""
-    accuracies = Accuracies(study)
+def group_gains(study: Study, metric: str = "top1") -> list[GroupGain]:
+    """Every method over the pairs of every group of the study, by group, then method.
+
+    Args:
+        metric: as of `Accuracies`; where a record does not tell it, there are no gains.
+    """
+    accuracies = Accuracies(study, metric)
     return [row for group in study.groups for row in _gains_of_group(study, accuracies, group)]
 
 

@@ -15,6 +15,9 @@ from kdbench.analysis.profile import Profile, profiles
 from kdbench.analysis.ranking import Ranking, rankings
 from kdbench.results.study import Group, Study
 
+BALANCED = 0.01
+"""Points between top-1 and the mean over classes from which on classes differ in size."""
+
 
 class Gap(NamedTuple):
     """A cell or a measurement that is not done; a measurement has no seed, and what is missing no error."""
@@ -33,6 +36,8 @@ class Content:
     Attributes:
         published: the numbers of the literature for the pairs and methods of the study, comparable or not.
         equal_times, group_equal_times: gains over the control trained for as long; empty where not asked for.
+        class_gains: gains of the mean and of the worst accuracy of a class, by column of the cells, group and method;
+            of the mean only where classes differ in size, since it is top-1 elsewhere.
         open: the methods of the open division beside control and baseline, None without any; all else is about the
             closed division, whose tests and ranks do not know them.
     """
@@ -49,6 +54,7 @@ class Content:
     equal_times: list[EqualTime]
     group_equal_times: list[GroupEqualTime]
     choices: dict[Group, MethodChoice]
+    class_gains: dict[tuple[str, Group, str], GroupGain]
     open: "Content | None" = None
 
     @property
@@ -151,4 +157,19 @@ def _collect(study: Study) -> Content:
         equal_times=equal_times,
         group_equal_times=group_equal_times(study, equal_times),
         choices={row.group: row for row in choices(study, over_pairs)},
+        class_gains={
+            (metric, row.group, row.method): row
+            for metric in _class_metrics(study)
+            for row in group_gains(study, metric)
+        },
     )
+
+
+def _class_metrics(study: Study) -> list[str]:
+    """The columns of the cells that say something of classes which top-1 does not."""
+    cells = study.cells
+    done = cells[cells["status"] == "done"]
+    if done.empty or done["worst_class_top1"].isna().any():
+        return []
+    is_balanced = bool((done["macro_top1"] - done["top1"]).abs().max() < BALANCED)
+    return ["worst_class_top1"] if is_balanced else ["macro_top1", "worst_class_top1"]

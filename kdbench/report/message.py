@@ -7,6 +7,7 @@ from kdbench.analysis.gains import Standing, finding, standing
 from kdbench.analysis.stats import POWER
 from kdbench.report import text
 from kdbench.report.content import Content
+from kdbench.report.notes import at_guessing
 from kdbench.results.study import Group
 
 MOST_NAMES = 5
@@ -16,6 +17,11 @@ ALONE = "training alone"
 
 
 def headline(content: Content, group: Group) -> str:
+    """What is shown, and a warning where training alone learned nothing."""
+    return _shown(content, group) + _guessing(content, group)
+
+
+def _shown(content: Content, group: Group) -> str:
     """`srd and dist beat kd; assistant beats training alone; 6 methods fall below training alone; ...`"""
     study = content.study
     rows = [content.group_gains[group, method] for method in content.by_gain(group)]
@@ -44,6 +50,14 @@ def headline(content: Content, group: Group) -> str:
         parts.append(f"for {len(unclear)} no difference is shown")
     sentence = "; ".join(part for part in parts if part)
     return f"{sentence}."
+
+
+def _guessing(content: Content, group: Group) -> str:
+    """A warning where training alone learned nothing: gains over it say little."""
+    pairs = content.study.groups[group]
+    gaps = [gap for gap in at_guessing(content) if gap.method == content.study.control and gap.pair in pairs]
+    where = text.listed(list(dict.fromkeys(gap.pair for gap in gaps))) if gaps else ""
+    return f" Training alone is at guessing on {where}, so gains there say little." if gaps else ""
 
 
 def _beat(methods: Sequence[str], other: str) -> str:

@@ -138,13 +138,20 @@ def _raced(study: Study) -> list[str]:
     ]
 
 
-def _suspect(content: Content) -> list[Gap]:
-    """Finished cells that did not do what their names say: guessing, or a loss term that was zero in every epoch."""
+def at_guessing(content: Content) -> list[Gap]:
+    """Finished cells that are no better than always the largest class, by more than luck."""
     found = []
     for (pair, method, seed), record in content.study.records.items():
         match record:
             case {"top1": top1, "majority": majority, "evaluated": count} if top1 <= 100 * luck(count, majority / 100):
                 found.append(Gap(pair, method, seed, AT_GUESSING, f"always the largest class gives {majority:.2f} %"))
+    return found
+
+
+def _suspect(content: Content) -> list[Gap]:
+    """Finished cells that did not do what their names say: guessing, or a loss term that was zero in every epoch."""
+    found = at_guessing(content)
+    for (pair, method, seed), record in content.study.records.items():
         terms = record["curves"]["loss"] if "curves" in record else {}
         zero = [name for name, losses in terms.items() if losses and not any(losses)]
         if zero:

@@ -174,7 +174,9 @@ def _open_division(
     differs, usual = content.open.study.differs, ("method", "differs")
     own = [row for row in rows(content.open) if row["method"] in differs]
     told = [{"method": row["method"], "differs": differs[row["method"]]} | row for row in own]
-    more = [name for name in told[0] if name.startswith(("p ", "over ", "beats ", "peak ", "MFLOP"))]
+    more = [
+        name for name in told[0] if name.startswith(("p ", "over ", "beats ", "peak ", "MFLOP", *CLASS_GAINS.values()))
+    ]
     ordered = [{name: row[name] for name in dict.fromkeys((*row, *usual)) if name not in usual[1:]} for row in told]
     last = [row | {"differs": differs[row["method"]]} for row in ordered]
     return [
@@ -202,6 +204,10 @@ def _mean_row(content: Content, group: Group, method: str) -> Row:
         ("extra parameters", text.span([cost.extra_parameters for cost in costs], text.count), timed),
         (f"over {baseline}", over, baseline),
         (f"over {baseline}, after Holm", text.ends(row.gain_baseline_holm), baseline),
+        *(
+            (name, _class_gain(content, metric, group, method), (metric, group, method) in content.class_gains)
+            for metric, name in CLASS_GAINS.items()
+        ),
         (f"p {control}", text.p_value(row.p_control), True),
         (f"p {baseline}", text.p_value(row.p_baseline), baseline),
         (f"beats {baseline}", text.spread(row.improvement, 2), baseline),
@@ -209,6 +215,15 @@ def _mean_row(content: Content, group: Group, method: str) -> Row:
         ("peak memory", text.span([cost.peak_memory for cost in costs], text.size), _has_memory(content)),
         ("MFLOP/image", text.span(flops, lambda value: f"{value:,.1f}"), timed),
     )
+
+
+CLASS_GAINS = {"macro_top1": "macro gain", "worst_class_top1": "gain of the worst class"}
+"""What gains over classes are called: of the mean accuracy of the classes, and of that of the worst one."""
+
+
+def _class_gain(content: Content, metric: str, group: Group, method: str) -> TableCell:
+    row = content.class_gains.get((metric, group, method))
+    return TableCell(text.NONE) if row is None else TableCell(text.gain(row), finding(row.gain_holm))
 
 
 def _has_memory(content: Content) -> bool:

@@ -220,6 +220,10 @@ class CellFindings(TypedDict, total=False):
     correct: str
     """Base64 of the packed bits (numpy.packbits, big endian), one bit an evaluated image, in order of the split."""
     evaluated: Count
+    class_images: list[Count]
+    """Evaluated images of each class, in the order of the classes."""
+    class_hits: list[Count]
+    """Those of them that were right."""
     curves: Curves
     extremes: ExtremeRecord
     seconds: dict[Line, Amount]
@@ -264,6 +268,9 @@ def broken_cell(record: CellRecord) -> str | None:
     if "top1" not in record or "evaluated" not in record or "curves" not in record:
         missing = next(name for name in ("top1", "evaluated", "curves") if name not in record)
         return f"it is done and has no {missing}"
+    hits, images = record.get("class_hits", []), record.get("class_images", [])
+    if len(hits) != len(images) or any(hit > count for hit, count in zip(hits, images, strict=False)):
+        return "its hits by class are not those of its images"
     return unequal_curves(record["curves"])
 
 

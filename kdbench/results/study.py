@@ -51,8 +51,13 @@ CELL_COLUMNS = [
     "best_top1",
     "best_epoch",
     "evaluated",
+    "majority",
+    "macro_top1",
+    "worst_class_top1",
     "extra_parameters",
 ]
+CLASS_COLUMNS = ("majority", "macro_top1", "worst_class_top1")
+"""What the classes say: top-1 of always the largest class, mean top-1 of the classes, and that of the worst class."""
 _OWN_COLUMNS = [
     "hetero",
     "split",
@@ -64,6 +69,7 @@ _OWN_COLUMNS = [
     "best_top1",
     "best_epoch",
     "evaluated",
+    "majority",
     "extra_parameters",
 ]
 """Those that a cell's record holds as they are; the plan has the others."""
@@ -268,9 +274,9 @@ class Study:
         rows = [self._cell_row(cell) for cell in self.manifest["cells"] if cell["method"] in self.methods]
         phases = sorted({name for row in rows for name in row if name.startswith("seconds_")})
         frame = pd.DataFrame(rows, columns=[*CELL_COLUMNS, *phases])
-        frame = frame.astype(dict.fromkeys(("top1", "top5", "best_top1", "teacher_top1"), "float64")).astype(
-            dict.fromkeys(("student_parameters", "best_epoch", "evaluated", "extra_parameters"), "Int64")
-        )
+        frame = frame.astype(
+            dict.fromkeys(("top1", "top5", "best_top1", "teacher_top1", *CLASS_COLUMNS), "float64")
+        ).astype(dict.fromkeys(("student_parameters", "best_epoch", "evaluated", "extra_parameters"), "Int64"))
         return self._in_order(frame)
 
     def _cell_row(self, cell: PlannedCell) -> dict[str, Any]:
@@ -286,6 +292,7 @@ class Study:
             return {"teacher": teacher, "student": student, "status": MISSING, **plan}
         return {
             **{name: record[name] for name in _OWN_COLUMNS if name in record},
+            **_by_class(record),
             "teacher": record["teacher"]["name"],
             "student": record["student"]["name"],
             "teacher_top1": record["teacher"]["top1"],
@@ -367,6 +374,13 @@ class Study:
         ]
         seeds = [frame["seed"].to_numpy()] if "seed" in frame else []
         return frame.iloc[np.lexsort([*seeds, *codes[::-1]])].reset_index(drop=True)
+
+
+def _by_class(record: CellRecord) -> dict[str, float]:
+    """Mean and worst accuracy of the classes in percent, where the record tells it; a class without images is none."""
+    counts = zip(record.get("class_hits", []), record.get("class_images", []), strict=True)
+    shares = [100 * hits / images for hits, images in counts if images]
+    return {"macro_top1": sum(shares) / len(shares), "worst_class_top1": min(shares)} if shares else {}
 
 
 def load_study(results: Results) -> Study:

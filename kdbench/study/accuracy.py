@@ -345,6 +345,8 @@ class _Training:
             reads=dict(run.reads),
             correct=base64.b64encode(np.packbits(final.correct).tobytes()).decode(),
             evaluated=len(final.correct),
+            class_images=final.class_images,
+            class_hits=final.class_hits,
             curves=Curves(
                 epoch=list(range(1, len(contender.lr) + 1)),
                 lr=contender.lr,

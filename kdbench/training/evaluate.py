@@ -19,13 +19,19 @@ class Evaluation:
     """Top-1 and top-5 in percent, and which images were right (N,) bool.
 
     Attributes:
-        majority: top-1 in percent of who always answers with the largest class of the split.
+        class_images, class_hits: images of each class, and those of them that were right.
     """
 
     top1: float
     top5: float
-    majority: float
     correct: NDArray[np.bool_]
+    class_images: list[int]
+    class_hits: list[int]
+
+    @property
+    def majority(self) -> float:
+        """Top-1 in percent of who always answers with the largest class of the split."""
+        return 100 * max(self.class_images) / len(self.correct)
 
 
 @torch.no_grad()
@@ -48,12 +54,13 @@ def evaluate(
     for module, _ in modules:
         module.eval()
     needs = predictor.inference_needs if predictor is not None else None
-    first, fifth, answers, done = [], [], [], 0
+    first, fifth, answers, done, classes = [], [], [], 0, 1
     for raw, labels in split.batches(batch_size):
         with compute.autocast(), model.exact_classifier():
             # Not through `__call__`: a compiled model is compiled for the batches of the training.
             outputs = model.forward(normalise(raw, model.normalisation), needs or LOGITS)
             logits = (outputs.logits if predictor is None else predictor.predict(outputs)).float()
+        classes = logits.shape[1]
         hits = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
         first.append(hits[:, 0])
         fifth.append(hits.any(dim=1))
@@ -63,10 +70,11 @@ def evaluate(
         answers.append(labels)
     for module, training in modules:
         module.train(training)
-    correct = torch.cat(first).cpu().numpy()
+    correct, truth = torch.cat(first).cpu(), torch.cat(answers).cpu()
     return Evaluation(
-        top1=100 * float(correct.mean()),
+        top1=100 * float(correct.numpy().mean()),
         top5=100 * float(torch.cat(fifth).float().mean()),
-        majority=100 * int(torch.cat(answers).cpu().bincount().max()) / len(correct),
-        correct=correct,
+        correct=correct.numpy(),
+        class_images=truth.bincount(minlength=classes).tolist(),
+        class_hits=truth[correct].bincount(minlength=classes).tolist(),
     )

@@ -36,3 +36,25 @@ def test_logits_are_in_full_precision_also_under_autocast(cpu: Compute, monkeypa
     assert seen[0].dtype == torch.float32
     assert not torch.equal(seen[0], seen[0].bfloat16().float())
     assert "forward" not in vars(contender.student.model.get_classifier())  # type: ignore[operator]
+
+
+def test_hits_are_counted_by_class(cpu: Compute) -> None:
+    """Of three classes in a split of two, one without images."""
+    course = Course("vit", cpu)
+    student = course.contender("scratch").student
+    labels = torch.tensor([0, 2, 2, 2, 0, 0, 0])
+
+    class Few:
+        def __len__(self) -> int:
+            return len(labels)
+
+        def batches(self, size: int) -> list[tuple[Tensor, Tensor]]:
+            images = torch.rand(7, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 255
+            return list(zip(images.split(size), labels.split(size), strict=True))
+
+    found = evaluate(student, Few(), 4, cpu)  # type: ignore[arg-type]
+    assert found.class_images[:3] == [4, 0, 3] and sum(found.class_images) == 7
+    right = torch.from_numpy(found.correct)
+    assert found.class_hits[:3] == [int((right & (labels == number)).sum()) for number in range(3)]
+    assert found.top1 == pytest.approx(100 * sum(found.class_hits) / 7)
+    assert found.majority == pytest.approx(400 / 7)
