@@ -13,6 +13,7 @@ from kdbench.analysis.equal_time import EqualTime, GroupEqualTime, group_equal_t
 from kdbench.analysis.gains import GroupGain, PairGain, Sensitivity, group_gains, pair_gains, sensitivities
 from kdbench.analysis.profile import Profile, profiles
 from kdbench.analysis.ranking import Ranking, rankings
+from kdbench.analysis.teachers import TeacherGain, teacher_gains
 from kdbench.results.study import Group, Study
 
 BALANCED = 0.01
@@ -38,6 +39,7 @@ class Content:
         equal_times, group_equal_times: gains over the control trained for as long; empty where not asked for.
         class_gains: gains of the mean and of the worst accuracy of a class, by column of the cells, group and method;
             of the mean only where classes differ in size, since it is top-1 elsewhere.
+        teachers: what each teacher gave, of students that have several.
         open: the methods of the open division beside control and baseline, None without any; all else is about the
             closed division, whose tests and ranks do not know them.
     """
@@ -55,6 +57,7 @@ class Content:
     group_equal_times: list[GroupEqualTime]
     choices: dict[Group, MethodChoice]
     class_gains: dict[tuple[str, Group, str], GroupGain]
+    teachers: list[TeacherGain]
     open: "Content | None" = None
 
     @property
@@ -162,6 +165,7 @@ def _collect(study: Study) -> Content:
             for metric in _class_metrics(study)
             for row in group_gains(study, metric)
         },
+        teachers=teacher_gains(study),
     )
 
 

@@ -15,7 +15,7 @@ from kdbench.report.explorer import measures
 from kdbench.report.facts import facts
 from kdbench.report.notes import legends
 from kdbench.report.render import has_template, render_template
-from kdbench.report.tables import group_tables, pair_tables
+from kdbench.report.tables import group_tables, pair_tables, teacher_table
 from kdbench.results.study import Group
 
 MANY = 10
@@ -191,6 +191,11 @@ def _models(content: Content, pair: str) -> str:
     return ", ".join(facts) + "." if facts else ""
 
 
+def _teachers(page: Page) -> dict[str, Any]:
+    table = teacher_table(page.content)
+    return {"table": table, "facts": {}} if table.rows else {}
+
+
 def _environment(page: Page) -> dict[str, Any]:
     found = {
         name: {field: _described(one[field]) for field in FIELDS if one.get(field) not in (None, {})}
@@ -214,6 +219,7 @@ SECTIONS = (
     Section("views", "Methods by pairs", _views),
     Section("figures", "More figures", _figures),
     Section("cards", "Each method", _cards),
+    Section("teachers", "Which teacher?", _teachers),
     Section("pairs", "Pair by pair", _pairs),
     Section("notes", "Notes", lambda page: {"lines": page.notes}),
     Section("environment", "Environment", _environment),

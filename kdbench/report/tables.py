@@ -217,6 +217,27 @@ def _mean_row(content: Content, group: Group, method: str) -> Row:
     )
 
 
+def teacher_table(content: Content) -> Table:
+    """The teachers of each student that has several, largest gain first; without rows where there is none."""
+    rows = [
+        {
+            "student": row.student,
+            "teacher": row.teacher,
+            "parameters": text.count(row.parameters),
+            "top-1": text.fixed(row.top1),
+            "mean gain": text.difference(row.gain),
+            "behind the first": text.difference(row.behind),
+        }
+        for row in content.teachers
+    ]
+    counts = sorted({row.methods for row in content.teachers})
+    note = (
+        f"Mean gain over {text.span(counts, str)} methods, with intervals over {text.seeds(content.study)}. Seeds are "
+        "not paired between teachers: a student starts from other weights with each."
+    )
+    return Table("teachers", "Gain by teacher", rows, note)
+
+
 CLASS_GAINS = {"macro_top1": "macro gain", "worst_class_top1": "gain of the worst class"}
 """What gains over classes are called: of the mean accuracy of the classes, and of that of the worst one."""
 
