@@ -13,7 +13,7 @@ from kdbench.names import plural
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from kdbench.preview.needs import Needs
+    from kdbench.preview.needs import RunNeeds
 
 
 def plan(
@@ -94,13 +94,13 @@ def _missing(asked: Asked, how: options.ComputeOptions) -> list[str]:
     return list(missing_teachers(suite, selection.pairs, how.data).values())
 
 
-def _as_json(needs: "Needs") -> dict[str, Any]:
+def _as_json(needs: "RunNeeds") -> dict[str, Any]:
     from dataclasses import asdict
 
     return asdict(needs) | {"seconds": dict(zip(("accuracy", "throughput"), needs.seconds, strict=True))}
 
 
-def _show(needs: "Needs", console: "Console") -> None:
+def _show(needs: "RunNeeds", console: "Console") -> None:
     from kdbench.engines.display import duration
     from kdbench.report.text import size
 

@@ -58,7 +58,7 @@ class PairNeeds:
 
 
 @dataclass(frozen=True)
-class Needs:
+class RunNeeds:
     """What a run needs.
 
     Attributes:
@@ -100,7 +100,7 @@ def estimate(
     workers: int | None = None,
     throughput: bool = True,
     on_pair: Callable[[str], None] = lambda pair: None,
-) -> Needs:
+) -> RunNeeds:
     """Time a few steps of every pair of a plan, and say what the run needs that is not finished yet.
 
     Args:
@@ -124,7 +124,7 @@ def estimate(
     groups = sum(seeds[each.pair] * -(-len(plan.methods) // TOGETHER) for each in pairs)
     side_by_side = max(1, min(workers, groups))
     on_gpu = compute.device.type == "cuda"
-    return Needs(
+    return RunNeeds(
         cells=len(cells),
         finished=len(cells) - len(left),
         workers=side_by_side,
