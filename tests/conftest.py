@@ -54,20 +54,14 @@ def proxy() -> Suite:
 
 @pytest.fixture(scope="session")
 def short_suite(proxy: Suite, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Writes a suite file: the proxy with its real models and teachers, but one epoch and a part of its images.
+    """Writes a suite file: the proxy with its real models, teachers and data, but one epoch, and what is overridden."""
 
-    `whole` leaves all images in; what else is to differ, `text` changes.
-    """
-
-    def write(epochs: int = 1, text: Callable[[str], str] = lambda text: text, whole: bool = False) -> Path:
+    def write(epochs: int = 1, text: Callable[[str], str] = lambda text: text) -> Path:
         source = proxy.folder / "proxy.toml"
         content = source.read_text()
         content = re.sub(r"(?m)^epochs = \d+", f"epochs = {epochs}", content)
         content = content.replace("warmup_epochs = 1", "warmup_epochs = 0")
-        if not whole:
-            content = content.replace("curve_limit = 1000", "curve_limit = 200\nlimit = 250\ntest_limit = 500")
         content = content.replace("blocks = 36", "blocks = 3").replace("warmup_seconds = 0.4", "warmup_seconds = 0")
-        content = content.replace("warmup_steps = 10", "warmup_steps = 3")
         path = tmp_path_factory.mktemp("suite") / "short.toml"
         path.write_text(text(content))
         (path.parent / "teachers").symlink_to(proxy.folder / "teachers")

@@ -37,7 +37,7 @@ def fine_tuning(text: str) -> str:
 
 @pytest.fixture
 def suite(short_suite: Short) -> Path:
-    path = short_suite(text=fine_tuning, whole=True)
+    path = short_suite(text=fine_tuning)
     assert load_suite(str(path)).models["resnet-t"].pretrained
     # Its teacher is another model than the shipped one of that name.
     (path.parent / "teachers").unlink()

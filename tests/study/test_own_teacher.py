@@ -21,7 +21,7 @@ def test_from_a_file_and_a_checkpoint_to_records(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(OWN)
-    suite = short_suite(text=lambda text: text.replace('teacher_source = "fashion-mnist"\n', ""), whole=True)
+    suite = short_suite(text=lambda text: text.replace('teacher_source = "fashion-mnist"\n', ""))
     where = ("--suite", suite, "--data", "data", "--device", "cpu")
     request = "./mine.py:build:resnet-s,./mine.py:build:resnet10t[layers=[1,1,1,1]]"
     missing = kdbench("run", *where, "--pairs", request)
