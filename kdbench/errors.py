@@ -27,9 +27,9 @@ class UnsupportedPair(Exception):
     """Raised by a method (or a model) that cannot work on a pair; the message is the reason shown as `n/a`."""
 
 
-def unknown_name(what: str, name: str, known: Iterable[str]) -> KdbenchError:
+def unknown_name(what: str, name: str, choices: Iterable[str]) -> KdbenchError:
     """The error for a mistyped `name`: the near names first, else all the known ones."""
-    names = sorted(known)
+    names = sorted(choices)
     # Of a long word no name is a near one, and to look for one would take minutes.
     near = get_close_matches(name, names, n=3, cutoff=0.5) if len(name) <= LONGEST_WORD else []
     more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
@@ -48,5 +48,7 @@ def describe(error: BaseException) -> str:
     """An error in a few lines: what it is, and the innermost calls; one line where it is meant for users."""
     if isinstance(error, KdbenchError):
         return str(error)
+    if "more than 1 value per channel when training" in str(error):
+        return "batch norm cannot train on a batch, or a part of one, that has a single value a channel: make it larger"
     calls = "".join(traceback.format_tb(error.__traceback__)[-3:])
     return f"{type(error).__name__}: {error}\n{calls}".strip()

@@ -104,7 +104,8 @@ class Method(nn.Module):
     """A KD method. Its own parameters are its projectors: trained with the student, dropped at inference.
 
     An interrupted training goes on from a checkpoint: what a method keeps from batch to batch is in its state dict, as
-    buffers or by torch's `get_extra_state` and `set_extra_state` (tensors and containers of them: no pickle is read).
+    buffers or by torch's `get_extra_state` and `set_extra_state` (tensors and containers of them: no pickle is read),
+    whose tensors come back on the device of the training.
 
     Attributes:
         aliases: further names it is known by.

@@ -47,6 +47,24 @@ def pair_name(name: str) -> str:
     return shown_name(name, 2 * LONGEST_NAME + 1)
 
 
+def split_request(request: str, sign: str = ",") -> list[str]:
+    """The parts of a request such as `hetero,vit-t:resnet18[layers=[1,1,1,1]]`, cut at signs outside brackets."""
+    parts, depth = [""], 0
+    for letter in request:
+        depth += (letter == "[") - (letter == "]")
+        if letter == sign and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return [part.strip() for part in parts if part.strip()]
+
+
+def pair_ends(pair: str) -> tuple[str, str]:
+    """The teacher and the student of a pair by its name, in which overrides in brackets may hold colons, too."""
+    teacher, student = split_request(pair, ":")
+    return teacher, student
+
+
 @_remembered
 def plain_name(name: str) -> str:
     """`name`, which may become a part of a path and of a command line.
@@ -65,3 +83,8 @@ def plain_name(name: str) -> str:
 def slug(name: str) -> str:
     """The name of a pair or model in a path: no colon (illegal on some systems) and no slash."""
     return name.replace(":", "--").replace("/", "_")
+
+
+def plural(number: int, noun: str) -> str:
+    """`1 seed`, `3 seeds`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -5,7 +5,6 @@ source.
 """
 
 import ast
-import hashlib
 import importlib.util
 import sys
 from collections.abc import Sequence
@@ -13,11 +12,11 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from kdbench.errors import KdbenchError, unknown_name
 from kdbench.names import plain_name
-from kdbench.targets import file_of, module_of, own_sources, short
+from kdbench.targets import file_of, module_of, short, sources_sha256
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -61,7 +60,7 @@ class Plugin:
         Raises:
             KdbenchError: the import fails or what it yields is no method.
         """
-        from kdbench.method import Method
+        from kdbench.method import Kind, Method
 
         try:
             method = getattr(module_of(self.target), self.source.class_name)
@@ -71,6 +70,8 @@ class Plugin:
             raise KdbenchError(f"method '{self.name}' ({self.origin}) fails to import: {short(error)}") from error
         if not (isinstance(method, type) and issubclass(method, Method)):
             raise KdbenchError(f"method '{self.name}' ({self.origin}): {self.target} is no kdbench.method.Method")
+        if method.kind not in get_args(Kind):
+            raise unknown_name(f"kind of method '{self.name}' ({self.origin})", str(method.kind), get_args(Kind))
         return method
 
     @cached_property
@@ -87,10 +88,7 @@ class Plugin:
 
         It is part of a cell's key: an edited method is a new method.
         """
-        digest = hashlib.sha256()
-        for path in own_sources(self.target):
-            digest.update(path.read_bytes())
-        return digest.hexdigest()
+        return sources_sha256(self.target)
 
 
 @dataclass(frozen=True)
@@ -117,7 +115,7 @@ class Registry:
     def installed(cls) -> "Registry":
         """The methods that installed packages register under the entry-point group `kdbench.methods`."""
         registry = cls()
-        # A package that registers thirty methods is looked at once.
+        # A package that registers forty methods is looked at once.
         name_of = cache(lambda package: package.name if package else "unknown package")
         for point in entry_points(group=GROUP):
             registry.add(Plugin(point.name, point.value, name_of(point.dist)))
@@ -210,9 +208,11 @@ class Registry:
     def _add_direct(self, target: str) -> str:
         source = read_source(target)
         plugin = Plugin(source.class_name.lower(), target, str(source.path))
-        known = self.plugins.get(plugin.name)
-        if known is not None and known.source.path != source.path:
-            raise KdbenchError(f"{target} would be called '{plugin.name}', which {known.origin} has; rename the class")
+        registered = self.plugins.get(plugin.name)
+        if registered is not None and registered.source.path != source.path:
+            raise KdbenchError(
+                f"{target} would be called '{plugin.name}', which {registered.origin} has; rename the class"
+            )
         self.add(plugin)
         return plugin.name
 
@@ -236,8 +236,8 @@ def read_source(target: str) -> PluginSource:
     if not class_name:
         methods = [node for node in classes if any(_base_name(base) == "Method" for base in node.bases)]
         if len(methods) != 1:
-            found = ", ".join(node.name for node in methods) or "none"
-            raise KdbenchError(f"{path} should define one subclass of Method ({found} found); name it as {path}:Class")
+            names = ", ".join(node.name for node in methods) or "none"
+            raise KdbenchError(f"{path} should define one subclass of Method ({names} found); name it as {path}:Class")
         class_name = methods[0].name
     for node in classes:
         if node.name == class_name:

@@ -44,38 +44,70 @@ def file_of(target: str) -> Path:
 
 
 def own_sources(target: str) -> list[Path]:
-    """The source file of a target, then those of its own package that it imports, directly or through each other."""
-    where = target.partition(":")[0]
-    found, waiting = {where: file_of(where)}, [] if where.endswith(".py") else [where]
+    """The source file of a target, then its own modules that it imports, directly or through each other.
+
+    A module's own are those of its package, a file's own those beside it.
+    """
+    first, *others = _own_modules(target.partition(":")[0]).values()
+    return [first, *sorted(others)]
+
+
+def sources_sha256(target: str) -> str:
+    """The hash of the source of a target and of its own modules that it imports."""
+    digest = hashlib.sha256()
+    for path in own_sources(target):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _own_modules(where: str) -> dict[str, Path]:
+    """The file of `where`, the part of a target before the colon, and of its own modules, by name."""
+    found = {where: file_of(where)}
+    waiting = [where]
     while waiting:
         module = waiting.pop()
         for name in _imports(module, found[module]):
-            if name.partition(".")[0] != where.partition(".")[0] or name in found:
-                continue
-            try:
-                found[name] = file_of(name)
-            except KdbenchError:
-                continue  # a name in a module, or a package without source
-            waiting.append(name)
-    first, *others = found.values()
-    return [first, *sorted(others)]
+            path = _beside(Path(where), name) if where.endswith(".py") else _in_package(where, name)
+            if path is not None and name not in found:
+                found[name] = path
+                waiting.append(name)
+    return found
+
+
+def _in_package(where: str, name: str) -> Path | None:
+    """The file of a module, where that is in the package of the module `where`."""
+    if name.partition(".")[0] != where.partition(".")[0]:
+        return None
+    try:
+        return file_of(name)
+    except KdbenchError:
+        return None  # a name in a module, or a package without source
+
+
+def _beside(file: Path, name: str) -> Path | None:
+    """The file of a module that lies beside `file`, or in a package there."""
+    path = file.parent.joinpath(*name.split("."))
+    return next((found for found in (path.with_suffix(".py"), path / "__init__.py") if found.is_file()), None)
 
 
 def _imports(module: str, path: Path) -> Iterator[str]:
     """What a module imports, as absolute names; of `from a import b` both a and a.b."""
-    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    is_file = module.endswith(".py")
+    package = "" if is_file else module if path.name == "__init__.py" else module.rpartition(".")[0]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             name = "." * node.level + (node.module or "")
+            if node.level > 0 and not package:
+                continue  # a file has no package, and so no module relative to it
             origin = importlib.util.resolve_name(name, package)
             yield origin
             yield from (f"{origin}.{alias.name}" for alias in node.names)
 
 
 def module_of(target: str) -> ModuleType:
-    """The module that a target stands in, imported.
+    """The module that a target stands in, imported; what a file imports is also looked for beside it.
 
     Raises:
         Exception: whatever importing it raises.
@@ -91,13 +123,32 @@ def module_of(target: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    _refuse_namesakes(path)
     sys.modules[name] = module
+    sys.path.insert(0, str(path.parent))
     try:
         spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise
+    finally:
+        sys.path.remove(str(path.parent))
+    # What is imported later, in a function, is found last: nothing there hides a module of Python's.
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
     return module
+
+
+def _refuse_namesakes(path: Path) -> None:
+    """Refuse to import a file that would get another module than the one beside it.
+
+    Raises:
+        ImportError: a module of the same name from elsewhere is loaded already.
+    """
+    for name, own in _own_modules(str(path)).items():
+        loaded = getattr(sys.modules.get(name), "__file__", None)
+        if loaded is not None and Path(loaded).resolve() != own.resolve():
+            raise ImportError(f"{own} has the name of {loaded}, which is loaded already; rename it")
 
 
 def short(error: BaseException) -> str:

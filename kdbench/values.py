@@ -1,4 +1,4 @@
-"""What values in a file may be.
+"""Which values a file may hold, and the checks of them.
 
 Suites, records, baselines and tuned files come from other people and other machines. What they hold ends up in sums,
 tables, paths and on terminals, so names and numbers are looked at where they are read, and nowhere else.
@@ -40,9 +40,9 @@ Name = Annotated[str, AfterValidator(plain_name)]
 Inside = Annotated[str, AfterValidator(inside)]
 """The path of a file in the folder that speaks of it."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Number = Annotated[float, Field(allow_inf_nan=False)]
-Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Number = Annotated[float, Field(allow_inf_nan=False, strict=True)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
 Percent = Annotated[float, Field(ge=0, le=100)]
 Count = Annotated[int, Field(ge=0, le=LARGEST)]
 

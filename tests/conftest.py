@@ -1,22 +1,23 @@
 """What the tests share. Threads are pinned: results on a CPU are bit-identical for a fixed thread count only."""
 
+import multiprocessing
 import os
 import re
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from kdbench.compute.device import Compute
-from kdbench.models.create import create_model
-from kdbench.models.spec import ModelSpec
-from kdbench.models.staged import StagedModel
 from kdbench.suites.loading import load_suite
 from kdbench.suites.schema import Suite
+from tests.support import simulated_gpu
 
 torch.set_num_threads(1)
 
@@ -24,17 +25,26 @@ NO_DATA = Path("no-such-folder")
 """The data folder where everything needed comes with kdbench."""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The inner loop, `-m "not runs"`, is without what wants an idle machine, too."""
+    for item in items:
+        if item.get_closest_marker("bench"):
+            item.add_marker(pytest.mark.runs)
+
+
 @pytest.fixture
 def cpu() -> Compute:
     return Compute(torch.device("cpu"), "fp32", threads=1)
 
 
-def staged(name: str, classes: int = 10, size: int = 32, in_chans: int = 3, **kwargs: object) -> StagedModel:
-    """A staged timm model with weights from seed 0."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = create_model(ModelSpec(timm=name, kind="cnn", recipe="-", kwargs=kwargs), classes, in_chans, size)
-    return StagedModel(model, (in_chans, size, size), ((0.5,) * in_chans, (0.25,) * in_chans))
+@pytest.fixture(scope="session")
+def on_gpu() -> Iterator[Callable[..., Any]]:
+    """Calls a function of a test module, with arguments, in a process that has a simulated GPU."""
+    if not simulated_gpu.AVAILABLE:
+        pytest.skip("no GPU is simulated beside a real one, or elsewhere than on x86-64 Linux")
+    spawned = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, spawned, initializer=simulated_gpu.install) as pool:
+        yield lambda function, *arguments: pool.submit(function, *arguments).result()
 
 
 @pytest.fixture(scope="session")

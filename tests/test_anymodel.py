@@ -3,9 +3,13 @@
 from pathlib import Path
 
 import pytest
+import timm
+from timm.models import save_for_hf
 
 from kdbench.errors import KdbenchError
-from kdbench.suites.anymodel import request_of, select_pairs, with_checkpoint
+from kdbench.models.create import create_model
+from kdbench.names import pair_ends
+from kdbench.suites.anymodel import request_of, select_pairs, with_checkpoint, with_model
 from kdbench.suites.loading import load_suite
 from kdbench.suites.schema import Suite
 
@@ -83,3 +87,62 @@ def test_any_suite_takes_any_pair(name: str) -> None:
     assert suite.is_hetero(pair) and {suite.models[pair.teacher].recipe, suite.models[pair.student].recipe} <= set(
         suite.recipes
     )
+
+
+def test_a_colon_in_an_override_divides_no_pair(proxy: Suite, own: str) -> None:
+    Path("mine.py").write_text(OWN.replace("width=8", 'width=8, note=""'))
+    _, (pair,) = select_pairs(proxy, f'vit-t:{own}[note="a:b"]')
+    assert pair_ends(pair.name) == (pair.teacher, pair.student) == ("vit-t", 'mine.build[note="a:b"]')
+    _, (pair,) = with_checkpoint(proxy, [pair.model_copy(update={"student": "resnet-s"})], Path("runs/epoch:1.pt"))
+    assert pair_ends(pair.name) == ("vit-t@epoch-1", "resnet-s")
+
+
+def test_names_that_timm_has_changed(proxy: Suite) -> None:
+    suite, (pair,) = select_pairs(proxy, "tv_resnet34[channels=[8,8,8,8]]:xception")
+    assert pair.name == "resnet34.tv_in1k[channels=[8,8,8,8]]:legacy_xception"
+    assert suite.models[pair.teacher].timm == "resnet34.tv_in1k"
+
+
+@pytest.mark.parametrize("word", ["osi:build:resnet-s", "vit-t:osi:build", "resnet-s:osi.net:build"])
+def test_a_module_that_is_not_there_is_told(proxy: Suite, word: str) -> None:
+    with pytest.raises(
+        KdbenchError, match=r"no module osi(\.net)? for the model .*path, as in \./osi(/net)?\.py:build"
+    ):
+        select_pairs(proxy, word)
+
+
+def test_a_file_imports_what_lies_beside_it(proxy: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("one", "two"):
+        (tmp_path / folder / "parts_beside").mkdir(parents=True)
+        (tmp_path / folder / "net.py").write_text("from parts_beside.blocks import build\n")
+        (tmp_path / folder / "parts_beside/__init__.py").touch()
+        (tmp_path / folder / "parts_beside/blocks.py").write_text(OWN)
+    suite, name = with_model(proxy, "./one/net.py:build", as_teacher=False)
+    before = suite.models[name].identity
+    (tmp_path / "one/parts_beside/blocks.py").write_text(OWN + "\n# another\n")
+    assert suite.models[name].identity["source"] != before["source"], "what it imports is part of it"
+    with pytest.raises(KdbenchError, match=r"has the name of .*one/parts_beside/\w+\.py, which is loaded already"):
+        with_model(proxy, "./two/net.py:build", as_teacher=False)
+
+
+def test_networks_of_a_config(proxy: Suite, tmp_path: Path) -> None:
+    arguments = {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 16], "num_classes": 10, "in_chans": 1}
+    network = timm.create_model("resnet18", **arguments)
+    save_for_hf(network, str(tmp_path / "out"), model_args=arguments)
+    suite, (pair,) = select_pairs(proxy, f"local-dir:{tmp_path / 'out'}:resnet-s")
+    assert pair.teacher == 'resnet18[layers=[1, 1, 1, 1],channels=[8, 8, 8, 16],global_pool="avg"]'
+    built = create_model(suite.models[pair.teacher], 10, 1, 32)
+    assert {n: t.shape for n, t in built.state_dict().items()} == {n: t.shape for n, t in network.state_dict().items()}
+    again, (same,) = select_pairs(proxy, f"{pair.teacher}:resnet-s")
+    assert same == pair and again.models == suite.models
+    with pytest.raises(KdbenchError, match="cannot read what model local-dir:nowhere is"):
+        select_pairs(proxy, "local-dir:nowhere:resnet-s")
+
+
+def test_a_suite_without_pairs(proxy: Suite, own: str) -> None:
+    bare = proxy.model_copy(update={"pairs": ()})
+    suite, (pair,) = select_pairs(bare, f"{own}:resnet-s")
+    assert suite.models[pair.teacher].recipe in suite.recipes
+    with pytest.raises(KdbenchError, match="suite proxy has no pairs; name some"):
+        select_pairs(bare, bare.usual_pairs)

@@ -1,8 +1,14 @@
 """Typed hyperparameters: wrong names and types are refused with the list of the right ones."""
 
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
 
+import numpy as np
 import pytest
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import nn
 
 from kdbench.errors import KdbenchError
 from kdbench.hyperparameters import Choice, LogUniform, Uniform, draw, parse_settings, schema, validate
@@ -60,6 +66,76 @@ def test_settings_from_the_command_line() -> None:
     )
     assert parsed == {"ofa": {"gamma": [1.5], "ofa_weight": 0.1}, "assistant": {"order": "auto", "sg_target": False}}
     assert _validate("ofa", parsed["ofa"])["gamma"] == (1.5,)
+
+
+class Tables(Method):
+    table: torch.Tensor = torch.zeros(2)
+
+
+class Arrays(Method):
+    weight: float = 1.0
+    array: NDArray[Any] = np.zeros(2)
+
+
+class Layers(Method):
+    layer: nn.Module = nn.Identity()
+
+
+class Unreadable(Method):
+    where: "NoSuchType" = 1  # type: ignore[name-defined] # noqa: F821
+
+
+class Home(Method):
+    where: Path = Path()
+
+
+class Taken(Method):
+    pair: int = 3
+
+
+class Spaced(Method):
+    weight: float = 1.0
+    search_space = {"wieght": Uniform(0, 1)}  # noqa: RUF012
+
+
+class Nothing(Method):
+    weight: float = 1.0
+    search_space = {"weight": None}  # type: ignore[assignment] # noqa: RUF012
+
+
+class Beyond(Method):
+    weight: Annotated[float, Field(le=1)] = 1.0
+    search_space = {"weight": Uniform(0, 2)}  # noqa: RUF012
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        (Tables, r"Tables in .*test_hyperparameters\.py: table cannot be a hyperparameter"),
+        (Arrays, r"Arrays in .*test_hyperparameters\.py: array cannot be a hyperparameter"),
+        (Layers, r"Layers in .*test_hyperparameters\.py: layer cannot be a hyperparameter"),
+        (Unreadable, r"an annotation of Unreadable in .*\.py cannot be read: name 'NoSuchType' is not defined"),
+        (Home, r"Home: where = .*Path.* is nothing that a record can hold"),
+        (Taken, r"Taken in .*: pair is a name of Method itself"),
+        (Spaced, r"unknown hyperparameter of Spaced\.search_space 'wieght'; did you mean weight"),
+        (Nothing, r"search_space\['weight'\] is neither Uniform, LogUniform nor Choice"),
+        (Beyond, r"Beyond\.search_space: 'weight': input should be less than or equal to 1"),
+    ],
+)
+def test_what_cannot_be_a_hyperparameter_is_named(method: type[Method], message: str) -> None:
+    with pytest.raises(KdbenchError, match=message):
+        validate(method.__name__, schema(method, Method))
+
+
+@pytest.mark.parametrize("value", [True, "2"])
+def test_numbers_are_given_as_numbers(value: object) -> None:
+    with pytest.raises(KdbenchError, match="'kd_weight': input should be a valid number"):
+        _validate("kd", {"kd_weight": value})
+
+
+def test_a_setting_given_twice_is_refused() -> None:
+    with pytest.raises(KdbenchError, match=r"--set kd\.temperature is given twice"):
+        parse_settings(["kd.temperature=2", "kd.kd_weight=1", "kd.temperature=3"])
 
 
 @pytest.mark.parametrize("setting", ["kd", "kd.weight", "=2", "weight=2", ".weight=2"])

@@ -6,6 +6,8 @@ import pytest
 
 from kdbench.errors import KdbenchError
 from kdbench.registry import Plugin, Registry, read_source
+from kdbench.study.verify import declarations
+from kdbench.suites.schema import Suite
 
 METHOD = '''"""A plug-in."""
 
@@ -54,7 +56,8 @@ def test_a_file_takes_part(mine: Path, ending: str) -> None:
 def test_a_dotted_name_takes_part() -> None:
     (plugin,) = Registry().select("kdbench_methods.kd:KD")
     assert plugin.name == "kd"
-    assert set(plugin.hyperparameters.model_fields) == {"temperature", "ce_weight", "kd_weight", "standardise"}
+    names = {"temperature", "ce_weight", "kd_weight", "standardise", "entropy_weights"}
+    assert set(plugin.hyperparameters.model_fields) == names
 
 
 def test_two_files_of_one_name_do_not_meet(tmp_path: Path) -> None:
@@ -120,6 +123,36 @@ def test_a_class_that_is_no_method(tmp_path: Path) -> None:
     path.write_text("class Other:\n    pass\n")
     with pytest.raises(KdbenchError, match=r"is no kdbench\.method\.Method"):
         _ = Plugin("other", f"{path}:Other", "a file").method
+
+
+def test_an_unknown_kind_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "kinds.py"
+    path.write_text(METHOD + '    kind = "logits"\n')
+    with pytest.raises(KdbenchError, match=r"unknown kind of method 'kinds' \(a file\) 'logits'; did you mean logit"):
+        _ = Plugin("kinds", str(path), "a file").method
+
+
+@pytest.mark.parametrize(
+    ("line", "passes", "detail"),
+    [
+        ("presets = {'proksy': {'weight': 1.0}}", False, "no suite has the preset 'proksy'; did you mean proxy?"),
+        ("presets = {'proxy': {'wieght': 1.0}}", False, "unknown hyperparameter of preset 'proxy' 'wieght'"),
+        ("published = ('Nonsense',)", False, "unknown published method 'Nonsense'"),
+        ("scale = 2.0", True, "without annotation, and so no hyperparameter: scale"),
+        ("published = ('KD',)", True, "known names"),
+    ],
+)
+def test_what_a_method_says_of_itself(proxy: Suite, tmp_path: Path, line: str, passes: bool, detail: str) -> None:
+    path = tmp_path / "says.py"
+    path.write_text(METHOD + f"    weight: float = 1.0\n    {line}\n")
+    check = declarations(Plugin("says", str(path), "a file"), proxy)
+    assert check.passed is passes and detail in check.detail
+
+
+@pytest.mark.parametrize("name", Registry.installed().names)
+def test_what_the_installed_methods_say_of_themselves(proxy: Suite, name: str) -> None:
+    check = declarations(Registry.installed().plugins[name], proxy)
+    assert check.passed and check.detail == "known names", check.detail
 
 
 def test_a_broken_plugin_is_listed_and_harms_nothing() -> None:

@@ -77,6 +77,7 @@ def test_the_scan_finds(line: str) -> None:
     assert _found(Path("x.py"), line)
 
 
+@pytest.mark.runs
 def test_code_beside_the_data_is_never_imported(tmp_path: Path) -> None:
     """Files that Python would import, were a folder of results, of a suite or of data on its path.
 

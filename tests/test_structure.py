@@ -10,6 +10,8 @@ from pathlib import Path
 import networkx as nx
 import pytest
 
+from kdbench.cli.main import GROUPS
+
 ROOT = Path(__file__).parents[1]
 FILES = {
     ".".join(path.relative_to(base).with_suffix("").parts).removesuffix(".__init__"): path
@@ -39,6 +41,14 @@ WITHOUT_TORCH = [
     "kdbench.gate.files",
 ]
 """What reads results, statistics and pages."""
+SHARED_NAMES = {
+    "run": "both run what is missing of a grid: one from a plan, the other for Python",
+    "notes": "both write the notes of a page: of a report, and of a comparison of two runs",
+    "locate": "each kind of data source has one: where its files are, for `kdbench.data.sources`",
+    "read": "each kind of data source has one: its images, for `kdbench.data.sources`",
+    "refuse_bomb": "both refuse what would fill the memory when unpacked: an archive of weights, and one of images",
+}
+"""Names of public functions that several modules may define, with the reason."""
 
 
 def _imported(name: str) -> Iterator[str]:
@@ -101,6 +111,27 @@ def test_no_class_has_the_name_of_another() -> None:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 homes[node.name].append(name)
     assert not {cls: names for cls, names in homes.items() if len(names) > 1}
+
+
+def test_no_function_has_the_name_of_another() -> None:
+    """A command of the command line is named after the word that calls it, and may share it with what it calls."""
+    groups = [command for commands in GROUPS.values() for command in commands]
+    below = [command for group in groups for command in getattr(group, "COMMANDS", [group])]
+    commands = {(command.__module__, command.__name__) for command in below}
+    homes = defaultdict(list)
+    for name, tree in TREES.items():
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                homes[node.name] += [name] if (name, node.name) not in commands else []
+    shared = {function: names for function, names in homes.items() if len(names) > 1}
+    assert shared.keys() == SHARED_NAMES.keys(), shared
+
+
+def test_every_module_says_what_it_is_in_a_whole_sentence() -> None:
+    for name, tree in TREES.items():
+        if tree.body:
+            sentence = (ast.get_docstring(tree) or "").partition("\n\n")[0]
+            assert len(sentence.split()) > 2 and sentence.endswith((".", ":", "?")), f"{name}: {sentence!r}"
 
 
 def test_plans_and_trainings_fit_in_a_dozen_files() -> None:

@@ -48,6 +48,10 @@ def test_selecting_pairs(proxy: Suite) -> None:
     [
         ("seeds = 3", "seeds = 0", "'seeds': input should be greater than or equal to 1, got 0"),
         ("seeds = 3", "sedes = 3", "unknown key 'sedes'"),
+        ("seeds = 3", "seeds = true", "'seeds': input should be a valid integer, got True"),
+        ("seeds = 3", 'seeds = "3"', "'seeds': input should be a valid integer, got '3'"),
+        ("reserve_holdout = true", "reserve_holdout = 1", "'data.reserve_holdout': input should be a valid boolean"),
+        ("\nholdout = 0.8", "\nholdout = true", "'data.holdout': input should be a valid number, got True"),
         ('student = "resnet-s"', 'student = "resnet-x"', "names the model 'resnet-x'"),
         ('recipe = "cnn"', 'recipe = "cn"', "names the recipe 'cn'"),
         ("[data]", "[data", "is not TOML"),

@@ -10,7 +10,7 @@ from cyclopts import App
 from cyclopts.help import HelpPanel
 from rich.console import Console, ConsoleOptions
 
-from kdbench.cli.help import CODE, explained, paragraphs, plain, signature
+from kdbench.cli.help import CODE, explained, paragraphs, plain_description, signature
 from kdbench.cli.main import EXIT_CODES, make_app
 from kdbench.files import write_bytes
 
@@ -41,7 +41,7 @@ class Markdown:
         """What the command does."""
         blocks = [
             f"* {_marked(text[2:])}" if text.startswith("* ") else _marked(text)
-            for text in paragraphs(plain(description))
+            for text in paragraphs(plain_description(description))
         ]
         text = "\n\n".join(blocks)
         self.parts.append(re.sub(r"^(\* .*)\n\n(?=\* )", r"\1\n", text, flags=re.MULTILINE) + "\n")

@@ -9,6 +9,7 @@ import numpy as np
 
 from kdbench.analysis.cost import PairCost, pair_costs
 from kdbench.analysis.gains import sensitivities
+from kdbench.names import pair_ends
 from kdbench.results.folder import Results
 from kdbench.results.study import Study, load_study
 
@@ -24,7 +25,8 @@ def table(study: Study) -> str:
         ("machine", "; ".join(f"{one['device']}, {one['cores']} cores" for one in study.environments.values())),
         ("cells", f"{(study.cells['status'] == 'done').sum():,} of {len(study.cells):,} done"),
     ]
-    for found in sensitivities(study):
+    # Of the closed division, as a report tells it: those of the open one are not in its family of tests.
+    for found in sensitivities(study.only(set(study.methods) - set(study.differs))):
         smallest = ", ".join(f"{gain:.2f} with {seeds}" for seeds, gain in found.detectable.items())
         rows.append((f"spread of a gain over seeds, {found.group} pairs", f"{found.sigma:.2f} points on one pair"))
         rows.append((f"smallest mean gain that 80 % of studies find, {found.group} pairs", f"{smallest} seeds"))
@@ -53,7 +55,7 @@ def _drift(costs: Sequence[PairCost]) -> str:
     speeds: dict[str, list[float]] = {}
     for cost in costs:
         if cost.role == "control":
-            speeds.setdefault(cost.pair.partition(":")[2], []).append(cost.images)
+            speeds.setdefault(pair_ends(cost.pair)[1], []).append(cost.images)
     return ", ".join(f"{min(own) / max(own):.2f}" for own in speeds.values() if len(own) > 1) or "-"
 
 

@@ -50,6 +50,16 @@ NAME` starts one.
 {table}
 
 {summaries}
+
+## Not here, and why
+
+* **MaskedKD** (arXiv 2302.10494): the teacher sees those patches that the student's class token attends to most. Here
+  the teacher is run once for all students of a group, before any of them, and a method is given what it put out: a
+  student's attention and a teacher's input are no part of the contract. It would run a teacher of its own, at the cost
+  of the time that it is there to save.
+* **TAKD** (arXiv 1902.03393): a chain of trainings and no loss. Teach the assistant as a student (`kdbench run
+  --methods kd`), store it as a teacher of a suite of your own (`kdbench export --to timm`, `kdbench teachers import`),
+  and run `kd` with the pair it teaches.
 """
 HEAD = ("method", "transfers", "published", "paper", "student", "teacher", "views", "parameters", "time")
 
@@ -147,7 +157,9 @@ def _times(results: Path) -> dict[str, float]:
 def page(plugins: Sequence[Plugin], suites: tuple[Suite, Suite], results: Path) -> str:
     """The page about `plugins`; the first suite has the small pairs, the second the one of full size."""
     compute = Compute(torch.device("cpu"), "fp32", 1)
-    small, (full, *_) = ([pair for pair in suite.pairs if suite.is_hetero(pair)] for suite in suites)
+    # The heterogeneous pairs first; some methods are of networks of one kind.
+    small = sorted(suites[0].pairs, key=lambda pair: not suites[0].is_hetero(pair))
+    full = next(pair for pair in suites[1].pairs if suites[1].is_hetero(pair))
     arenas, large = (
         [Arena.without_data(suites[0], pair, compute) for pair in small],
         Arena.without_data(suites[1], full, compute),

@@ -170,7 +170,7 @@ def _built(name: str) -> tuple[ModelSpec, StagedModel]:
         except KdbenchError as error:
             problem = problem or error
         else:
-            return spec.model_copy(update={"kind": kind_of(spec)}), staged
+            return spec.model_copy(update={"kind": kind_of(spec, 3, size)}), staged
     assert problem is not None
     raise problem
 

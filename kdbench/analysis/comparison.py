@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from kdbench.analysis.gains import Accuracies
-from kdbench.analysis.published import Epoch, Number, numbers, protocols
+from kdbench.analysis.published import Control, Epoch, Number, numbers, protocols
 from kdbench.analysis.stats import UNKNOWN, Interval, paired_t
+from kdbench.names import pair_ends
 from kdbench.results.schema import PublishedNames
 from kdbench.results.study import Study
 
@@ -61,6 +62,7 @@ class Comparison:
         label: the published name of the method.
         own_protocol: whether it belongs to the protocol that the study follows.
         epoch: whose top-1 the sources report; "unknown" is held against our last.
+        control: whose training without a teacher the published gain is over.
         sources: short names of those that give this number, the first published first.
         teacher_top1: the published teacher's, NaN where not told.
         reason: why the two are not comparable; empty where they are.
@@ -74,6 +76,7 @@ class Comparison:
     protocol: str
     own_protocol: bool
     epoch: Epoch
+    control: Control
     sources: tuple[str, ...]
     teacher_top1: float
     reason: str
@@ -92,10 +95,11 @@ class _Quote:
     gain: float | None
     teacher_top1: float | None
     epoch: Epoch
+    control: Control
     sources: tuple[str, ...]
 
 
-def compare(study: Study) -> list[Comparison]:
+def compare_with_published(study: Study) -> list[Comparison]:
     """Every published number for a pair and method of the study, by pair, method, own protocol first."""
     names = study.manifest.get("published")
     if names is None:
@@ -114,7 +118,7 @@ def compare(study: Study) -> list[Comparison]:
 
 def _quotes(names: PublishedNames, pair: str, labels: Sequence[str], is_control: bool) -> Iterator[_Quote]:
     """The published numbers of the pair under any of the `labels`, equal ones merged."""
-    teacher, student = (names["models"].get(end) for end in pair.split(":"))
+    teacher, student = (names["models"].get(end) for end in pair_ends(pair))
     if teacher is None or student is None or not labels:
         return
     merged: dict[tuple[str, str, float], list[Number]] = {}
@@ -132,6 +136,7 @@ def _quotes(names: PublishedNames, pair: str, labels: Sequence[str], is_control:
     for (protocol, label, top1), rows in merged.items():
         # Later sources quote the first one, with the epoch it chose.
         epochs: list[Epoch] = [row.epoch for row in rows if row.epoch != "unknown"]
+        controls: list[Control] = [row.control for row in rows if row.gain is not None]
         yield _Quote(
             protocol=protocol,
             label=label,
@@ -139,6 +144,7 @@ def _quotes(names: PublishedNames, pair: str, labels: Sequence[str], is_control:
             gain=None if is_control else _first([row.gain for row in rows]),
             teacher_top1=None if is_control else _first([row.teacher_top1 for row in rows]),
             epoch=epochs[0] if epochs else "unknown",
+            control=controls[0] if controls else "unknown",
             sources=tuple(dict.fromkeys(row.origin for row in rows)),
         )
 
@@ -147,15 +153,15 @@ def _first(values: Sequence[float | None]) -> float | None:
     return next((value for value in values if value is not None), None)
 
 
-def _other_protocol(own: str | None, protocol: str) -> str:
+def _other_protocol(own_protocol: str | None, protocol: str) -> str:
     """Why a number of another protocol is not comparable; empty for the study's own."""
-    if not own:
+    if not own_protocol:
         return "the suite follows no published protocol"
-    if protocol == own:
+    if protocol == own_protocol:
         return ""
-    known = protocols()
-    if own in known and known[own].dataset != known[protocol].dataset:
-        return f"other data ({known[protocol].dataset})"
+    all_protocols = protocols()
+    if own_protocol in all_protocols and all_protocols[own_protocol].dataset != all_protocols[protocol].dataset:
+        return f"other data ({all_protocols[protocol].dataset})"
     return f"protocol differs ({protocol})"
 
 
@@ -173,15 +179,17 @@ def _other_values(study: Study, method: str) -> str:
     return f"other hyperparameters ({', '.join(altered)})" if altered else ""
 
 
-def _comparison(study: Study, accuracies: Accuracies, place: tuple[str, str], quote: _Quote, reason: str) -> Comparison:
-    pair, method = place
+def _comparison(
+    study: Study, accuracies: Accuracies, pair_method: tuple[str, str], quote: _Quote, reason: str
+) -> Comparison:
+    pair, method = pair_method
     of_epoch = accuracies.best if quote.epoch == "best" else accuracies.top1
-    own = of_epoch[place] if accuracies.complete(pair, method) else {}
+    top1_by_seed = of_epoch[pair_method] if accuracies.complete(pair, method) else {}
     control = of_epoch[pair, study.control] if study.control and accuracies.complete(pair, study.control) else {}
-    gains = [value - control[seed] for seed, value in own.items() if seed in control]
-    if not reason and quote.epoch == "best" and any(map(math.isnan, own.values())):
+    gains = [value - control[seed] for seed, value in top1_by_seed.items() if seed in control]
+    if not reason and quote.epoch == "best" and any(map(math.isnan, top1_by_seed.values())):
         reason = NO_BEST
-    top1 = _match(quote.top1, list(own.values()), ALLOWANCE)
+    top1 = _match(quote.top1, list(top1_by_seed.values()), ALLOWANCE)
     gain = _match(quote.gain, gains, math.sqrt(2) * ALLOWANCE)
     if reason:
         top1, gain = (replace(match, difference=math.nan, tolerance=math.nan, verdict=None) for match in (top1, gain))
@@ -192,10 +200,11 @@ def _comparison(study: Study, accuracies: Accuracies, place: tuple[str, str], qu
         protocol=quote.protocol,
         own_protocol=quote.protocol == study.manifest.get("published", {}).get("protocol"),
         epoch=quote.epoch,
+        control=quote.control,
         sources=quote.sources,
         teacher_top1=math.nan if quote.teacher_top1 is None else quote.teacher_top1,
         reason=reason,
-        seeds=len(own),
+        seeds=len(top1_by_seed),
         top1=top1,
         gain=gain,
     )

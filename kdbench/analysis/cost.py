@@ -136,7 +136,7 @@ def _known(value: Any, kind: Callable[[Any], Known], unknown: Otherwise) -> Know
 
 def _ratios(blocks: Sequence[float], others: Sequence[float]) -> tuple[float, ...]:
     """Ratios of blocks of the same round, none without others: drift of the machine hits both alike."""
-    return tuple(own / other for own, other in zip(blocks, others, strict=False))
+    return tuple(speed / other_speed for speed, other_speed in zip(blocks, others, strict=False))
 
 
 def group_costs(study: Study, costs: Sequence[PairCost]) -> list[GroupCost]:
@@ -144,8 +144,8 @@ def group_costs(study: Study, costs: Sequence[PairCost]) -> list[GroupCost]:
     rows = []
     for group, pairs in study.groups.items():
         for method in study.methods:
-            own = [cost for cost in costs if cost.method == method and cost.pair in pairs]
-            measured = sum(cost.status == "done" for cost in own)
+            of_method = [cost for cost in costs if cost.method == method and cost.pair in pairs]
+            measured = sum(cost.status == "done" for cost in of_method)
             rows.append(
                 GroupCost(
                     group=group,
@@ -153,8 +153,8 @@ def group_costs(study: Study, costs: Sequence[PairCost]) -> list[GroupCost]:
                     role=study.roles[method],
                     pairs=len(pairs),
                     measured=measured,
-                    to_control=_mean_ratio([cost.to_control.value for cost in own]),
-                    to_baseline=_mean_ratio([cost.to_baseline.value for cost in own]),
+                    to_control=_mean_ratio([cost.to_control.value for cost in of_method]),
+                    to_baseline=_mean_ratio([cost.to_baseline.value for cost in of_method]),
                 )
             )
     return rows

@@ -10,7 +10,7 @@ from kdbench.results.study import Group, Study
 
 @dataclass(frozen=True)
 class EqualTime:
-    """One method on one pair.
+    """What a method gains over the control at equal time on one pair.
 
     Attributes:
         epochs: of the control, None where the method's throughput is not known.
@@ -55,17 +55,19 @@ def pair_equal_times(study: Study) -> list[EqualTime]:
     accuracies = Accuracies(study)
     frame = study.equal_time
     control = {
-        (pair, method): (int(own["epochs"].iloc[0]), dict(zip(own["seed"], own["top1"], strict=True)))
-        for (pair, method), own in frame.groupby(["pair", "method"], sort=False)
+        (pair, method): (int(of_method["epochs"].iloc[0]), dict(zip(of_method["seed"], of_method["top1"], strict=True)))
+        for (pair, method), of_method in frame.groupby(["pair", "method"], sort=False)
     }
     rows = []
     for pair in study.pairs:
         for method in (name for name in study.methods if name != study.control):
             epochs, top1 = control.get((pair, method), (None, {}))
-            known = {seed: value for seed, value in top1.items() if not math.isnan(value)}
+            measured = {seed: value for seed, value in top1.items() if not math.isnan(value)}
             planned = len(accuracies.status[pair, method])
-            gains = [v - known[seed] for seed, v in sorted(accuracies.top1[pair, method].items()) if seed in known]
-            whole = planned == len(gains) > 0
+            gains = [
+                v - measured[seed] for seed, v in sorted(accuracies.top1[pair, method].items()) if seed in measured
+            ]
+            is_complete = planned == len(gains) > 0
             rows.append(
                 EqualTime(
                     pair=pair,
@@ -73,8 +75,8 @@ def pair_equal_times(study: Study) -> list[EqualTime]:
                     epochs=epochs,
                     planned=planned,
                     n=len(gains),
-                    top1=sum(known.values()) / len(known) if planned == len(known) > 0 else math.nan,
-                    gain=paired_t(gains) if whole else UNKNOWN,
+                    top1=sum(measured.values()) / len(measured) if planned == len(measured) > 0 else math.nan,
+                    gain=paired_t(gains) if is_complete else UNKNOWN,
                     seed_gains=tuple(gains),
                 )
             )
@@ -83,23 +85,23 @@ def pair_equal_times(study: Study) -> list[EqualTime]:
 
 def group_equal_times(study: Study, rows: list[EqualTime]) -> list[GroupEqualTime]:
     """Every method over the pairs of every group, by group, then method."""
-    found = []
+    group_rows = []
     for group, pairs in study.groups.items():
         over = []
         for method in dict.fromkeys(row.method for row in rows):
-            own = [row for row in rows if row.method == method and row.pair in pairs]
-            gains = [list(row.seed_gains) for row in own]
-            whole = all(row.n == row.planned for row in own)
+            of_method = [row for row in rows if row.method == method and row.pair in pairs]
+            gains = [list(row.seed_gains) for row in of_method]
+            is_complete = all(row.n == row.planned for row in of_method)
             over.append(
                 GroupEqualTime(
                     group=group,
                     method=method,
-                    planned=sum(row.planned for row in own),
-                    n=sum(row.n for row in own),
-                    gain=stratified(gains) if whole else UNKNOWN,
-                    p=stratified_p(gains) if whole else math.nan,
+                    planned=sum(row.planned for row in of_method),
+                    n=sum(row.n for row in of_method),
+                    gain=stratified(gains) if is_complete else UNKNOWN,
+                    p=stratified_p(gains) if is_complete else math.nan,
                 )
             )
         adjusted = holm([row.p for row in over])
-        found += [replace(row, p=float(p)) for row, p in zip(over, adjusted, strict=True)]
-    return found
+        group_rows += [replace(row, p=float(p)) for row, p in zip(over, adjusted, strict=True)]
+    return group_rows

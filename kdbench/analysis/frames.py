@@ -4,12 +4,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import is_dataclass
 from typing import TYPE_CHECKING, Any
 
+from kdbench.analysis.gains import GroupGain, PairGain, finding
 from kdbench.analysis.stats import Interval
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from kdbench.analysis.gains import PairGain
     from kdbench.results.study import Study
 
 LISTS_OF_TEXT = ("sources", "unclean")
@@ -24,6 +24,14 @@ def frame_of(rows: Sequence[Any]) -> "pd.DataFrame":
     import pandas as pd
 
     return pd.DataFrame([_flat(vars(row)) for row in rows])
+
+
+def gain_frame(rows: "Sequence[PairGain] | Sequence[GroupGain]") -> "pd.DataFrame":
+    """The numbers of gains, and what the tables say of them."""
+    table = frame_of(rows)
+    table["against_control"] = [finding(row.gain_holm) for row in rows]
+    table["against_baseline"] = [finding(row.gain_baseline_holm) for row in rows]
+    return table
 
 
 def gains_by_seed(study: "Study", gains: "Iterable[PairGain]") -> "pd.DataFrame":

@@ -14,8 +14,9 @@ import numpy as np
 from kdbench.analysis.stats import (
     UNKNOWN,
     Interval,
-    detectable,
+    detectable_gain,
     holm,
+    holm_levels,
     improvement,
     paired_t,
     ranks,
@@ -26,6 +27,10 @@ from kdbench.results.schema import Role
 from kdbench.results.study import Group, Study
 
 State = Literal["complete", "incomplete", "unsupported"]
+Finding = Literal["better", "worse", "not shown", "not tested"]
+"""What a study shows of a difference: that it is above or below zero, neither, or nothing for want of a test."""
+Standing = Literal["control", "better", "not shown", "worse than baseline", "worse than control"]
+"""What a study shows of a method; better: than the control or than the baseline."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,8 @@ class PairGain:
         gain_baseline: the same over the baseline; unknown for the control and for the baseline itself.
         seed_gains: (seed, gain) of each of the n seeds.
         p_control, p_baseline: paired t-tests, adjusted by Holm over the methods of the pair; NaN for n < 3.
+        gain_holm, gain_baseline_holm: the same gains with the intervals at the levels of these tests
+            (`stats.holm_levels`), wider than those at 95 %; the ends are unknown where there is no test.
     """
 
     pair: str
@@ -59,6 +66,8 @@ class PairGain:
     seed_gains: tuple[tuple[int, float], ...]
     p_control: float
     p_baseline: float
+    gain_holm: Interval = UNKNOWN
+    gain_baseline_holm: Interval = UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -74,6 +83,7 @@ class GroupGain:
         improvement: probability that a run of the method beats a run of the baseline on the same pair, with interval.
         rank: mean rank by accuracy among the complete methods of the group, 1 is best, by pair and seed.
         p_control, p_baseline: stratified t-tests, adjusted by Holm over the methods of the group.
+        gain_holm, gain_baseline_holm: as of `PairGain`.
     """
 
     group: Group
@@ -89,6 +99,8 @@ class GroupGain:
     rank: Interval
     p_control: float
     p_baseline: float
+    gain_holm: Interval = UNKNOWN
+    gain_baseline_holm: Interval = UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -108,23 +120,52 @@ class Sensitivity:
     tests: int
     detectable: dict[int, float]
 
+    @property
+    def own(self) -> float:
+        """The smallest gain that the study itself finds so."""
+        return next(iter(self.detectable.values()), math.nan)
+
 
 MORE_SEEDS = (5, 10, 20)
 """What would more of them find? Those above a study's own number are told."""
 
 Row = TypeVar("Row", PairGain, GroupGain)
+Groups = Sequence[Sequence[float]]
+"""Paired differences of each pair."""
+
+
+def standing(row: PairGain | GroupGain) -> Standing:
+    """Both findings about a method in one, the worse one first; the colour of all figures."""
+    if row.role == "control":
+        return "control"
+    over = finding(row.gain_holm), finding(row.gain_baseline_holm)
+    if over[0] == "worse":
+        return "worse than control"
+    if over[1] == "worse":
+        return "worse than baseline"
+    return "better" if "better" in over else "not shown"
+
+
+def finding(corrected: Interval) -> Finding:
+    """What an interval at Holm's level shows: the one home of every verdict on a gain, in words, marks and colours."""
+    if math.isnan(corrected.low):
+        return "not tested"
+    return "better" if corrected.low > 0 else "worse" if corrected.high < 0 else "not shown"
 
 
 class Accuracies:
     """Top-1 by pair, method and seed, with what is missing, read from the study's cells once."""
 
-    def __init__(self, study: Study) -> None:
-        places = [(pair, method) for pair in study.pairs for method in study.methods]
-        self.status: dict[tuple[str, str], dict[int, str]] = {place: {} for place in places}
-        self.top1: dict[tuple[str, str], dict[int, float]] = {place: {} for place in places}
-        self.best: dict[tuple[str, str], dict[int, float]] = {place: {} for place in places}
+    def __init__(self, study: Study, metric: str = "top1") -> None:
+        """Args:
+        metric: the column of the study's cells that is taken as the accuracy.
+        """
+        pair_methods = [(pair, method) for pair in study.pairs for method in study.methods]
+        self.status: dict[tuple[str, str], dict[int, str]] = {pair_method: {} for pair_method in pair_methods}
+        self.top1: dict[tuple[str, str], dict[int, float]] = {pair_method: {} for pair_method in pair_methods}
+        self.best: dict[tuple[str, str], dict[int, float]] = {pair_method: {} for pair_method in pair_methods}
         cells = study.cells
-        columns = [cells[name].tolist() for name in ("pair", "method", "seed", "status", "top1", "best_top1")]
+        columns = [cells[name].tolist() for name in ("pair", "method", "seed", "status", metric, "best_top1")]
         for pair, method, seed, status, top1, best in zip(*columns, strict=True):
             self.status[pair, method][seed] = status
             if status == "done":
@@ -162,16 +203,17 @@ def pair_gains(study: Study) -> list[PairGain]:
 
 
 def _gains_of_pair(study: Study, accuracies: Accuracies, pair: str) -> list[PairGain]:
-    rows = []
+    rows, tested = [], []
     for method in study.methods:
         planned = len(accuracies.status[pair, method])
         top1 = list(accuracies.top1[pair, method].values())
-        own = accuracies.complete(pair, method)
+        is_complete = accuracies.complete(pair, method)
         gains = accuracies.differences(pair, method, study.control)
         over_baseline = accuracies.differences(pair, method, study.baseline)
         all_gains = list(gains.values()) if 0 < planned == len(gains) else []
         all_over = list(over_baseline.values()) if 0 < planned == len(over_baseline) else []
         role = study.roles[method]
+        tested.append(([all_gains], [all_over]))
         rows.append(
             PairGain(
                 pair=pair,
@@ -181,9 +223,9 @@ def _gains_of_pair(study: Study, accuracies: Accuracies, pair: str) -> list[Pair
                 done=len(top1),
                 n=len(gains),
                 state=accuracies.state([pair], method),
-                top1=float(np.mean(top1)) if own else math.nan,
-                top1_std=float(np.std(top1, ddof=1)) if own and len(top1) > 1 else math.nan,
-                best_top1=float(np.mean(list(accuracies.best[pair, method].values()))) if own else math.nan,
+                top1=float(np.mean(top1)) if is_complete else math.nan,
+                top1_std=float(np.std(top1, ddof=1)) if is_complete and len(top1) > 1 else math.nan,
+                best_top1=float(np.mean(list(accuracies.best[pair, method].values()))) if is_complete else math.nan,
                 gain=paired_t(all_gains),
                 gain_baseline=paired_t(all_over) if role == "method" else UNKNOWN,
                 seed_gains=tuple(sorted(gains.items())),
@@ -191,12 +233,16 @@ def _gains_of_pair(study: Study, accuracies: Accuracies, pair: str) -> list[Pair
                 p_baseline=stratified_p([all_over]) if role == "method" else math.nan,
             )
         )
-    return _adjusted(rows)
+    return _adjusted(rows, tested)
 
 
-def group_gains(study: Study) -> list[GroupGain]:
-    """Every method over the pairs of every group of the study, by group, then method."""
-    accuracies = Accuracies(study)
+def group_gains(study: Study, metric: str = "top1") -> list[GroupGain]:
+    """Every method over the pairs of every group of the study, by group, then method.
+
+    Args:
+        metric: as of `Accuracies`; where a record does not tell it, there are no gains.
+    """
+    accuracies = Accuracies(study, metric)
     return [row for group in study.groups for row in _gains_of_group(study, accuracies, group)]
 
 
@@ -207,7 +253,7 @@ def _gains_of_group(study: Study, accuracies: Accuracies, group: Group) -> list[
         method for method in study.methods if has_control and all(accuracies.complete(pair, method) for pair in pairs)
     ]
     mean_rank = dict(zip(included, _rank_intervals(accuracies, pairs, included), strict=True))
-    rows = []
+    rows, tested = [], []
     for method in study.methods:
         gains = [list(accuracies.differences(pair, method, study.control).values()) for pair in pairs]
         over, against = [], UNKNOWN
@@ -217,6 +263,7 @@ def _gains_of_group(study: Study, accuracies: Accuracies, group: Group) -> list[
             against = improvement([mine for mine, _ in both], [theirs for _, theirs in both])
         role = study.roles[method]
         state = accuracies.state(pairs, method)
+        tested.append((gains, over))
         rows.append(
             GroupGain(
                 group=group,
@@ -234,7 +281,7 @@ def _gains_of_group(study: Study, accuracies: Accuracies, group: Group) -> list[
                 p_baseline=stratified_p(over) if role == "method" else math.nan,
             )
         )
-    return _adjusted(rows)
+    return _adjusted(rows, tested)
 
 
 def sensitivities(study: Study) -> list[Sensitivity]:
@@ -251,7 +298,7 @@ def _sensitivity(study: Study, accuracies: Accuracies, group: Group) -> Sensitiv
         if method != study.control
         and all(accuracies.complete(pair, method) and accuracies.complete(pair, study.control) for pair in pairs)
     ]
-    seeds = len(study.manifest["seeds"])
+    seeds = study.seed_counts[0]
     variances = [np.var(gains, ddof=1) for method in tested for gains in method if len(gains) > 1]
     sigma = math.sqrt(np.mean(variances)) if variances else math.nan
     numbers = [seeds, *(more for more in MORE_SEEDS if more > seeds)]
@@ -260,7 +307,7 @@ def _sensitivity(study: Study, accuracies: Accuracies, group: Group) -> Sensitiv
         pairs=len(pairs),
         sigma=sigma,
         tests=len(tested),
-        detectable={number: detectable(sigma, number, len(pairs), max(1, len(tested))) for number in numbers},
+        detectable={number: detectable_gain(sigma, number, len(pairs), max(1, len(tested))) for number in numbers},
     )
 
 
@@ -276,7 +323,25 @@ def _rank_intervals(accuracies: Accuracies, pairs: Sequence[str], methods: Seque
     ]
 
 
-def _adjusted(rows: list[Row]) -> list[Row]:
-    """The rows with their p-values adjusted by Holm: one family against the control, one the baseline."""
-    control, baseline = holm([row.p_control for row in rows]), holm([row.p_baseline for row in rows])
-    return [replace(row, p_control=float(control[i]), p_baseline=float(baseline[i])) for i, row in enumerate(rows)]
+def _adjusted(rows: list[Row], tested: Sequence[tuple[Groups, Groups]]) -> list[Row]:
+    """The rows with their tests corrected by Holm: one family against the control, one the baseline.
+
+    Args:
+        tested: by row, the differences from the control and from the baseline.
+    """
+    families = [row.p_control for row in rows], [row.p_baseline for row in rows]
+    (control, baseline), (levels, over_levels) = map(holm, families), map(holm_levels, families)
+    return [
+        replace(
+            row,
+            p_control=float(control[i]),
+            p_baseline=float(baseline[i]),
+            gain_holm=_at_level(gains, levels[i]),
+            gain_baseline_holm=_at_level(over, over_levels[i]),
+        )
+        for i, (row, (gains, over)) in enumerate(zip(rows, tested, strict=True))
+    ]
+
+
+def _at_level(groups: Groups, level: float) -> Interval:
+    return UNKNOWN if math.isnan(level) else stratified(groups, float(level))

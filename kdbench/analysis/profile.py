@@ -34,7 +34,7 @@ class Profile:
 
 def profiles(gains: Mapping[tuple[str, str], PairGain], groups: Mapping[Group, Sequence[str]]) -> list[Profile]:
     """The profile of every group in which at least two methods are complete, the control among them."""
-    found = []
+    curves = []
     for group, pairs in groups.items():
         methods = [method for pair, method in gains if pair == pairs[0]]
         rows = {method: [gains[pair, method] for pair in pairs] for method in methods}
@@ -45,5 +45,5 @@ def profiles(gains: Mapping[tuple[str, str], PairGain], groups: Mapping[Group, S
         by_run = np.array([[gain for row in rows[method] for _, gain in row.seed_gains] for method in complete]).T
         distances = by_run.max(axis=1, keepdims=True) - by_run
         order = np.argsort(distances.mean(axis=0), kind="stable")
-        found.append(Profile(group, tuple(complete[i] for i in order), distances[:, order]))
-    return found
+        curves.append(Profile(group, tuple(complete[i] for i in order), distances[:, order]))
+    return curves

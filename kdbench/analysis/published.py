@@ -18,6 +18,9 @@ from kdbench.errors import unknown_name
 Epoch = Literal["best", "last", "unknown"]
 """Whose top-1 a source reports: that of the best epoch on the test split, or of the last one."""
 
+Control = Literal["own", "borrowed", "unknown"]
+"""Whose training without a teacher a source's gains are over: one of its own, or one that another source published."""
+
 
 @dataclass(frozen=True)
 class Number:
@@ -57,9 +60,15 @@ class Number:
 
     @property
     def epoch(self) -> Epoch:
-        """Which epoch's top-1 it is."""
+        """The epoch that the top-1 is of: the last or the best one."""
         protocol = protocols()[self.protocol]
         return protocol.epoch_of.get(self.source, protocol.epoch)
+
+    @property
+    def control(self) -> Control:
+        """Whose training without a teacher its gain is over."""
+        protocol = protocols()[self.protocol]
+        return protocol.control_of.get(self.source, protocol.control)
 
 
 @dataclass(frozen=True)
@@ -69,6 +78,8 @@ class Protocol:
     Attributes:
         epoch: which epoch's top-1 its sources report, but for those in `epoch_of`.
         basis: how that is known; empty where it is not.
+        control: whose training without a teacher its sources' gains are over, but for those in `control_of`.
+        control_basis: how that is known; empty where it is not.
     """
 
     dataset: str
@@ -76,6 +87,9 @@ class Protocol:
     epoch: Epoch
     basis: str = ""
     epoch_of: dict[str, Epoch] = field(default_factory=dict)
+    control: Control = "unknown"
+    control_basis: str = ""
+    control_of: dict[str, Control] = field(default_factory=dict)
 
 
 def baselines_folder() -> Path:
@@ -115,7 +129,7 @@ def protocols() -> dict[str, Protocol]:
     return {name: Protocol(**table) for name, table in content.items()}
 
 
-def find(
+def find_published(
     *,
     protocol: str | None = None,
     pairs: Iterable[tuple[str, str]] | None = None,
@@ -133,13 +147,13 @@ def find(
     ]
 
 
-def published_name(what: str, name: str, known: Iterable[str]) -> str:
+def published_name(what: str, name: str, names: Iterable[str]) -> str:
     """The one of the `known` names that `name` is, in whatever case.
 
     Raises:
         KdbenchError: none is; the near ones are told.
     """
-    by_case = {word.casefold(): word for word in known if word}
+    by_case = {word.casefold(): word for word in names if word}
     if name.casefold() not in by_case:
         raise unknown_name(what, name, by_case.values())
     return by_case[name.casefold()]

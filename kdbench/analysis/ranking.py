@@ -94,9 +94,9 @@ def critical_difference(methods: int, pairs: int) -> float:
 
 
 def _cliques(ranked: Sequence[float], difference: float) -> list[tuple[int, int]]:
-    found: list[tuple[int, int]] = []
+    cliques: list[tuple[int, int]] = []
     for first in range(len(ranked)):
         last = max(i for i in range(len(ranked)) if ranked[i] - ranked[first] < difference)
-        if last > first and (not found or last > found[-1][1]):
-            found.append((first, last))
-    return found
+        if last > first and (not cliques or last > cliques[-1][1]):
+            cliques.append((first, last))
+    return cliques

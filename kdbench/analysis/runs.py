@@ -117,10 +117,10 @@ def compare_runs(old: Study, new: Study, any_protocol: bool = False) -> RunCompa
             "--any-protocol compares them all the same"
         )
     sides = _Side(old), _Side(new)
-    common = [place for place in sides[1].places if place in sides[0].places]
+    common = [pair_method for pair_method in sides[1].pair_methods if pair_method in sides[0].pair_methods]
     if not common:
         raise KdbenchError("the runs have no pair and method in common")
-    by_pair = [_row(sides, [place], place[0], same) for place in common]
+    by_pair = [_row(sides, [pair_method], pair_method[0], same) for pair_method in common]
     pairs = list(dict.fromkeys(pair for pair, _ in common))
     methods = [method for method in new.methods if all((pair, method) in common for pair in pairs)]
     over = [_row(sides, [(p, m) for p in pairs], ALL_PAIRS, same) for m in methods] if len(pairs) > 1 else []
@@ -129,8 +129,8 @@ def compare_runs(old: Study, new: Study, any_protocol: bool = False) -> RunCompa
         new=new,
         by_pair=tuple(_marked(by_pair)),
         over_pairs=tuple(_marked(over)),
-        only_old=tuple(place for place in sides[0].places if place not in common),
-        only_new=tuple(place for place in sides[1].places if place not in common),
+        only_old=tuple(pair_method for pair_method in sides[0].pair_methods if pair_method not in common),
+        only_new=tuple(pair_method for pair_method in sides[1].pair_methods if pair_method not in common),
         notes=tuple(_notes(*sides, same)),
     )
 
@@ -141,43 +141,45 @@ class _Side:
     def __init__(self, study: Study) -> None:
         cells = study.cells[["pair", "method"]].itertuples(index=False, name=None)
         planned = {*cells, *((one["pair"], one["method"]) for one in study.manifest["throughput"])}
-        self.places = [(p, m) for p in study.pairs for m in study.methods if (p, m) in planned]
+        self.pair_methods = [(p, m) for p in study.pairs for m in study.methods if (p, m) in planned]
         self.measure = study.control, *sorted(set(study.throughput["timing_protocol"]))
         self.accuracies = Accuracies(study)
         self.costs: dict[tuple[str, str], PairCost] = {(cost.pair, cost.method): cost for cost in pair_costs(study)}
 
-    def done(self, place: tuple[str, str]) -> int:
-        return len(self.accuracies.top1[place])
+    def done(self, pair_method: tuple[str, str]) -> int:
+        return len(self.accuracies.top1[pair_method])
 
-    def planned(self, place: tuple[str, str]) -> int:
-        return len(self.accuracies.status[place])
+    def planned(self, pair_method: tuple[str, str]) -> int:
+        return len(self.accuracies.status[pair_method])
 
 
-def _row(sides: tuple[_Side, _Side], places: Sequence[tuple[str, str]], name: str, same: bool) -> Row:
+def _row(sides: tuple[_Side, _Side], pair_methods: Sequence[tuple[str, str]], name: str, same: bool) -> Row:
     old, new = sides
-    method = places[0][1]
+    method = pair_methods[0][1]
     return Row(
         place=name,
         method=method,
-        pairs=len(places),
-        states=(_state(old, places), _state(new, places)),
-        planned=(sum(map(old.planned, places)), sum(map(new.planned, places))),
-        done=(sum(map(old.done, places)), sum(map(new.done, places))),
-        accuracy=_accuracy(old.accuracies, new.accuracies, places, same),
-        speed=_speed(old, new, places),
-        memory=_memory([(old.costs[place].peak_memory, new.costs[place].peak_memory) for place in places]),
+        pairs=len(pair_methods),
+        states=(_state(old, pair_methods), _state(new, pair_methods)),
+        planned=(sum(map(old.planned, pair_methods)), sum(map(new.planned, pair_methods))),
+        done=(sum(map(old.done, pair_methods)), sum(map(new.done, pair_methods))),
+        accuracy=_accuracy(old.accuracies, new.accuracies, pair_methods, same),
+        speed=_speed(old, new, pair_methods),
+        memory=_memory(
+            [(old.costs[pair_method].peak_memory, new.costs[pair_method].peak_memory) for pair_method in pair_methods]
+        ),
     )
 
 
-def _state(side: _Side, places: Sequence[tuple[str, str]]) -> State:
-    return side.accuracies.state([pair for pair, _ in places], places[0][1])
+def _state(side: _Side, pair_methods: Sequence[tuple[str, str]]) -> State:
+    return side.accuracies.state([pair for pair, _ in pair_methods], pair_methods[0][1])
 
 
-def _accuracy(old: Accuracies, new: Accuracies, places: Sequence[tuple[str, str]], same: bool) -> Change:
-    """Mean over the places; paired where all of them can be."""
-    if not all(side.complete(*place) for side in (old, new) for place in places):
+def _accuracy(old: Accuracies, new: Accuracies, pair_methods: Sequence[tuple[str, str]], same: bool) -> Change:
+    """The change of the mean over some pairs, paired by seed where all of them can be."""
+    if not all(side.complete(*pair_method) for side in (old, new) for pair_method in pair_methods):
         return Change()
-    values = [(old.top1[place], new.top1[place]) for place in places]
+    values = [(old.top1[pair_method], new.top1[pair_method]) for pair_method in pair_methods]
     if paired := same and all(_can_be_paired(a, b) for a, b in values):
         values = [
             ({seed: a[seed] for seed in a if seed in b}, {seed: b[seed] for seed in a if seed in b}) for a, b in values
@@ -205,34 +207,34 @@ def _can_be_paired(old: dict[int, float], new: dict[int, float]) -> bool:
     return len(set(old) & set(new)) >= min(MIN_TEST_SEEDS, len(old), len(new))
 
 
-def _speed(old: _Side, new: _Side, places: Sequence[tuple[str, str]]) -> Change:
+def _speed(old: _Side, new: _Side, pair_methods: Sequence[tuple[str, str]]) -> Change:
     """Images/s over the control's: by blocks on a pair, by the pairs' factors over several."""
-    if old.measure != new.measure or places[0][1] == new.measure[0]:
+    if old.measure != new.measure or pair_methods[0][1] == new.measure[0]:
         return Change()
-    before, after = ([side.costs[place] for place in places] for side in (old, new))
+    before, after = ([side.costs[pair_method] for pair_method in pair_methods] for side in (old, new))
     medians = [[cost.to_control.value for cost in costs] for costs in (before, after)]
     if any(map(math.isnan, [*medians[0], *medians[1]])):
         return Change()
     factors = [b / a for a, b in zip(*medians, strict=True)]
-    found = Change(old=geometric_mean(medians[0]), new=geometric_mean(medians[1]))
-    if len(places) > 1:
+    change = Change(old=geometric_mean(medians[0]), new=geometric_mean(medians[1]))
+    if len(pair_methods) > 1:
         logs = [math.log(factor) for factor in factors]
         ends = stratified([logs])
         size = Interval(*(math.exp(value) for value in (ends.value, ends.low, ends.high)))
-        return replace(found, size=size, p=stratified_p([logs]), test="t over pairs", n=(len(logs), len(logs)))
+        return replace(change, size=size, p=stratified_p([logs]), test="t over pairs", n=(len(logs), len(logs)))
     blocks = before[0].ratios, after[0].ratios
     # Blocks have outliers on a loaded machine, so they are compared by ranks, as the gate does.
     p = float(mannwhitneyu(*blocks).pvalue)
     size = Interval(factors[0], math.nan, math.nan)
-    return replace(found, size=size, p=p, test="Mann-Whitney", n=(len(blocks[0]), len(blocks[1])))
+    return replace(change, size=size, p=p, test="Mann-Whitney", n=(len(blocks[0]), len(blocks[1])))
 
 
 def _memory(peaks: Sequence[tuple[int | None, int | None]]) -> Change:
-    known = [(old, new) for old, new in peaks if old and new]
-    if len(known) < len(peaks):
+    measured = [(old, new) for old, new in peaks if old and new]
+    if len(measured) < len(peaks):
         return Change()
-    old, new = (geometric_mean([float(peak) for peak in one]) for one in zip(*known, strict=True))
-    return Change(old=old, new=new, size=Interval(new / old, math.nan, math.nan), n=(len(known), len(known)))
+    old, new = (geometric_mean([float(peak) for peak in one]) for one in zip(*measured, strict=True))
+    return Change(old=old, new=new, size=Interval(new / old, math.nan, math.nan), n=(len(measured), len(measured)))
 
 
 def _marked(rows: Sequence[Row]) -> list[Row]:

@@ -67,7 +67,7 @@ def paired_t(differences: Values) -> Interval:
     return stratified([differences])
 
 
-def stratified(groups: Sequence[Values]) -> Interval:
+def stratified(groups: Sequence[Values], level: float = LEVEL) -> Interval:
     """Equal-weight mean of the means of `groups`, with a t-interval for the noise within the groups.
 
     The variance of the mean of P groups is the sum of s_p^2 / n_p over P^2; its degrees of freedom are those
@@ -77,9 +77,10 @@ def stratified(groups: Sequence[Values]) -> Interval:
     Args:
         groups: the values of each group; the ends are NaN when a group has fewer than 2, all is NaN for an
             empty one.
+        level: confidence level, below 1.
     """
     mean, error, freedom = welch(groups)
-    half = float(stdtrit(freedom, (1 + LEVEL) / 2)) * error if error > 0 else error
+    half = float(stdtrit(freedom, (1 + level) / 2)) * error if error > 0 else error
     return Interval(mean, mean - half, mean + half)
 
 
@@ -117,6 +118,17 @@ def _rounding(arrays: Sequence[NDArray[np.float64]]) -> float:
     return len(arrays) * (1e-12 * max(100.0, *(float(np.abs(array).max()) for array in arrays))) ** 2
 
 
+def luck(images: int, share: float) -> float:
+    """Share of hits that one guesser in a thousand exceeds: the 99.9 % point of a binomial distribution.
+
+    Args:
+        images: that are answered.
+        share: of hits that a guesser expects, in [0, 1].
+    """
+    hits = np.arange(images + 1)
+    return float(hits[np.searchsorted(bdtr(hits, images, share), 0.999)]) / images
+
+
 def holm(p_values: Values) -> NDArray[np.float64]:
     """Holm's (1979) step-down adjustment of a family of p-values; a NaN is no test and stays NaN."""
     p = np.asarray(p_values, dtype=np.float64)
@@ -126,6 +138,56 @@ def holm(p_values: Values) -> NDArray[np.float64]:
     factors = np.arange(len(order), 0, -1)
     adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * factors), 1.0)
     return adjusted
+
+
+def holm_levels(p_values: Values) -> NDArray[np.float64]:
+    """The confidence level at which Holm's procedure decides each test of a family; a NaN is no test and stays NaN.
+
+    Holm multiplies a p-value by a factor between its step's and the number of tests. The interval of that test at the
+    level 1 - ALPHA / factor excludes zero exactly where the adjusted p-value is below ALPHA, so that a picture of these
+    intervals and the verdicts agree. The levels are chosen by the data: they say what each test was held against, and
+    make no joint statement about all intervals.
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    levels = np.full(len(p), np.nan)
+    tested = np.flatnonzero(~np.isnan(p))
+    order = tested[np.argsort(p[tested], kind="stable")]
+    steps = np.arange(len(order), 0, -1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        factors = np.maximum.accumulate(p[order] * steps) / p[order]
+    levels[order] = 1 - ALPHA / np.where(p[order] > 0, factors, steps)
+    return levels
+
+
+def maybe_best(top1: Sequence[NDArray[np.float64]]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which contenders are shown better than which, and which may be the best: not shown worse than any other.
+
+    Each is tested against each by the one-sided t-test that goes with `stratified`, at ALPHA over the number of
+    rivals. The truly best one is left out only if one of the tests of it against its rivals errs, so that it is among
+    those that may be the best in 95 % of studies at least, whichever it is (a set as of Gupta 1965). The set says
+    nothing about the contenders in it: with few seeds nearly all may be the best.
+
+    Args:
+        top1: of each group (pair of models) the accuracies, shape (seeds, contenders), a row the same seed for all.
+
+    Returns:
+        shown better, shape (contenders, contenders), row better than column; may be best, shape (contenders,). With
+        fewer than 3 seeds nothing is tested, so all may be the best.
+    """
+    count = top1[0].shape[1] if top1 else 0
+    better = np.zeros((count, count), dtype=bool)
+    if count < 2 or min(len(group) for group in top1) < MIN_TEST_SEEDS:
+        return better, np.ones(count, dtype=bool)
+    differences = [group[:, :, None] - group[:, None, :] for group in top1]
+    parts = np.array([own.var(axis=0, ddof=1) / len(own) for own in differences])
+    total = parts.sum(axis=0)
+    spread = total > _rounding(top1)
+    sizes = np.array([len(group) for group in top1])[:, None, None]
+    mean = np.mean([own.mean(axis=0) for own in differences], axis=0)
+    freedom = total[spread] ** 2 / (parts**2 / (sizes - 1)).sum(axis=0)[spread]
+    error = np.sqrt(total[spread]) / len(top1)
+    better[spread] = stdtr(freedom, -mean[spread] / error) < ALPHA / (count - 1)
+    return better, np.logical_not(better.any(axis=0))
 
 
 def power(effect: float, sigma: float, seeds: int, pairs: int = 1, tests: int = 1) -> float:
@@ -141,12 +203,12 @@ def power(effect: float, sigma: float, seeds: int, pairs: int = 1, tests: int = 
     """
     if seeds < MIN_TEST_SEEDS:
         return 0.0
-    own = seeds - 1
-    freedom = pairs * own
+    of_pair = seeds - 1
+    freedom = pairs * of_pair
     # The test estimates its degrees of freedom from the variances of the pairs; this is what they come to on average.
-    found = own * (freedom + 2) / (own + 2)
+    estimated = of_pair * (freedom + 2) / (of_pair + 2)
     shift = abs(effect) * math.sqrt(pairs * seeds) / sigma
-    bound = float(stdtrit(found, 1 - ALPHA / tests / 2))
+    bound = float(stdtrit(estimated, 1 - ALPHA / tests / 2))
     # Over the quantiles of the estimated standard deviation, because scipy's own function is NaN for large shifts.
     error = bound * np.sqrt(chdtri(freedom, (np.arange(_QUANTILES) + 0.5) / _QUANTILES) / freedom)
     return float(np.mean(ndtr(shift - error) + ndtr(-shift - error)))
@@ -155,7 +217,7 @@ def power(effect: float, sigma: float, seeds: int, pairs: int = 1, tests: int = 
 _QUANTILES = 2000
 
 
-def detectable(sigma: float, seeds: int, pairs: int = 1, tests: int = 1) -> float:
+def detectable_gain(sigma: float, seeds: int, pairs: int = 1, tests: int = 1) -> float:
     """The smallest true mean gain that `power` finds with probability POWER; NaN where no test is made."""
     if seeds < MIN_TEST_SEEDS or not sigma > 0:
         return math.nan
@@ -192,14 +254,14 @@ def improvement(values: Sequence[Values], others: Sequence[Values]) -> Interval:
     placements = [
         _placements(np.asarray(mine), np.asarray(theirs)) for mine, theirs in zip(values, others, strict=True)
     ]
-    mean = float(np.mean([own.mean() for own in placements]))
-    sizes = [len(own) for own in placements]
+    mean = float(np.mean([of_group.mean() for of_group in placements]))
+    sizes = [len(of_group) for of_group in placements]
     if min(sizes) < 2:
         return Interval(mean, math.nan, math.nan)
     count = len(placements)
     freedom = sum(sizes) - count
     model = _win_variance(mean, sizes)
-    observed = sum(float(own.var(ddof=1)) / len(own) for own in placements) / count**2
+    observed = sum(float(of_group.var(ddof=1)) / len(of_group) for of_group in placements) / count**2
     ratio = min(1.0, observed / model) if model > 0 else 1.0
     share = (freedom * ratio + _PRIOR_FREEDOM) / (freedom + _PRIOR_FREEDOM)
     scale = share * float(ndtri((1 + LEVEL) / 2)) ** 2
@@ -275,15 +337,23 @@ def geometric_mean(ratios: Values) -> float:
     return float(np.exp(np.mean(np.log(ratios)))) if len(ratios) else math.nan
 
 
-def pareto_front(speeds: Values, gains: Values) -> NDArray[np.bool_]:
-    """Which points no other beats, that is, has no less speed and gain and more of one of them; shape (n,).
+def steps_up(costs: Values, better: NDArray[np.bool_], margin: float) -> list[int]:
+    """The Pareto front as far as it is more than noise: from the cheapest point on, each step is a gain that was shown.
 
     Args:
-        speeds: speed of each point (more is better), shape (n,).
-        gains: gain of each point (more is better), shape (n,); a NaN leaves the point out of the front.
+        costs: of each point, less is better, above 0; shape (n,).
+        better: which point is shown better than which, as `maybe_best` tells; shape (n, n).
+        margin: a point costs more than another where it does by more than this share.
+
+    Returns:
+        indices of the points, cheapest first. A point follows another where it is dearer and shown better; of those
+        that do, the cheapest, and of equally cheap ones the first that no other of them is shown better than.
     """
-    speed, gain = np.asarray(speeds, dtype=np.float64), np.asarray(gains, dtype=np.float64)
-    no_worse = (speed[None, :] >= speed[:, None]) & (gain[None, :] >= gain[:, None])
-    better = (speed[None, :] > speed[:, None]) | (gain[None, :] > gain[:, None])
-    beaten = (no_worse & better).any(axis=1)
-    return ~beaten & ~np.isnan(speed) & ~np.isnan(gain)
+    order = sorted(range(len(costs)), key=lambda i: (costs[i], i))
+    front: list[int] = []
+    while order:
+        cheap = [i for i in order if costs[i] <= costs[order[0]] * (1 + margin)]
+        front.append(next(i for i in cheap if not better[cheap, i].any()))
+        last = front[-1]
+        order = [i for i in order if costs[i] > costs[last] * (1 + margin) and better[i, last]]
+    return front

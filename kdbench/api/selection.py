@@ -1,7 +1,8 @@
 """The part of a suite that a user asks for: its methods, pairs and hyperparameters, looked up before torch loads."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,10 +59,13 @@ class Selection:
             if all(plugin.name != name for plugin in self.plugins):
                 self.plugins.append(self.registry.plugins[name])
 
-    def prepare(self, compute: "Compute", data_root: Path, console: "Console") -> None:
+    def prepare(self, compute: "Compute", data_root: Path, console: "Console", suite: Suite | None = None) -> None:
         """Import the plug-ins, and store a teacher's checkpoint where one is named and not stored yet.
 
         Only the first of several processes that train a cell together goes on to print.
+
+        Args:
+            suite: the suite as the run reduces it, on whose images the teacher is measured. Default: the whole one.
 
         Raises:
             KdbenchError: a named plug-in is broken, or the weights do not fit.
@@ -69,13 +73,31 @@ class Selection:
         self.plugins = self.registry.importable(self.plugins, self.request)
         name_broken(self.registry.errors, console)
         if self.checkpoint is not None:
-            from kdbench.engines.local import in_subprocess
-            from kdbench.study.plan import command_line
-            from kdbench.study.teachers import import_once
-
-            given = self.suite, self.pairs[0].teacher, self.checkpoint, compute, data_root, command_line()
-            in_subprocess(compute, import_once, *given)
+            self._import(self.checkpoint, suite or self.suite, compute, data_root, console)
         console.quiet = compute.replica.rank > 0
+
+    def _import(self, checkpoint: Path, suite: Suite, compute: "Compute", data_root: Path, console: "Console") -> None:
+        from kdbench.engines.display import counted
+        from kdbench.engines.local import in_subprocess
+        from kdbench.study.plan import command_line
+        from kdbench.study.teachers import import_once
+
+        teacher = self.pairs[0].teacher
+        with counted(console, f"reading {checkpoint}") as show:
+            # Another process cannot be listened to.
+            listener = show if compute.device.type == "cpu" else None
+            task = partial(import_once, command=command_line(), on_images=listener)
+            imported = in_subprocess(compute, task, suite, teacher, checkpoint, compute, data_root)
+        if imported is not None:
+            tell_tried(imported.tried, console)
+
+
+def tell_tried(tried: Sequence[tuple[str, float]], console: "Console") -> None:
+    """Tell how a file of weights could be read, where there were several ways, and which of them is stored."""
+    if len(tried) > 1:
+        console.print("several readings of the file were measured; the best one is stored:", soft_wrap=True)
+        for number, (what, top1) in enumerate(tried):
+            console.print(Text(f"  {top1:6.2f} %  {what}{'' if number else '  (stored)'}"), soft_wrap=True)
 
 
 def look_up(

@@ -24,13 +24,13 @@ class AnalysedStudy(Study):
             by: one row for each method over a group of pairs (`kdbench.analysis.gains.GroupGain` says what its columns
                 are), for each pair and method (`PairGain`), or for each pair, method and seed.
         """
-        from kdbench.analysis.frames import frame_of, gains_by_seed
+        from kdbench.analysis.frames import gain_frame, gains_by_seed
         from kdbench.analysis.gains import group_gains, pair_gains
 
         if by == "group":
-            return frame_of(group_gains(self))
+            return gain_frame(group_gains(self))
         if by == "pair":
-            return frame_of(pair_gains(self)).drop(columns="seed_gains")
+            return gain_frame(pair_gains(self)).drop(columns="seed_gains")
         return gains_by_seed(self, pair_gains(self))
 
     def costs(self, by: Literal["group", "pair"] = "group") -> "pd.DataFrame":

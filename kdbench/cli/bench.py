@@ -28,7 +28,7 @@ def bench(
 
     from kdbench.cli.report import write_and_show
     from kdbench.study.plan import make_plan
-    from kdbench.study.run import bench
+    from kdbench.study.run import measure_throughput
     from kdbench.study.session import Session
 
     compute = how.resolve()
@@ -38,7 +38,7 @@ def bench(
         suite, selection.ordered, selection.pairs, [], compute=compute, data_root=how.data, settings=selection.settings
     )
     results = Results(out or Path("results") / f"{suite.name}-bench")
-    outcome = bench(plan, Session(results, how.data, console))
+    outcome = measure_throughput(plan, Session(results, how.data, console))
     files = write_and_show(results, results.folder / "report", None if json else console)
     if json:
         report = [str(file) for file in files]

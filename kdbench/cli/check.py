@@ -30,14 +30,14 @@ class Checked:
 
     baseline: options.File = None
     """The baseline. Default: baselines/SUITE.json."""
-    methods: Annotated[str, Parameter(completer=completion.methods)] = "all"
+    methods: Annotated[str, Parameter(completer=completion.method_names)] = "all"
     """The methods of the baseline to check, by name, with commas between."""
-    pairs: Annotated[str, Parameter(completer=completion.pairs)] = "all"
+    pairs: Annotated[str, Parameter(completer=completion.pair_names)] = "all"
     """The pairs of the baseline to check, by name, with commas between."""
     fail_on_speed: bool = False
     """Fail for SLOWER and for throughput that could not be measured, too."""
 
-    def places(self, baseline: "Baseline", registry: "Registry") -> "list[PairMethod]":
+    def pair_methods(self, baseline: "Baseline", registry: "Registry") -> "list[PairMethod]":
         """The cells of the baseline that are asked for; files among the methods are registered.
 
         Raises:
@@ -47,7 +47,11 @@ class Checked:
         words = [registry.select(word)[0].name if ":" in word or word.endswith(".py") else word for word in words]
         methods = _known("method", words, list(baseline.roles))
         pairs = _known("pair", [word.strip() for word in self.pairs.split(",")], baseline.pairs)
-        return [place for place in baseline.by_pair_method if place[0] in pairs and place[1] in methods]
+        return [
+            pair_method
+            for pair_method in baseline.by_pair_method
+            if pair_method[0] in pairs and pair_method[1] in methods
+        ]
 
 
 @options.grouped(TRAINING)
@@ -56,7 +60,7 @@ class Training:
 
     run: bool = False
     """Train what is needed first; the same command goes on where it was interrupted."""
-    suite: Annotated[str | None, Parameter(completer=completion.suites)] = None
+    suite: Annotated[str | None, Parameter(completer=completion.suite_names)] = None
     """The name of a suite, or the path of a TOML file. Default: the baseline's, else proxy."""
     minutes: Annotated[float | None, options.number(0.01, 1e9, of=float)] = None
     """Train only the cells for which N minutes are enough."""
@@ -83,13 +87,13 @@ class Output:
         """Write and print the outcome."""
         from kdbench.files import write_bytes
         from kdbench.gate.files import annotations, junit, markdown
-        from kdbench.gate.tables import as_json, print_check
+        from kdbench.gate.tables import check_as_json, print_check
 
         for path, write in ((self.markdown, markdown), (self.junit, junit)):
             if path is not None:
                 write_bytes(path, write(check).encode())
         if self.json:
-            print_json(as_json(check))
+            print_json(check_as_json(check))
             return
         print_check(check, console)
         if self.github or os.environ.get("GITHUB_ACTIONS") == "true":
@@ -134,22 +138,24 @@ def check(
     baseline = load_baseline(what.baseline or default_path(suite))
     folder = Results(results or Path("results") / f"check-{baseline.suite}")
     registry, console = Registry.installed(), open_console(output.json)
-    places, installed = what.places(baseline, registry), []
+    pair_methods, installed = what.pair_methods(baseline, registry), []
     if training.run:
-        places = _train(training, how, baseline, registry, places, results=folder, console=console)
+        pair_methods = _train(training, how, baseline, registry, pair_methods, results=folder, console=console)
         installed = registry.names
     # Asked for everything, cells that the baseline has not are told too.
     everything = what.methods == what.pairs == "all" and training.minutes is None
-    found = check_study(read_study(folder), baseline, None if everything else places, installed, what.fail_on_speed)
-    output.tell(found, console)
-    return found.exit_code
+    outcome = check_study(
+        read_study(folder), baseline, None if everything else pair_methods, installed, what.fail_on_speed
+    )
+    output.tell(outcome, console)
+    return outcome.exit_code
 
 
-def _known(what: str, names: list[str], known: list[str]) -> list[str]:
+def _known(what: str, names: list[str], names_of_baseline: list[str]) -> list[str]:
     for name in names:
-        if name not in [*known, "all"]:
-            raise unknown_name(f"{what} of the baseline", name, [*known, "all"])
-    return known if "all" in names else names
+        if name not in [*names_of_baseline, "all"]:
+            raise unknown_name(f"{what} of the baseline", name, [*names_of_baseline, "all"])
+    return names_of_baseline if "all" in names else names
 
 
 def _train(
@@ -157,12 +163,12 @@ def _train(
     how: options.ComputeOptions,
     baseline: "Baseline",
     registry: "Registry",
-    places: "list[PairMethod]",
+    pair_methods: "list[PairMethod]",
     *,
     results: "Results",
     console: "Console",
 ) -> "list[PairMethod]":
-    """Train what is needed to check `places`; returns those that there was time for."""
+    """Train what is needed to check `pair_methods`; returns those that there was time for."""
     from kdbench.api.selection import name_broken
     from kdbench.suites.loading import load_suite
 
@@ -172,14 +178,14 @@ def _train(
     from kdbench.study.session import Session
 
     compute = how.resolve()
-    needed = {method for _, method in places} | {baseline.control}
+    needed = {method for _, method in pair_methods} | {baseline.control}
     plugins = registry.importable([registry.plugins[name] for name in registry.names if name in needed], "all")
     name_broken({name: registry.errors[name] for name in sorted(needed & set(registry.errors))}, console)
     return train_for_check(
         baseline,
         suite,
         plugins,
-        places,
+        pair_methods,
         compute,
         Session(results, how.data, console, training.workers),
         throughput=not training.no_throughput,

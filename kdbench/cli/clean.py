@@ -3,6 +3,7 @@
 from kdbench.cli import options
 from kdbench.cli.console import open_console, print_json, say
 from kdbench.errors import KdbenchError
+from kdbench.names import plural
 
 
 def clean(
@@ -19,20 +20,21 @@ def clean(
     from kdbench.results.folder import Results
     from kdbench.results.leftovers import leftovers
 
-    found = leftovers(Results(results), unplanned)
-    size = sum(path.stat().st_size for path, _ in found)
+    unneeded = leftovers(Results(results), unplanned)
+    size = sum(path.stat().st_size for path, _ in unneeded)
     if delete:
-        for path, _ in found:
+        for path, _ in unneeded:
             try:
                 path.unlink()
             except OSError as error:
                 raise KdbenchError(f"cannot remove {path}: {error.strerror or error}") from error
     if json:
-        files = [{"file": str(path), "reason": reason} for path, reason in found]
+        files = [{"file": str(path), "reason": reason} for path, reason in unneeded]
         print_json({"files": files, "bytes": size, "deleted": delete})
         return
     console = open_console()
-    for path, reason in found:
+    for path, reason in unneeded:
         say(console, f"{path.relative_to(results)}: {reason}")
     done = "removed" if delete else "can go; --delete removes them"
-    say(console, f"{len(found)} files, {size / 1e6:.1f} MB {done}" if found else "there is nothing to remove")
+    what = plural(len(unneeded), "file")
+    say(console, f"{what}, {size / 1e6:.1f} MB {done}" if unneeded else "there is nothing to remove")

@@ -75,8 +75,8 @@ def complete(app: "App", line: str) -> tuple[str, list[tuple[str, str]]]:
     if slot is not None and slot.active is None and not words[-1]:
         commands = compute_full_completions(app, words).candidates
         words = words if commands else [*words[:-1], "-"]
-    found = compute_full_completions(app, words)
-    return words[-1], [(f"{found.prefix}{value}", summary) for value, summary in found.candidates]
+    completions = compute_full_completions(app, words)
+    return words[-1], [(f"{completions.prefix}{value}", summary) for value, summary in completions.candidates]
 
 
 def _words(line: str) -> list[str]:
@@ -105,7 +105,7 @@ def _suite(context: "CompletionContext") -> "Suite":
     return load_suite(named.value if named and named.value else "proxy")
 
 
-def suites(context: "CompletionContext") -> Iterator[str]:
+def suite_names(context: "CompletionContext") -> Iterator[str]:
     """The suites that come with kdbench and their variants, and suite files."""
     from kdbench.suites.loading import available, load_suite
     from kdbench.suites.schema import VARIANT
@@ -115,29 +115,29 @@ def suites(context: "CompletionContext") -> Iterator[str]:
         yield from (f"{name}{VARIANT}{variant}" for variant in load_suite(name).variants)
 
 
-def methods(context: "CompletionContext") -> Iterator[str]:
+def method_names(context: "CompletionContext") -> Iterator[str]:
     """A list of methods."""
     from kdbench.registry import Registry
 
     return _listed(["all", *Registry.installed().names], context)
 
 
-def pairs(context: "CompletionContext") -> Iterator[str]:
+def pair_names(context: "CompletionContext") -> Iterator[str]:
     """A list of pairs of the suite."""
     return _listed(["all", "hetero", "homo", *_suite(context).pair_names], context)
 
 
-def teachers(context: "CompletionContext") -> Iterator[str]:
+def teacher_names(context: "CompletionContext") -> Iterator[str]:
     """A list of teachers of the suite."""
     return _listed(dict.fromkeys(pair.teacher for pair in _suite(context).pairs), context)
 
 
-def models(context: "CompletionContext") -> list[str]:
+def model_names(context: "CompletionContext") -> list[str]:
     """The models of the suite."""
     return list(_suite(context).models)
 
 
-def protocols(context: "CompletionContext") -> list[str]:
+def protocol_names(context: "CompletionContext") -> list[str]:
     """The protocols of published numbers."""
     from kdbench.analysis.published import protocols
 

@@ -16,10 +16,13 @@ LONGEST_LINE = 2000
 
 
 def open_console(as_json: bool = False, quiet: bool = False) -> "Console":
-    """The console of a command: standard output, or standard error where the output is to be JSON and nothing else."""
+    """The console of a command: standard output, or standard error where the output is to be JSON and nothing else.
+
+    No text that it prints is markup: names of models hold brackets.
+    """
     from rich.console import Console
 
-    return Console(stderr=as_json, quiet=quiet, highlight=False)
+    return Console(stderr=as_json, quiet=quiet, highlight=False, markup=False)
 
 
 def say(console: "Console", *pieces: "str | tuple[str, str]", style: str = "", wrap: bool = False) -> None:
@@ -39,7 +42,7 @@ def say(console: "Console", *pieces: "str | tuple[str, str]", style: str = "", w
 def make_table(
     rows: Sequence[Mapping[str, object]],
     *,
-    whole: Collection[str] = (),
+    unbroken: Collection[str] = (),
     numbers: Collection[str] = (),
     title: str | None = None,
 ) -> "Table":
@@ -47,7 +50,7 @@ def make_table(
 
     Args:
         rows: the rows, all with the same keys.
-        whole: the columns that are not broken into several lines.
+        unbroken: the columns that are not broken into several lines.
         numbers: the columns that are aligned to the right, and not broken either.
         title: what stands above it.
     """
@@ -59,7 +62,7 @@ def make_table(
     for column in rows[0] if rows else ():
         right = column in numbers
         table.add_column(
-            column, justify="right" if right else "left", no_wrap=right or column in whole, overflow="fold"
+            column, justify="right" if right else "left", no_wrap=right or column in unbroken, overflow="fold"
         )
     for row in rows:
         table.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row.values()))

@@ -1,6 +1,7 @@
 """`kdbench data list|download|import|check`: the data sets of the data folder."""
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
@@ -12,6 +13,8 @@ from kdbench.errors import EXIT_INCOMPLETE, EXIT_OK
 if TYPE_CHECKING:
     from kdbench.data.sources.check import SplitReport
 
+WHITE = 2**16 - 1
+"""Of images of 16 bits."""
 SHOWN = 20
 """Broken files that are named on the terminal; --json names all."""
 
@@ -37,7 +40,7 @@ def list_(*, data: options.DataFolder = options.DATA, json: options.Json = False
         return
     console = open_console()
     for row in rows:
-        get = f"not in {data}; get it with `kdbench data download {row['source']} --data {data}`"
+        get = f"not in {data}; get it with `kdbench data download {row['source']} --data {quote(str(data))}`"
         say(console, (row["source"], "bold"), f" {row['holds']}: {row['found'] or get}")
 
 
@@ -109,10 +112,12 @@ def check(source: str, /, *, data: options.DataFolder = options.DATA, json: opti
     reports = check(loaded)
     if json:
         splits = {name: _as_json(report) for name, report in reports.items()}
-        print_json({"source": source, "sha256": loaded.sha256, "splits": splits})
+        print_json({"source": source, "sha256": loaded.sha256, "notes": loaded.notes, "splits": splits})
     else:
         for name, report in reports.items():
             _print(name, report)
+        for note in loaded.notes:
+            say(open_console(), (note, "yellow"))
     return EXIT_INCOMPLETE if any(report.broken for report in reports.values()) else EXIT_OK
 
 
@@ -122,6 +127,8 @@ def _as_json(report: "SplitReport") -> dict[str, Any]:
         "per_class": report.per_class,
         "sizes": {f"{width}x{height}": count for (width, height), count in report.sizes.most_common()},
         "modes": dict(report.modes.most_common()),
+        "ranges": report.ranges,
+        "turned": report.turned,
         "broken": [{"file": file, "reason": reason} for file, reason in report.broken],
     }
 
@@ -143,6 +150,12 @@ def _print(name: str, report: "SplitReport") -> None:
     odd = ", ".join(f"{mode} {count:,}" for mode, count in report.modes.most_common() if mode != "RGB")
     if odd:
         say(console, f"  not RGB: {odd}")
+    for mode, (low, high) in report.ranges.items():
+        dark = high < WHITE / 8
+        told = f"  {mode} has values from {low:,.0f} to {high:,.0f}, {WHITE:,} is white"
+        say(console, told, (": all of them are dark; scale them to 16 bits, or save them with 8" * dark, "yellow"))
+    if report.turned:
+        say(console, f"  {report.turned:,} have an EXIF orientation, and are read as they are stored")
     for file, reason in report.broken[:SHOWN]:
         say(console, "  ", ("broken", "red"), f" {file}: {reason}")
     if len(report.broken) > SHOWN:

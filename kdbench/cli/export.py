@@ -38,22 +38,22 @@ def export(
 
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise KdbenchError(f"{out} is there and not empty; choose another folder with --out")
-    found = find_cell(cell, Results(results))
+    cell_record = find_cell(cell, Results(results))
 
     from kdbench.export.onnx_file import write_onnx
     from kdbench.export.student import Student
     from kdbench.export.timm_folder import needs_kdbench, write_hf, write_timm
 
     write = {"timm": write_timm, "hf": write_hf, "onnx": write_onnx}[to]
-    student = Student.load(found)
+    student = Student.load(cell_record)
     difference = _write_whole(out, lambda folder: write(student, folder))
     files = [str(out / name) for name in sorted(path.name for path in out.iterdir())]
     alone = to == "onnx" or not needs_kdbench(student)
     if json:
-        told = {"to": to, "files": files, "difference": difference, "needs_kdbench": not alone}
-        print_json(told | student.origin)
+        facts = {"to": to, "files": files, "difference": difference, "needs_kdbench": not alone}
+        print_json(facts | student.origin)
         return
-    record = found.record
+    record = cell_record.record
     print(f"{record['student']['name']} by {record['method']} on {record['pair']}, seed {record['seed']}: ", end="")
     print(", ".join(files))
     print(f"input: {student.input}")
@@ -72,8 +72,8 @@ def _write_whole(out: Path, write: Callable[[Path], float]) -> float:
 
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=".", dir=out.parent) as place:
-            folder = Path(place) / "export"
+        with TemporaryDirectory(prefix=".", dir=out.parent) as temporary:
+            folder = Path(temporary) / "export"
             folder.mkdir()
             difference = write(folder)
             if out.exists():

@@ -28,7 +28,7 @@ class TerminalHelp:
 
     def render_description(self, console: "Console", options: "ConsoleOptions", description: object) -> None:
         """What the command does."""
-        for paragraph in paragraphs(plain(description)):
+        for paragraph in paragraphs(plain_description(description)):
             hanging = "  " if paragraph.startswith("* ") else ""
             if not hanging:
                 console.print()
@@ -65,7 +65,7 @@ def _width(console: "Console") -> int:
     return min(console.width, WIDEST)
 
 
-def plain(description: object) -> str:
+def plain_description(description: object) -> str:
     """The text of what cyclopts hands on as a description, in the format `plaintext`."""
     return str(getattr(description, "primary_renderable", description) or "")
 
@@ -92,7 +92,7 @@ def signature(entry: "HelpEntry") -> str:
 
 def explained(entry: "HelpEntry") -> str:
     """What an argument is for, with its default, and with its values where the signature does not tell them."""
-    text = plain(entry.description)
+    text = plain_description(entry.description)
     if entry.positional_label and entry.choices:
         text = f"{text} One of {', '.join(entry.choices)}."
     if entry.default not in (None, "False", "()"):

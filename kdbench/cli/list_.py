@@ -20,7 +20,7 @@ def list_(
     /,
     *,
     suite: options.SuiteName = "proxy",
-    stages: Annotated[str | None, Parameter(metavar="NAME", completer=completion.models)] = None,
+    stages: Annotated[str | None, Parameter(metavar="NAME", completer=completion.model_names)] = None,
     size: Annotated[int | None, options.number(1, 4096)] = None,
     json: options.Json = False,
 ) -> None:
@@ -48,7 +48,7 @@ def list_(
     if json:
         print_json(rows)
     else:
-        open_console().print(make_table(rows, whole=("method", "pair", "suite", "model")))
+        open_console().print(make_table(rows, unbroken=("method", "pair", "suite", "model")))
 
 
 def _methods() -> list[Row]:
@@ -107,8 +107,11 @@ def _models(suite: "Suite") -> list[Row]:
 def _stages(suite: "Suite", name: str, size: int | None) -> list[Row]:
     from kdbench.suites.anymodel import with_model
 
+    if size is not None:
+        data = suite.data.model_copy(update={"image_size": size, "mean": (0.5,) * 3, "std": (0.5,) * 3})
+        suite = suite.model_copy(update={"data": data})
     suite, name = with_model(suite, name, as_teacher=False)
-    channels, side = (len(suite.data.mean), suite.data.image_size) if size is None else (3, size)
+    channels, side, _ = suite.data.image_shape
 
     from kdbench.models.create import create_model
     from kdbench.models.staged import StagedModel
@@ -118,10 +121,11 @@ def _stages(suite: "Suite", name: str, size: int | None) -> list[Row]:
     rows: list[Row] = []
     for stage, info in staged.stages.items():
         tokens = f" + {info.prefix}" if info.prefix else ""
+        tap: dict[str, str] = {} if info.tap is None else model.feature_info[info.tap]  # type: ignore[index]
         rows.append(
             {
                 "stage": str(stage),
-                "module": "final features" if info.tap is None else model.feature_info[info.tap]["module"],  # type: ignore[index]
+                "module": tap.get("own_name") or tap.get("module", "final features"),
                 "computes on": info.layout,
                 "shape": f"{info.channels} x {info.grid[0]} x {info.grid[1]}{tokens}",
                 "resume": _resume(staged, stage),

@@ -1,9 +1,9 @@
 """`kdbench`: its commands, what is said of mistakes, and the exit codes. Commands import torch only when they train."""
 
+import errno
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
-from io import TextIOWrapper
 from types import ModuleType
 from typing import Annotated, NoReturn
 
@@ -28,6 +28,8 @@ from kdbench.cli.export import export
 from kdbench.cli.help import TerminalHelp
 from kdbench.cli.list_ import list_
 from kdbench.cli.new_method import new_method
+from kdbench.cli.output import guard_streams
+from kdbench.cli.plan import plan
 from kdbench.cli.published import published
 from kdbench.cli.report import report
 from kdbench.cli.run import run
@@ -83,7 +85,7 @@ def completion(
 
 
 GROUPS = {
-    "Train and measure": (run, bench, tune, verify),
+    "Train and measure": (plan, run, bench, tune, verify),
     "Look at results": (status, report, compare, track, export, clean),
     "Hold results against a baseline": (check, baseline),
     "Look up": (list_, published),
@@ -117,14 +119,14 @@ def make_app() -> App:
         group_parameters=Group("Options", sort_key=1),
         default_parameter=Parameter(negative=(), allow_repeating=True),
     )
-    for place, (title, commands) in enumerate(GROUPS.items()):
-        _add(app, commands, Group(title, sort_key=place))
+    for number, (title, commands) in enumerate(GROUPS.items()):
+        _add(app, commands, Group(title, sort_key=number))
     return app
 
 
 def _add(app: App, commands: Iterable[Callable[..., int | None] | ModuleType], group: Group) -> None:
-    for place, command in enumerate(commands):
-        settings = {"group": group, "sort_key": place, "help_epilogue": ""}
+    for number, command in enumerate(commands):
+        settings = {"group": group, "sort_key": number, "help_epilogue": ""}
         if isinstance(command, ModuleType):
             below = App(name=command.__name__.rpartition(".")[2], help=command.SUMMARY, **settings)
             app.command(below)
@@ -140,28 +142,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     What is wrong with files and options is told by what reads them. Anything else that goes wrong is a mistake of
     ours: one line says so and where the calls that led there are written; what was asked for is not done (2).
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            # A name that the terminal cannot show is no reason to end.
-            stream.reconfigure(errors="backslashreplace")
+    guard_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         app = make_app()
         command, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
         if words and command == app.help_print and not set(words) & set(HELP_FLAGS):
             raise KdbenchError(f"kdbench {words[0]} needs a command: {', '.join(_names(app[words[0]]))}")
-        return command(*bound.args, **bound.kwargs) or EXIT_OK
+        code = command(*bound.args, **bound.kwargs) or EXIT_OK
+        sys.stdout.flush()
+        return code
     except CycloptsError as error:
         fail(_mistake(error))
     except KdbenchError as error:
         fail(str(error), error.exit_code)
-    except BrokenPipeError:
-        # The reader of our output (`| head`) has seen enough.
-        sys.stderr.close()
-        return EXIT_OK
     except KeyboardInterrupt:
         fail("interrupted; the same command goes on from here", EXIT_INTERRUPTED)
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            fail(f"cannot write {error.filename or 'a temporary file'}: {error.strerror}; free some and run it again")
         if error.filename is None:
             _unforeseen(error)
         # The system refuses a file by its name: too long, a loop of links, no right to look.
@@ -186,14 +185,16 @@ def _mistake(error: CycloptsError) -> str:
             said = unknown_name(f"option of {command}", error.token.keyword or error.token.value, options)
         case UnknownCommandError(app=App() as app):
             said = unknown_name(f"command of {command}", unused, _names(app))
-        case CoercionError(argument=argument, token=token) if token and argument and (known := argument.get_choices()):
-            said = unknown_name(f"value of {name}", token.value, known)
+        case CoercionError(argument=argument, token=token) if (
+            token and argument and (choices := argument.get_choices())
+        ):
+            said = unknown_name(f"value of {name}", token.value, choices)
         case CoercionError(msg=str(reason)):
             said = f"{name}: {reason}"
         case MissingArgumentError():
             said = f"{name} needs a value" if name.startswith("-") and unused else f"{name} is missing"
         case UnusedCliTokensError():
-            said = f"{command} does not take '{unused}'"
+            said = f"{command} does not take '{unused}'; several names are one word, with commas between"
         case _:
             error.verbose = False
             said = error

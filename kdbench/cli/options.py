@@ -41,7 +41,7 @@ def number(least: float, most: float = 2**53, *, of: type[int] | type[float] = i
     def convert(_: type, tokens: Sequence[Token]) -> float:
         text = tokens[0].value
         try:
-            value = of(text)
+            value = of(_plain(text))
         except ValueError:
             raise ValueError(f"{text[:40]!r} is no {'whole ' if of is int else ''}number") from None
         if not least <= value <= most:
@@ -49,6 +49,17 @@ def number(least: float, most: float = 2**53, *, of: type[int] | type[float] = i
         return value
 
     return Parameter(**{"converter": convert, "metavar": "N", **settings})
+
+
+def _plain(text: str) -> str:
+    """`text`, where it is a number to everybody: Python also reads 1_0, which is easily a mistyped 1,0.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if "_" in text:
+        raise ValueError(f"{text[:40]!r} is no number")
+    return text
 
 
 folder = partial(Parameter, metavar="DIR")
@@ -60,7 +71,7 @@ File = Annotated[Path | None, file()]
 Results = Annotated[Path, Parameter(name="DIR")]
 Json = Annotated[bool, Parameter(group=OUTPUT, help="Print the result as JSON.")]
 SuiteName = Annotated[
-    str, Parameter(completer=completion.suites, help="The name of a suite, or the path of a TOML file.")
+    str, Parameter(completer=completion.suite_names, help="The name of a suite, or the path of a TOML file.")
 ]
 Settings = Annotated[
     tuple[str, ...],
@@ -85,9 +96,9 @@ class Grid:
     """Which methods on which pairs of which suite."""
 
     suite: SuiteName = "proxy"
-    methods: Annotated[str, Parameter(completer=completion.methods)] = "all"
+    methods: Annotated[str, Parameter(completer=completion.method_names)] = "all"
     """The methods by name, by file or by dotted name, as in `all,./mine.py,package.module:Class`."""
-    pairs: Annotated[str | None, Parameter(completer=completion.pairs)] = None
+    pairs: Annotated[str | None, Parameter(completer=completion.pair_names)] = None
     """The pairs: `hetero`, `homo`, `all`, or a list of `teacher:student` with models of the suite or of timm; overrides
     stand in brackets, as in `resnet18[layers=[1,1,1,1]]`. Default: hetero, or all where a suite has no such pair."""
     set: Settings = ()
@@ -153,7 +164,7 @@ class Reduction:
             KdbenchError: the limits are not whole numbers, or leave nothing.
         """
         try:
-            sizes = [int(part) for part in self.limit.split(",")] if self.limit is not None else []
+            sizes = [int(_plain(part)) for part in self.limit.split(",")] if self.limit is not None else []
         except ValueError:
             sizes = [0]
         if len(sizes) > 2 or any(size < 1 for size in sizes):
@@ -272,13 +283,15 @@ def parse_seeds(text: str | None, default: int) -> list[int]:
     if text is None:
         return list(range(default))
     try:
-        numbers = [int(part) for part in text.split(",")]
+        numbers = [int(_plain(part)) for part in text.split(",")]
     except ValueError as error:
         raise KdbenchError(f"--seeds {text!r} is neither a number of seeds nor a list such as 0,1,2") from error
     counted = len(numbers) == 1 and "," not in text
     if max(numbers) > (MOST_SEEDS if counted else LARGEST):
         raise KdbenchError(f"--seeds {text!r} is too many: up to {MOST_SEEDS} seeds, each up to {LARGEST}")
-    seeds = list(range(numbers[0])) if counted else sorted(set(numbers))
+    if twice := [number for number in numbers if numbers.count(number) > 1]:
+        raise KdbenchError(f"--seeds {text!r} names seed {twice[0]} twice")
+    seeds = list(range(numbers[0])) if counted else sorted(numbers)
     if not seeds or min(seeds) < 0:
         raise KdbenchError(f"--seeds {text!r} names no seed; give a number of seeds or a list such as 0,1,2")
     return seeds

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 def published(
     *,
-    suite: Annotated[str | None, Parameter(completer=completion.suites)] = None,
-    pair: Annotated[str | None, Parameter(metavar="TEACHER:STUDENT", completer=completion.pairs)] = None,
-    method: Annotated[str | None, Parameter(completer=completion.methods)] = None,
-    protocol: Annotated[str | None, Parameter(completer=completion.protocols)] = None,
+    suite: Annotated[str | None, Parameter(completer=completion.suite_names)] = None,
+    pair: Annotated[str | None, Parameter(metavar="TEACHER:STUDENT", completer=completion.pair_names)] = None,
+    method: Annotated[str | None, Parameter(completer=completion.method_names)] = None,
+    protocol: Annotated[str | None, Parameter(completer=completion.protocol_names)] = None,
     json: options.Json = False,
 ) -> None:
     """Look up published numbers.
@@ -31,7 +31,7 @@ def published(
         method: A method of kdbench, or what the papers call one.
         protocol: One of the protocols of the table. Default: the suite's, or all.
     """
-    from kdbench.analysis.published import find, numbers, published_name
+    from kdbench.analysis.published import find_published, numbers, published_name
     from kdbench.suites.loading import load_suite
 
     loaded = load_suite(suite) if suite else None
@@ -46,7 +46,7 @@ def published(
     elif loaded:
         labels = {name: model.published for name, model in loaded.models.items()}
         pairs = [(labels[pair.teacher] or "", labels[pair.student] or "") for pair in loaded.pairs]
-    rows = find(protocol=name, pairs=pairs, methods=_methods(method) if method else None)
+    rows = find_published(protocol=name, pairs=pairs, methods=_methods(method) if method else None)
     if json:
         print_json([{**asdict(row), "gain": row.gain, "epoch": row.epoch} for row in rows])
     else:
@@ -60,9 +60,9 @@ def _pair(text: str, suite: "Suite | None") -> tuple[str, str]:
     teacher, colon, student = text.partition(":")
     if not colon:
         raise KdbenchError(f"--pair {text!r} is not of the form teacher:student")
-    own = {name: model.published for name, model in suite.models.items() if model.published} if suite else {}
-    teachers = {row.teacher: row.teacher for row in numbers()} | own
-    students = {row.student: row.student for row in numbers()} | own
+    names_of_suite = {name: model.published for name, model in suite.models.items() if model.published} if suite else {}
+    teachers = {row.teacher: row.teacher for row in numbers()} | names_of_suite
+    students = {row.student: row.student for row in numbers()} | names_of_suite
     return (
         teachers[published_name("published teacher", teacher, teachers)],
         students[published_name("published student", student, students)],
@@ -75,12 +75,12 @@ def _methods(name: str) -> Sequence[str]:
     from kdbench.registry import Registry
 
     registry = Registry.installed()
-    known: dict[str, Sequence[str]] = {row.method: [row.method] for row in numbers()}
+    published_names: dict[str, Sequence[str]] = {row.method: [row.method] for row in numbers()}
     for method in registry.names:
         source = registry.plugins[method].source
         if source.published:
-            known |= dict.fromkeys((method, *source.aliases), source.published)
-    return known[published_name("published method", name, known)]
+            published_names |= dict.fromkeys((method, *source.aliases), source.published)
+    return published_names[published_name("published method", name, published_names)]
 
 
 def _show(rows: Sequence["Number"]) -> None:

@@ -62,7 +62,8 @@ def write_and_show(
     # Plan, records and figures stay to the end; the collector would walk through them again and again.
     gc.disable()
     try:
-        content = collect(load_study(results))
+        study = load_study(results)
+        content = collect(study.finished() or study)
         files = build_report(content, out, formats, style)
     finally:
         gc.enable()

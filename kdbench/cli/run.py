@@ -1,7 +1,8 @@
 """`kdbench run`: the grid, the throughput phase, the report."""
 
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -13,7 +14,9 @@ from kdbench.errors import EXIT_INCOMPLETE, EXIT_OK, KdbenchError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from kdbench.study.plan import Plan, Shard
     from kdbench.study.run import RunOutcome
+    from kdbench.suites.schema import Suite
 
 
 @options.grouped(WHAT)
@@ -33,6 +36,8 @@ class What:
     """Train the control also for as long as each method takes, by the throughput measured, to compare with."""
     no_throughput: bool = False
     """Measure accuracy only."""
+    plan: options.File = None
+    """Run what `kdbench plan --freeze` wrote into this file, and nothing else; the report says so."""
     race: bool = False
     """Drop methods on the way that are shown worse than the best, for who only wants the best method; --budget ends it
     after a time."""
@@ -58,6 +63,83 @@ class What:
             raise KdbenchError("--equal-time is about all methods, and --race drops some; leave one of them out")
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What a run is to be of, as the command line asks for it; `kdbench run` and `kdbench plan` ask alike."""
+
+    grid: options.Grid
+    what: What
+    reduction: options.Reduction
+
+    @property
+    def request(self) -> dict[str, dict[str, Any]]:
+        """The options by group, for a file; those that are not set are left out."""
+        groups = {"grid": self.grid, "what": replace(self.what, plan=None), "reduction": self.reduction}
+        return {
+            name: {field: str(value) if isinstance(value, Path) else value for field, value in asdict(group).items()}
+            for name, group in groups.items()
+        }
+
+    def thawed(self) -> "Asked":
+        """What the frozen plan asks for, where `--plan` names one.
+
+        Raises:
+            KdbenchError: there is no such plan, or other options say what to run, too.
+        """
+        if self.what.plan is None:
+            return self
+        other = replace(self.what, plan=None, no_throughput=False)
+        if replace(self, what=other) != Asked(options.Grid(), What(), options.Reduction()):
+            raise KdbenchError("--plan says what to run; leave methods, pairs, seeds and their like out")
+        from kdbench.preview.frozen import read_frozen
+
+        request = read_frozen(self.what.plan).request
+        grid, what = request["grid"], request["what"]
+        grid |= {"set": tuple(grid["set"]), "teacher_checkpoint": _path(grid["teacher_checkpoint"])}
+        what |= {"plan": self.what.plan, "tuned": _path(what["tuned"])}
+        what["no_throughput"] |= self.what.no_throughput
+        return Asked(options.Grid(**grid), What(**what), options.Reduction(**request["reduction"]))
+
+    def plan(self, how: options.ComputeOptions, console: "Console", shard: "Shard | None" = None) -> "Plan":
+        """The plan, which is the frozen one where there is one.
+
+        Raises:
+            KdbenchError: something is mistyped, missing or broken, or has changed since the plan was frozen.
+        """
+        from kdbench.results.tuned import read_tuned
+
+        what = self.what
+        selection = self.grid.look_up()
+        suite = self.reduction.reduce(selection.suite)
+        seeds = options.parse_seeds(what.seeds, suite.seeds)
+        # What is mistyped is told before torch loads.
+        from kdbench.study.plan import make_plan
+
+        compute = how.resolve()
+        selection.prepare(compute, how.data, console, suite)
+        plugins = selection.ordered
+        tuned = read_tuned(what.tuned, suite.protocol, [plugin.name for plugin in plugins]) if what.tuned else None
+        chosen = {"settings": selection.settings, "split": what.split, "best": what.best, "tuned": tuned}
+        plan = make_plan(
+            suite, plugins, selection.pairs, seeds, compute=compute, data_root=how.data, shard=shard, **chosen
+        )
+        if what.plan is None:
+            return plan
+        from kdbench.preview.frozen import keep_to, read_frozen
+
+        return replace(plan, frozen=keep_to(read_frozen(what.plan), plan, what.plan))
+
+    def folder(self, suite: "Suite") -> Path:
+        """Where the results go by default."""
+        from kdbench.api.selection import results_folder
+
+        return results_folder(suite, "" if self.what.split == "test" else "-val")
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)
+
+
 def run(
     *,
     grid: options.Grid = options.Grid(),
@@ -76,38 +158,29 @@ def run(
         out: The results folder. Default: results/SUITE.
         no_report: Write the records only.
     """
-    from kdbench.api.selection import results_folder
     from kdbench.cli.report import write_and_show
+    from kdbench.report.so_far import reader
     from kdbench.results.folder import Results
-    from kdbench.results.tuned import read_tuned
 
     shard = where.part
-    what.check(whole=shard.whole)
-    selection = grid.look_up()
-    suite = reduction.reduce(selection.suite)
-    seeds = options.parse_seeds(what.seeds, suite.seeds)
+    asked = Asked(grid, what, reduction).thawed()
+    asked.what.check(whole=shard.whole)
     how_long.check()
     console = open_console(json)
+    plan = asked.plan(how, console, shard)
 
     from kdbench.study.equal_time import train_control
-    from kdbench.study.plan import make_plan
     from kdbench.study.race import race
     from kdbench.study.run import run
     from kdbench.study.session import Session
 
-    compute = how.resolve()
-    selection.prepare(compute, how.data, console)
-    plugins = selection.ordered
-    tuned = read_tuned(what.tuned, suite.protocol, [plugin.name for plugin in plugins]) if what.tuned else None
-    chosen = {"settings": selection.settings, "split": what.split, "best": what.best, "tuned": tuned, "shard": shard}
-    plan = make_plan(suite, plugins, selection.pairs, seeds, compute=compute, data_root=how.data, **chosen)
-    results = Results(out or results_folder(suite, "" if what.split == "test" else "-val"))
-    session = how_long.on(Session(results, how.data, console, where.workers, where.make(compute)))
-    outcome = (race if what.race else run)(plan, session, not what.no_throughput)
-    if what.equal_time:
+    results = Results(out or asked.folder(plan.suite))
+    session = Session(results, how.data, console, where.workers, where.make(plan.compute), answers=reader(results))
+    outcome = (race if asked.what.race else run)(plan, how_long.on(session), not asked.what.no_throughput)
+    if asked.what.equal_time:
         outcome += train_control(plan, session)
     code = EXIT_OK if outcome.complete else EXIT_INCOMPLETE
-    if compute.replica.rank > 0:
+    if plan.compute.replica.rank > 0:
         return code
     files = [] if no_report else write_and_show(results, results.folder / "report", None if json else console)
     if json:
@@ -120,6 +193,9 @@ def run(
 def _tell_left(outcome: "RunOutcome", of: str, console: "Console") -> None:
     """Tell how many cells are not done, and why."""
     left = ", ".join(f"{count} {status}" for status, count in sorted(outcome.statuses.items()))
-    say(console, (f"not every cell{of} is done:", "red"), f" {left}; the same command tries the rest again")
+    again = "the same command tries the rest again"
+    if {"failed", "diverged"} & set(outcome.statuses):
+        again += ", and what failed for a reason of its own fails again until that is mended"
+    say(console, (f"not every cell{of} is done:", "red"), f" {left}; {again}")
     for error, count in outcome.errors.items():
         say(console, f"  {count} x {error}")

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from kdbench.cli import options
 from kdbench.cli.console import print_json
 from kdbench.errors import KdbenchError
+from kdbench.names import plural
 
 if TYPE_CHECKING:
     from kdbench.tracking.event_files import EventFiles
@@ -63,10 +64,10 @@ def track(
         try:
             while True:
                 began = time.monotonic()
-                written, known, waiting = update(results, sink, ledger)
+                written, unchanged, waiting = update(results, sink, ledger)
                 goes_on = follow and waiting
                 if written or not goes_on:
-                    _tell(to, sink, json, written=written, unchanged=known, waiting=waiting)
+                    _tell(to, sink, json, written=written, unchanged=unchanged, waiting=waiting)
                 if not goes_on:
                     return
                 time.sleep(max(LOOK_SECONDS, 4 * (time.monotonic() - began)))
@@ -79,14 +80,17 @@ def _tell(to: Sink, sink: "EventFiles | WandbRuns", json: bool, *, written: int,
         counts = {"written": written, "unchanged": unchanged, "waiting": waiting}
         print_json({"to": to, "folder": str(sink.folder), **counts})
     else:
-        print(f"{written} cells written, {unchanged} unchanged, {waiting} records to come; {sink.hint}", flush=True)
+        print(
+            f"{plural(written, 'cell')} written, {unchanged} unchanged, {waiting} records to come; {sink.hint}",
+            flush=True,
+        )
 
 
-def _sink(to: Sink, out: Path, project: str | None, own: str) -> "EventFiles | WandbRuns":
+def _sink(to: Sink, out: Path, project: str | None, run_id: str) -> "EventFiles | WandbRuns":
     if to == "tensorboard":
         from kdbench.tracking.event_files import EventFiles
 
         return EventFiles(out / "tensorboard")
     from kdbench.tracking.wandb_runs import WandbRuns
 
-    return WandbRuns(out, project, own)
+    return WandbRuns(out, project, run_id)

@@ -1,6 +1,8 @@
 """`kdbench tune`: equal random draws of every method's hyperparameters, judged on the validation split."""
 
+from math import sqrt
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -9,10 +11,13 @@ from kdbench.cli import options
 from kdbench.cli.console import make_table, open_console, print_json, say
 from kdbench.cli.options import WHAT, WHERE
 from kdbench.errors import EXIT_INCOMPLETE, EXIT_OK
+from kdbench.names import plural
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
+    from kdbench.results.folder import Results
     from kdbench.results.tuned import TunedFile
 
 FILE = "tuned.json"
@@ -71,10 +76,19 @@ def tune(
         print_json(tuned)
         return code
     console.print(_table(tuned))
+    _tell_noise(results, console)
     if not outcome.complete:
         say(console, ("not every trial is done;", "red"), " the same command tries the rest again")
-    say(console, f"chosen: {folder / FILE}; use it with `--tuned {folder / FILE}`")
+    say(console, f"chosen: {folder / FILE}; use it with `--tuned {quote(str(folder / FILE))}`")
     return code
+
+
+def _tell_noise(results: "Results", console: "Console") -> None:
+    """Tell which differences of accuracy may be luck, for the number of images that the draws were judged on."""
+    if counts := {cell["evaluated"] for cell in results.cells() if "evaluated" in cell}:
+        images = min(counts)
+        # Two standard errors of the difference of two accuracies around a half, the widest there is.
+        say(console, f"of {plural(images, 'image')}: differences below {100 * sqrt(2 / images):.1f} points may be luck")
 
 
 def _table(tuned: "TunedFile") -> "Table":

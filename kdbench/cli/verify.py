@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 def verify(
-    method: Annotated[str, Parameter(completer=completion.methods)],
+    method: Annotated[str, Parameter(completer=completion.method_names)],
     /,
     *,
     suite: Annotated[options.SuiteName, Parameter(group=WHAT)] = "proxy",
-    pairs: Annotated[str, Parameter(group=WHAT, completer=completion.pairs)] = "all",
+    pairs: Annotated[str, Parameter(group=WHAT, completer=completion.pair_names)] = "all",
     settings: Annotated[options.Settings, Parameter(group=WHAT)] = (),
     how: options.ComputeOptions = options.ComputeOptions(),
     json: options.Json = False,
@@ -75,18 +75,18 @@ def _summary(verdicts: "list[SelfCheckVerdict]") -> "Table":
 
     rows = []
     for pair in dict.fromkeys(verdict.pair for verdict in verdicts):
-        own = [verdict for verdict in verdicts if verdict.pair == pair]
-        sizes = next((verdict.parameters for verdict in own if verdict.parameters), None)
+        of_pair = [verdict for verdict in verdicts if verdict.pair == pair]
+        sizes = next((verdict.parameters for verdict in of_pair if verdict.parameters), None)
         teacher, student = [f"{count / 1e6:.3f}" for count in sizes[:2]] if sizes else ["", ""]
-        names = {status: [v.method for v in own if v.status == status] for status in VERDICTS}
+        names = {status: [v.method for v in of_pair if v.status == status] for status in VERDICTS}
         rows.append(
             {
                 "pair": pair,
                 "teacher\nM": teacher,
                 "student\nM": student,
-                "passed": f"{len(names['passed'])} of {len(own)}",
+                "passed": f"{len(names['passed'])} of {len(of_pair)}",
                 "unsupported": ", ".join(names["unsupported"]) or "-",
                 "failed": Text(", ".join(names["failed"]) or "-", "red"),
             }
         )
-    return make_table(rows, whole=("pair",), numbers=("teacher\nM", "student\nM", "passed"))
+    return make_table(rows, unbroken=("pair",), numbers=("teacher\nM", "student\nM", "passed"))

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import pynvml
 import timm
 import torch
+from timm.layers.config import set_fused_attn
 from torch import nn
 
 import kdbench
@@ -23,6 +25,11 @@ Compile = Literal["off", "on", "graphs"]
 """`graphs`: compiled, and launched as CUDA graphs."""
 
 MOST_LOADERS = 32
+
+_DETERMINING = ("OMP_", "MKL_", "CUDA", "CUBLAS", "CUDNN", "NVIDIA", "PYTORCH", "TORCH", "TIMM", "LD_PRELOAD")
+"""How the environment variables begin that may change results or speed."""
+_PLACING = {"CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "CUDA_LAUNCH_BLOCKING", "PYTORCH_NVML_BASED_CUDA_CHECK"}
+"""Those that only say which GPU it is, or when errors come up: GPUs of one machine are one environment."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +57,17 @@ class Compute:
         return torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
 
     def apply(self) -> None:
-        """Make this process compute so: the thread count, and TF32 for what stays in float32 on a GPU."""
+        """Make this process compute so, before networks are made: the thread count, and on a GPU two things more.
+
+        What stays in float32 is float32, not TF32. Attention is one kernel also where timm leaves that off (in a Swin),
+        unless the environment variable TIMM_FUSED_ATTN says otherwise.
+        """
         torch.set_num_threads(self.threads)
         if self.device.type == "cuda":
-            torch.backends.cuda.matmul.allow_tf32 = True
-            torch.backends.cudnn.allow_tf32 = True
+            torch.backends.cuda.matmul.allow_tf32 = False
+            torch.backends.cudnn.allow_tf32 = False
+            if "TIMM_FUSED_ATTN" not in os.environ:
+                set_fused_attn(True, experimental=True)
 
     def compile_models(self, models: Iterable[nn.Module]) -> None:
         """Compile models in place where that is asked for; their state dicts keep their keys.
@@ -71,13 +84,13 @@ class Compute:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What of it determines results."""
-        found: dict[str, Any] = {"precision": self.precision}
+        """What of this description determines results, by name."""
+        identity: dict[str, Any] = {"precision": self.precision}
         if self.micro_batch is not None:
-            found["micro_batch"] = self.micro_batch
+            identity["micro_batch"] = self.micro_batch
         if self.replica.world > 1:
-            found["processes"] = self.replica.world
-        return found
+            identity["processes"] = self.replica.world
+        return identity
 
     def synchronise(self) -> None:
         """Wait for the device."""
@@ -108,17 +121,26 @@ def resolve(
     if device == "cuda" and not torch.cuda.is_available():
         raise KdbenchError("no CUDA device is visible to torch; use --device cpu, or install a CUDA build of torch")
     if precision == "auto":
-        precision = "bf16" if device == "cuda" else "fp32"
+        precision = "bf16" if device == "cuda" and _gpu_has_bf16() else "fp32"
     if precision == "bf16" and device == "cpu" and not _cpu_has_bf16():
         raise KdbenchError("this processor has no bf16 units (avx512_bf16 or amx); use --precision fp32")
     if compile == "graphs" and device == "cpu":
         raise KdbenchError("--compile graphs needs a CUDA device; use --compile on")
-    place = torch.device(device, int(os.environ.get("LOCAL_RANK", "0"))) if device == "cuda" else torch.device(device)
-    replica = join(place)
+    torch_device = (
+        torch.device(device, int(os.environ.get("LOCAL_RANK", "0"))) if device == "cuda" else torch.device(device)
+    )
+    replica = join(torch_device)
     if loaders is None:
-        loaders = max(1, cores() // replica.world - 1) if device == "cuda" else 0
+        # Of the processes that torchrun started, those on this machine share its cores.
+        loaders = max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1) if device == "cuda" else 0
     return Compute(
-        place, "bf16" if precision == "bf16" else "fp32", 1, compile, micro_batch, min(loaders, MOST_LOADERS), replica
+        torch_device,
+        "bf16" if precision == "bf16" else "fp32",
+        1,
+        compile,
+        micro_batch,
+        min(loaders, MOST_LOADERS),
+        replica,
     )
 
 
@@ -145,6 +167,19 @@ def _cpu_has_bf16() -> bool:
     return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))
 
 
+def _gpu_has_bf16() -> bool:
+    """Whether the first GPU has units for bf16, which are there since Ampere; older ones emulate it. Nothing is opened.
+
+    Where NVML does not tell, it is taken to have them, as all GPUs since 2020 do.
+    """
+    try:
+        pynvml.nvmlInit()
+        major, _ = pynvml.nvmlDeviceGetCudaComputeCapability(pynvml.nvmlDeviceGetHandleByIndex(0))
+    except pynvml.NVMLError:
+        return True
+    return major >= 8
+
+
 def environment(compute: Compute) -> tuple[str, dict[str, Any]]:
     """Id and description of what a record was measured on; no host or user name."""
     on_gpu = compute.device.type == "cuda"
@@ -164,7 +199,7 @@ def environment(compute: Compute) -> tuple[str, dict[str, Any]]:
         "variables": {
             name: value
             for name, value in sorted(os.environ.items())
-            if name.startswith(("OMP_", "MKL_", "CUDA_", "TORCH_")) or name == "LD_PRELOAD"
+            if name.startswith(_DETERMINING) and name not in _PLACING
         },
     }
     return content_key(description)[:12], description

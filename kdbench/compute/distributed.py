@@ -94,9 +94,9 @@ def everyone(local: Tensor) -> list[Tensor]:
     if not (distributed.is_available() and distributed.is_initialized()):
         return [local]
     # NCCL sends what is on the GPU only.
-    place = torch.device("cuda", torch.cuda.current_device()) if distributed.get_backend() == "nccl" else local.device
-    parts = [torch.empty_like(local, device=place) for _ in range(distributed.get_world_size())]
-    distributed.all_gather(parts, local.to(place))
+    device = torch.device("cuda", torch.cuda.current_device()) if distributed.get_backend() == "nccl" else local.device
+    parts = [torch.empty_like(local, device=device) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(parts, local.to(device))
     return [part.to(local.device) for part in parts]
 
 
@@ -121,7 +121,8 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        everybodys = grads[0].contiguous()
+        # A copy: autograd may hand the same tensor on to others.
+        everybodys = grads[0].clone(memory_format=torch.contiguous_format)
         distributed.all_reduce(everybodys)
         first = distributed.get_rank() * ctx.count
         return everybodys[first : first + ctx.count]
@@ -145,5 +146,7 @@ def average(tensors: Iterable[Tensor]) -> None:
     message = torch.cat([tensor.flatten() for tensor in tensors])
     distributed.all_reduce(message)
     message /= distributed.get_world_size()
-    for tensor, mean in zip(tensors, message.split([tensor.numel() for tensor in tensors]), strict=True):
-        tensor.copy_(mean.view_as(tensor))
+    means = message.split([tensor.numel() for tensor in tensors])
+    torch._foreach_copy_(  # type: ignore[attr-defined]
+        tensors, [mean.view_as(tensor) for mean, tensor in zip(means, tensors, strict=True)]
+    )

@@ -2,8 +2,10 @@
 
 Of the processor (psutil): what other processes take of all cores, that is the busy time less our own and that of our
 child processes, such as those that load images; and counters of throttling, by heat or by the quota of a container. Of
-an NVIDIA GPU (NVML): its other processes and the reasons why its clock is held down. What the machine does not tell is
-None and is not judged.
+an NVIDIA GPU (NVML): its other processes, and for how long heat or the limits of the board held its clock down, by
+counters, as the reasons of a moment are those of an idle GPU once we have waited for it. Its power limit is no reason
+against a round: at full load a GPU runs at that limit, and all methods do alike. What the machine does not tell is None
+and is not judged.
 """
 
 import time
@@ -35,6 +37,11 @@ _HELD_DOWN = {
     pynvml.nvmlClocksThrottleReasonHwPowerBrakeSlowdown: "power brake",
 }
 """Reasons for a lower clock that slow a measurement; being idle and chosen clocks do not."""
+_VIOLATIONS = {
+    "heat of the GPU": pynvml.NVML_PERF_POLICY_THERMAL,
+    "limits of the GPU's board": pynvml.NVML_PERF_POLICY_BOARD_LIMIT,
+}
+"""What NVML counts the nanoseconds of in which it held the clock down, and what speaks against a round."""
 
 Answer = TypeVar("Answer")
 
@@ -69,12 +76,12 @@ class Finding:
     @property
     def problems(self) -> list[str]:
         """Why the round is not clean; empty where nothing speaks against it."""
-        found = [f"throttled ({reason})" for reason in self.throttled]
+        problems = [f"throttled ({reason})" for reason in self.throttled]
         if self.others is not None and self.others > OTHERS:
-            found.append("other processes on the processor")
+            problems.append("other processes on the processor")
         if self.gpu_others:
-            found.append("other processes on the GPU")
-        return found
+            problems.append("other processes on the GPU")
+        return problems
 
 
 class Watch:
@@ -87,15 +94,13 @@ class Watch:
         self.begin()
 
     def begin(self) -> None:
-        """A round begins."""
-        self._cpu, self._counts = _told(_cpu_seconds), _throttle_counts()
+        """Remember the state of the machine at the beginning of a round."""
+        self._cpu, self._counts = _told(_cpu_seconds), self._throttle_counts()
 
     def end(self) -> Finding:
-        """What happened since `begin`."""
-        throttled = [name for name, count in _throttle_counts().items() if count > self._counts[name]]
+        """What happened on the machine since `begin`."""
+        throttled = [name for name, count in self._throttle_counts().items() if count > self._counts.get(name, count)]
         gpu = gpu_state(self._uuid) if self._uuid else None
-        if gpu is not None:
-            throttled += gpu.throttled_by
         return Finding(self._others(), tuple(throttled), gpu.others if gpu else 0)
 
     def state(self) -> MachineState:
@@ -114,23 +119,26 @@ class Watch:
             state["gpu_throttled"], state["gpu_others"] = gpu.throttled_by, gpu.others
         return state
 
+    def _throttle_counts(self) -> dict[str, int]:
+        return _throttle_counts() | (gpu_violations(self._uuid) if self._uuid else {})
+
     def _others(self) -> float | None:
         now = _told(_cpu_seconds)
         if now is None or self._cpu is None:
             return None
-        busy, own, wall = (after - before for after, before in zip(now, self._cpu, strict=True))
-        return min(1.0, max(0.0, (busy - own) / (wall * (psutil.cpu_count() or 1))))
+        busy, ours, wall = (after - before for after, before in zip(now, self._cpu, strict=True))
+        return min(1.0, max(0.0, (busy - ours) / (wall * (psutil.cpu_count() or 1))))
 
 
-def verdict(findings: Iterable[Finding]) -> tuple[bool | None, list[str]]:
+def judge_findings(findings: Iterable[Finding]) -> tuple[bool | None, list[str]]:
     """Whether all rounds were clean (None: the load cannot be read here), and what spoke against it in how many."""
     rounds = list(findings)
     counts = Counter(problem for finding in rounds for problem in finding.problems)
     reasons = [f"{problem} in {count} of {len(rounds)} rounds" for problem, count in sorted(counts.items())]
-    known = [finding.others for finding in rounds if finding.others is not None]
-    if any(others > OTHERS for others in known):
-        reasons.append(f"others had {median(known):.0%} of all cores")
-    return (False if counts else None if not known else True), reasons
+    loads = [finding.others for finding in rounds if finding.others is not None]
+    if any(others > OTHERS for others in loads):
+        reasons.append(f"others had {median(loads):.0%} of all cores")
+    return (False if counts else None if not loads else True), reasons
 
 
 def gpu_state(uuid: str) -> GpuState | None:
@@ -149,16 +157,27 @@ def gpu_state(uuid: str) -> GpuState | None:
         return None
 
 
+def gpu_violations(uuid: str) -> dict[str, int]:
+    """Nanoseconds in which the clock of a GPU was held down so far, by cause; only what NVML counts there."""
+    found = {}
+    for cause, policy in _VIOLATIONS.items():
+        with suppress(pynvml.NVMLError):
+            pynvml.nvmlInit()
+            gpu = pynvml.nvmlDeviceGetHandleByUUID(uuid)
+            found[cause] = int(pynvml.nvmlDeviceGetViolationStatus(gpu, policy).violationTime)
+    return found
+
+
 def _cpu_seconds() -> tuple[float, float, float]:
     """Busy seconds of all cores, those of our process and its children (also those that ended), and the clock's."""
     times, process = psutil.cpu_times(), psutil.Process()
     # What guests take is counted as time of a user, too.
     idle = sum(getattr(times, name, 0.0) for name in ("idle", "iowait", "guest", "guest_nice"))
-    own = 0.0
+    ours = 0.0
     for each in (process, *process.children(recursive=True)):
         with suppress(psutil.Error):
-            own += sum(each.cpu_times()[:4])
-    return sum(times) - idle, own, time.monotonic()
+            ours += sum(each.cpu_times()[:4])
+    return sum(times) - idle, ours, time.monotonic()
 
 
 def _throttle_counts() -> dict[str, int]:

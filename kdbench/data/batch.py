@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Protocol
 
 from torch import Tensor
@@ -83,9 +84,14 @@ class Draw:
         return Draw(self.images[which], self.batch.part(which), second)
 
     def parts(self, most: int | None) -> Iterator["Draw"]:
-        """The whole in parts of at most `most` images, in order; itself where that is all of them, or None."""
+        """The whole in as few parts of at most `most` images as will do, in order; itself where that is one, or None.
+
+        Their sizes differ by one at most: batch norm cannot train on a last part of a single image.
+        """
         if most is None or most >= len(self):
             yield self
             return
-        for start in range(0, len(self), most):
-            yield self.part(slice(start, start + most))
+        count = -(-len(self) // most)
+        ends = [len(self) * number // count for number in range(count + 1)]
+        for start, end in pairwise(ends):
+            yield self.part(slice(start, end))

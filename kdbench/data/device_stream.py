@@ -51,8 +51,8 @@ class DeviceImages:
                 'set fit = "resize" under [data] of the suite'
             )
         top, left = shift + (side - height) // 2, shift + (side - width) // 2
-        whole = side + 2 * shift
-        padding = (left, whole - width - left, top, whole - height - top)
+        padded_side = side + 2 * shift
+        padding = (left, padded_side - width - left, top, padded_side - height - top)
         padded = F.pad(images, (0, 0, *padding)).to(device)
         self.images = padded[:, top : top + height, left : left + width]
         # A view (N, tops, lefts, C, side, side): indexing it copies whole rows of pixels.
@@ -99,9 +99,9 @@ class DeviceImages:
             float (B, C, side, side) in [0, 255], channels last in memory.
         """
         images, side = self.images[index], self.data.image_size
-        place = torch.arange(side, device=images.device)
-        across = torch.where(flip[:, None], place.flip(0), place)
-        rows = resize_weights(boxes[:, 0], boxes[:, 2], side, place + top[:, None], images.shape[1], cubic)
+        pixel = torch.arange(side, device=images.device)
+        across = torch.where(flip[:, None], pixel.flip(0), pixel)
+        rows = resize_weights(boxes[:, 0], boxes[:, 2], side, pixel + top[:, None], images.shape[1], cubic)
         columns = resize_weights(boxes[:, 1], boxes[:, 3], side, across + left[:, None], images.shape[2], cubic)
         return resample(images, rows, columns)
 
@@ -135,9 +135,9 @@ class _Resized:
 
         def weights(length: int) -> Tensor:
             scaled = target * length // shorter
-            place = torch.arange(side, device=device) + round((scaled - side) / 2)
-            start, whole = torch.tensor([[0], [length]], device=device)
-            return resize_weights(start, whole, scaled, place[None], length, cubic)
+            pixel = torch.arange(side, device=device) + round((scaled - side) / 2)
+            start, end = torch.tensor([[0], [length]], device=device)
+            return resize_weights(start, end, scaled, pixel[None], length, cubic)
 
         self._rows, self._columns = weights(height), weights(width)
 

@@ -24,6 +24,9 @@ from kdbench.suites.schema import Data, Recipe
 PIECE = 32
 """Images that a worker decodes at a time: less than a batch, so that all workers share the first batch of an epoch."""
 
+PREFETCH = 2
+"""Pieces that each worker prepares ahead."""
+
 
 class HostStream(TrainingStream):
     """Training batches whose images are read, decoded and augmented on the host.
@@ -53,6 +56,7 @@ class HostStream(TrainingStream):
         self._data = data
         self._transform = training_transform(data, recipe.augment)
         self._workers = workers
+        self.ahead = workers * PREFETCH * PIECE
 
     def with_recipe(self, recipe: Recipe) -> "HostStream":
         device, workers = self.labels.device, self._workers
@@ -173,6 +177,7 @@ def _loaded(pieces: _Pieces, batches: Sequence[Tensor], device: torch.device, wo
         batch_size=None,
         sampler=[piece for batch in pieces_of for piece in batch],
         num_workers=workers,
+        prefetch_factor=PREFETCH if workers else None,
         pin_memory=device.type == "cuda",
         # A generator of its own: the loader would draw a seed from the global one.
         generator=torch.Generator(),

@@ -18,6 +18,10 @@ from kdbench.suites.schema import Data, Recipe
 Part = Literal["train", "val", "test"]
 
 
+MOST_UNTRAINED = 0.1
+"""Share of the untrained weights that a moving average may hold at the end of a training."""
+
+
 @lru_cache(maxsize=4)
 def open_dataset(data: Data, root: Path) -> DataSet:
     """The data set of a suite, read once a process.
@@ -31,7 +35,7 @@ def open_dataset(data: Data, root: Path) -> DataSet:
     return dataset
 
 
-def split(data: Data, root: Path, part: Part, held_out: float) -> ImageSet | FileSet:
+def open_split(data: Data, root: Path, part: Part, held_out: float) -> ImageSet | FileSet:
     """A part of the data set, cut down to its limit.
 
     Args:
@@ -47,14 +51,40 @@ def split(data: Data, root: Path, part: Part, held_out: float) -> ImageSet | Fil
     return chosen if limit is None else chosen.take(sources.stratified_subset(chosen.labels, limit))
 
 
+def fitted_recipe(recipe: Recipe, data: Data, root: Path, held_out: float) -> Recipe:
+    """The recipe for the training images that there are: on a part of them the moving average keeps its share.
+
+    Args:
+        held_out: as in `split`.
+
+    Raises:
+        KdbenchError: the average would still hold much of the untrained weights at the end.
+    """
+    if not recipe.ema:
+        return recipe
+    whole, used = (
+        max(1, len(open_split(part, root, "train", held_out)) // recipe.batch_size)
+        for part in (data.model_copy(update={"limit": None}), data)
+    )
+    ema = recipe.ema if whole == used else recipe.ema ** (whole / used)
+    steps = used * recipe.epochs
+    if (untrained := ema**steps) > MOST_UNTRAINED:
+        raise KdbenchError(
+            f"the moving average (ema = {ema:g}) would still hold {untrained:.0%} of the untrained weights after this "
+            f"training of {steps} steps; set ema to {MOST_UNTRAINED ** (1 / steps):.4g} or less, or train for longer"
+        )
+    return recipe.model_copy(update={"ema": ema})
+
+
 def open_training(
     data: Data, root: Path, held_out: float, recipe: Recipe, compute: Compute, *, seed: int, pair: str
 ) -> TrainingStream:
     """The training batches of a (pair, seed).
 
     Raises:
-        KdbenchError: the batch cannot be shared by the processes of a distributed run.
+        KdbenchError: the batch cannot be shared by the processes of a distributed run, or as `fitted_recipe`.
     """
+    recipe = fitted_recipe(recipe, data, root, held_out)
     if compute.replica.world > 1 and recipe.batch_size % (2 * compute.replica.world):
         raise KdbenchError(
             f"a batch of {recipe.batch_size} images cannot be shared in equal pairs by "
@@ -92,5 +122,5 @@ def _opened(
     data: Data, root: Path, part: Part, held_out: float, room: int, device: torch.device
 ) -> DeviceImages | FileSet:
     """A part of the data set: arrays are put on the device, with `room` pixels around them, and files stay files."""
-    images = split(data, root, part, held_out)
+    images = open_split(data, root, part, held_out)
     return images if isinstance(images, FileSet) else DeviceImages(images, data, room, device)

@@ -23,12 +23,12 @@ image or the process: all methods of a (pair, seed) draw the same."""
 AXES: tuple[Axis, ...] = get_args(Axis)
 
 
-def derive_seed(base: int, axis: Axis, pair: str, *place: int) -> int:
+def derive_seed(base: int, axis: Axis, pair: str, *indices: int) -> int:
     """A 63-bit seed for an axis, such as (0, "init", pair) or (0, "order", pair, epoch).
 
     Args:
         base: the seed of the run.
-        place: epoch, image or process.
+        indices: epoch, image or process.
     """
-    text = "/".join(map(str, (base, axis, pair, *place)))
+    text = "/".join(map(str, (base, axis, pair, *indices)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

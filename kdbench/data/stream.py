@@ -65,6 +65,10 @@ class TrainingStream(ABC):
     ) -> None:
         """Args:
         labels: (N,) int64 of the training images, on the device that trains.
+
+        Attributes:
+            view: which view of the images this is, from 1.
+            ahead: images that are prepared ahead of the batch that is asked for.
         """
         self.labels = labels
         self.recipe = recipe
@@ -73,6 +77,7 @@ class TrainingStream(ABC):
         self.pair = pair
         self.replica = replica or ALONE
         self.view = 1
+        self.ahead = 0
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -95,7 +100,7 @@ class TrainingStream(ABC):
 
     @abstractmethod
     def with_recipe(self, recipe: Recipe) -> "TrainingStream":
-        """The same images under another recipe."""
+        """The stream of the same images under another recipe."""
 
     def second_view(self, epoch: int) -> Iterator[Tensor]:
         """The images of an epoch, batch by batch, augmented anew: by the recipe, and more strongly where that is weak.
@@ -134,11 +139,11 @@ class TrainingStream(ABC):
         order = torch.randperm(len(self), generator=self.generator("order", epoch))
         return [self.replica.of(order[step * size : (step + 1) * size]) for step in range(self.steps_per_epoch)]
 
-    def seed_of(self, axis: Axis, epoch: int, *place: int) -> int:
+    def seed_of(self, axis: Axis, epoch: int, *indices: int) -> int:
         """The seed of an axis, another one for each view."""
         # Negative, and so no image and no process.
         view = (-self.view,) if self.view > 1 else ()
-        return derive_seed(self.seed, axis, self.pair, epoch, *place, *view)
+        return derive_seed(self.seed, axis, self.pair, epoch, *indices, *view)
 
     def erasing(self, epoch: int, data: Data, order: Order) -> Erasing | None:
         """The recipe's random erasing of an epoch, on the device; None where it has none."""
@@ -154,5 +159,5 @@ class TrainingStream(ABC):
         return torch.Generator().manual_seed(self.seed_of(axis, epoch))
 
     def rng(self, axis: Axis, epoch: int) -> np.random.Generator:
-        """The same for numpy."""
+        """The random stream of an axis for numpy, on the host."""
         return np.random.default_rng(self.seed_of(axis, epoch))

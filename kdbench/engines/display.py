@@ -1,13 +1,12 @@
 """Shows how far the tasks of a phase are: a live display on a terminal, plain lines elsewhere."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -27,11 +26,29 @@ class Labelled(Protocol):
     def weight(self) -> int: ...
 
 
+class Answers(Protocol):
+    """What the finished work says, in a line and as something to show."""
+
+    @property
+    def line(self) -> str: ...
+
+    def table(self) -> RenderableType: ...
+
+
 class Display:
     """Shows the tasks of a phase: finished, running with a line a member, and the time left."""
 
-    def __init__(self, console: Console, title: str, total_weight: int) -> None:
+    def __init__(
+        self, console: Console, title: str, total_weight: float, answers: "Callable[[], Answers | None] | None" = None
+    ) -> None:
+        """Args:
+        title: what the phase is called.
+        total_weight: of all its tasks.
+        answers: asked after each task for what the finished work says.
+        """
         self.console = console
+        self._ask = answers or (lambda: None)
+        self._answers: Answers | None = None
         self._title = title
         self._pace = Pace(total_weight)
         self.failures = 0
@@ -66,14 +83,17 @@ class Display:
         if error is not None:
             self.failures += 1
             self.note(f"{task.label}: {error}")
+        told, self._answers = self._answers, self._ask()
+        if self._answers and not self.console.is_terminal and (told is None or told.line != self._answers.line):
+            self.console.print(Text(self._answers.line), soft_wrap=True)
 
     def dropped(self, weight: int) -> None:
-        """So much of a task will not be done."""
+        """Count a share of a task that will not be done."""
         self._pace.dropped(weight)
 
     def note(self, text: str) -> None:
-        """A line about something that went wrong."""
-        self.console.print(f"[red]{escape(text.splitlines()[0])}[/red]", highlight=False)
+        """Print a line about something that went wrong."""
+        self.console.print(Text(text.splitlines()[0], "red"))
 
     @property
     def elapsed(self) -> float:
@@ -94,7 +114,8 @@ class Display:
             f"{elapsed} so far, {self._left()} left",
         )
         lines = Table.grid(padding=(0, 2))
-        room = max(4, self.console.height - 4)
+        below = [] if self._answers is None else self.console.render_lines(self._answers.table(), pad=False)
+        room = max(4, self.console.height - 4 - len(below))
         for label, progress in sorted(self._running.items()):
             rows = [("", state) for state in progress.members] or [("", None)]
             for number, (_, state) in enumerate(rows):
@@ -102,21 +123,43 @@ class Display:
                     break
                 left = f"{label} {progress.share:4.0%}" if number == 0 else ""
                 lines.add_row(Text(left), *_member_cells(state))
-        return Group(head, lines)
+        return Group(head, lines, *([] if self._answers is None else [self._answers.table()]))
 
 
-def _member_cells(state: MemberState | None) -> tuple[str, str, str]:
+def _member_cells(state: MemberState | None) -> tuple[Text, Text, Text]:
     if state is None:
-        return "", "", ""
+        return Text(), Text(), Text()
     if state.status not in (None, "done"):
-        return state.name, f"[yellow]{state.status}[/yellow]", ""
+        return Text(state.name), Text(str(state.status), "yellow"), Text()
     loss = f"loss {state.loss:.3f}" if state.loss is not None else ""
     top1 = f"top-1 {state.top1:.1f}" if state.top1 is not None else ""
-    return state.name, loss, top1
+    return Text(state.name), Text(loss), Text(top1)
 
 
 def duration(seconds: float) -> str:
-    """`3:07` or `1:02:09`."""
+    """Write seconds as `3:07` or `1:02:09`."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+@contextmanager
+def counted(console: Console, start: str) -> Iterator[Callable[[str, int, int], None]]:
+    """Show how far a long reading is: what comes out is told what is measured, the images so far, and of how many.
+
+    On a terminal it is one line that changes; elsewhere there is a line for each thing that is measured.
+
+    Args:
+        start: what is shown before anything is measured.
+    """
+    begun: set[str] = set()
+    with console.status(Text(start)) as status:
+
+        def show(what: str, images: int, of: int) -> None:
+            if console.is_terminal:
+                status.update(Text(f"measuring {what}: {images:,} of {of:,} images"))
+            elif what not in begun:
+                begun.add(what)
+                console.print(Text(f"measuring {what} on {of:,} images"), soft_wrap=True)
+
+        yield show

@@ -1,9 +1,11 @@
 """The local engine: every task runs in a worker process of its own, several of them side by side.
 
 A worker that dies or hangs is started again, and its task goes on from the last checkpoint. The member whose code was
-running is closed when the worker dies at it a second time, or when it hung. The parent itself never computes, so it
-never opens a GPU. Where the system can (Linux), workers are forked off a server that has imported torch and timm once
-and does nothing else; a device is opened in the workers only. On several GPUs each worker sees one.
+running is closed when the worker dies at it a second time, or when it hung. Kernels of a GPU run behind the code that
+launched them: a worker that lost its GPU blames nobody, and the next one waits for every kernel, so that an error comes
+up where it was made. The parent itself never computes, so it never opens a GPU. Where the system can (Linux), workers
+are forked off a server that has imported torch and timm once and does nothing else; a device is opened in the workers
+only. On several GPUs each worker sees one.
 """
 
 import multiprocessing
@@ -23,13 +25,13 @@ from kdbench.engines.channel import NO_MEMBER, Channel, SharedState, Stopped, ne
 from kdbench.engines.display import Display
 from kdbench.engines.stop import StopRequest
 from kdbench.engines.task import Job
-from kdbench.errors import KdbenchError, describe
+from kdbench.errors import KdbenchError
 from kdbench.results.schema import Status
 
 if TYPE_CHECKING:
     from kdbench.compute.device import Compute
 
-_CONTEXT = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+CONTEXT = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
 
 DEATHS = 2
 """How often a worker may die while it runs the same member's code, or no member's, before that is closed."""
@@ -39,6 +41,8 @@ STEP_SECONDS = 1800.0
 """A member's step is a batch or an evaluation, and the first one may compile. A step that takes longer has hung."""
 LOOK_SECONDS = 1.0
 """How often the parent looks whether a worker hangs."""
+DEVICE_LOST = 71
+"""Exit code of a worker on whose device nothing works any more."""
 _T = TypeVar("_T")
 
 
@@ -57,7 +61,7 @@ class LocalEngine:
         """See `kdbench.engines.task.Engine.run`; a step of a member never may take more than `STEP_SECONDS`."""
         # What a worker needs is imported once. Importing must neither open a device nor start a thread, as neither
         # survives a fork.
-        _CONTEXT.set_forkserver_preload(sorted({type(task).__module__ for task in tasks}))
+        CONTEXT.set_forkserver_preload(sorted({type(task).__module__ for task in tasks}))
         return _Phase(tasks, workers, display, stop or StopRequest(), limit).run()
 
 
@@ -75,6 +79,7 @@ class _Phase:
         self._workers: list[_Worker] = []
         self._deaths: Counter[tuple[str, str]] = Counter()
         self._deaths_in_a_row = 0
+        self._blocking: set[str] = set()
         self._left: list[str] = []
 
     def run(self) -> list[str]:
@@ -97,7 +102,8 @@ class _Phase:
         """Start as many as there is room and work for, and pass the request to stop on; False when none runs."""
         while self._waiting and len(self._workers) < self._most and not self._stop.closing:
             slot = min(set(range(self._most)) - {worker.slot for worker in self._workers})
-            self._workers.append(_Worker(self._waiting.popleft(), slot))
+            task = self._waiting.popleft()
+            self._workers.append(_Worker(task, slot, task.label in self._blocking))
         if self._stop.requested:
             for worker in self._workers:
                 worker.state.stop = True
@@ -109,7 +115,11 @@ class _Phase:
             kind, content = worker.connection.recv()
         except (EOFError, ConnectionResetError):
             self._workers.remove(worker)
-            self._died(worker, "failed", worker.cause_of_death())
+            # What waits for every kernel cannot be timed; a measurement waits at the end of each turn in any case.
+            if worker.lost_its_device and not worker.task.exclusive and worker.task.label not in self._blocking:
+                self._start_blocking(worker)
+            else:
+                self._died(worker, "failed", worker.cause_of_death())
             if self._deaths_in_a_row >= DEATHS_IN_A_ROW:
                 for task in self._waiting:
                     error = f"stopped after {self._deaths_in_a_row} workers had died in a row"
@@ -124,11 +134,22 @@ class _Phase:
             self._workers.remove(worker)
             worker.join()
             self._deaths_in_a_row = 0
+            error = None
             if kind == "failed":
-                self._give_up(worker.task, "failed", content)
+                status, error = content
+                self._give_up(worker.task, status, error)
             else:
                 self._left += content
-            self._display.finished(worker.task, content if kind == "failed" else None)
+            self._display.finished(worker.task, error)
+
+    def _start_blocking(self, worker: "_Worker") -> None:
+        """Start the task of a worker that lost its GPU again, so that the next error tells whose kernel it is of."""
+        self._blocking.add(worker.task.label)
+        self._display.note(
+            f"{worker.task.label}: {worker.cause_of_death()}; it goes on from the last checkpoint and waits for every "
+            "kernel, to find out whose it is"
+        )
+        self._waiting.appendleft(worker.task)
 
     def _died(self, worker: "_Worker", status: Status, error: str) -> None:
         """Start the task of a dead worker again, without the member that is to blame."""
@@ -165,7 +186,7 @@ def in_subprocess(compute: "Compute", function: Callable[..., _T], *arguments: o
     """What a function returns that opens the device: a GPU is opened in a process of its own, not in the parent."""
     if compute.device.type == "cpu" or compute.replica.world > 1:
         return function(*arguments)
-    with ProcessPoolExecutor(1, _CONTEXT) as pool:
+    with ProcessPoolExecutor(1, CONTEXT) as pool:
         return pool.submit(function, *arguments).result()
 
 
@@ -174,15 +195,16 @@ class _Worker:
 
     Attributes:
         slot: its number among those that run side by side, from 0.
+        blocking: it waits for every kernel that it launches.
     """
 
-    def __init__(self, task: Job, slot: int) -> None:
+    def __init__(self, task: Job, slot: int, blocking: bool) -> None:
         self.task, self.slot = task, slot
-        self.state: SharedState = new_state(partial(_CONTEXT.RawValue, SharedState))
-        self.connection, other = _CONTEXT.Pipe(duplex=False)
+        self.state: SharedState = new_state(partial(CONTEXT.RawValue, SharedState))
+        self.connection, other = CONTEXT.Pipe(duplex=False)
         # The server that workers are forked off keeps the variables that it was born with.
-        given = task, other, self.state, slot, os.environ.get("CUDA_VISIBLE_DEVICES")
-        self.process: BaseProcess = _CONTEXT.Process(target=_work, args=given)
+        given = task, other, self.state, slot, os.environ.get("CUDA_VISIBLE_DEVICES"), blocking
+        self.process: BaseProcess = CONTEXT.Process(target=_work, args=given)
         self.process.start()
         other.close()
 
@@ -191,10 +213,18 @@ class _Worker:
         most = STEP_SECONDS if limit is None or self.state.member == NO_MEMBER else min(limit, STEP_SECONDS)
         return time.monotonic() - self.state.since > most
 
+    @property
+    def lost_its_device(self) -> bool:
+        """Whether the process whose pipe broke ended because nothing worked on its device any more."""
+        self.join()
+        return self.process.exitcode == DEVICE_LOST
+
     def cause_of_death(self) -> str:
         """What became of the process whose pipe broke."""
         self.join()
         code = self.process.exitcode
+        if code == DEVICE_LOST:
+            return "the worker lost its device"
         if code is not None and code < 0:
             reason = ", perhaps for want of memory" if -code == signal.SIGKILL else ""
             return f"the worker was killed by {signal.Signals(-code).name}{reason}"
@@ -212,9 +242,15 @@ class _Worker:
         self.connection.close()
 
 
-def _work(task: Job, connection: Connection, state: SharedState, slot: int, visible: str | None) -> None:
+def _work(
+    task: Job, connection: Connection, state: SharedState, slot: int, visible: str | None, blocking: bool
+) -> None:
     """What a worker does: run the task, on one of the visible GPUs, and report how it ended."""
     from kdbench.compute.device import gpus
+    from kdbench.compute.failures import device_lost, ending
+
+    if blocking:
+        os.environ["CUDA_LAUNCH_BLOCKING"] = "1"
 
     if visible is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = visible
@@ -229,16 +265,9 @@ def _work(task: Job, connection: Connection, state: SharedState, slot: int, visi
     except Stopped:
         _send(connection, "stopped", ())
     except Exception as problem:
-        if _device_is_lost(problem):
-            os._exit(1)
-        _send(connection, "failed", describe(problem))
-
-
-def _device_is_lost(problem: Exception) -> bool:
-    """After such an error nothing works on the device of this process any more."""
-    import torch
-
-    return isinstance(problem, torch.AcceleratorError)
+        if device_lost(problem):
+            os._exit(DEVICE_LOST)
+        _send(connection, "failed", ending(problem))
 
 
 def _send(connection: Connection, kind: str, content: Any) -> None:

@@ -220,7 +220,7 @@ def _answer(reference: Any) -> Any:
 
 
 def _end(task: RunJob, reference: Any, display: Display) -> list[str]:
-    """Keep what a task brought; keys of what it left to others."""
+    """Keep what a task brought; returns the keys of the cells that it left to others."""
     ended = _ended(reference)
     try:
         if ended.lost is not None:

@@ -20,12 +20,17 @@ class Job(Protocol):
 
     @property
     def weight(self) -> int:
-        """Its share of the work, for the time left."""
+        """The share of the task in all work, from which the time left is estimated."""
         ...
 
     @property
     def members(self) -> tuple[str, ...]:
         """The parts that can fail alone; `Channel.on_behalf_of` takes their numbers."""
+        ...
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether the task must have the machine to itself, because it measures time."""
         ...
 
     def execute(self, channel: Channel) -> tuple[str, ...]:
@@ -47,11 +52,6 @@ class RunJob(Job, Protocol):
     @property
     def results(self) -> Path:
         """The results folder that it writes into."""
-        ...
-
-    @property
-    def exclusive(self) -> bool:
-        """Whether the task must have the machine to itself."""
         ...
 
     def moved(self, results: Path) -> "RunJob":

@@ -51,12 +51,12 @@ def _planned(text: str, results: Results) -> Path:
             f"{text!r} is neither a record (.json) nor of the form PAIR/METHOD/SEED, {_example(manifest)}"
         )
     pair, method, seed = words[0], words[1], int(words[2])
-    for what, word, known in (
+    for what, word, planned_names in (
         ("pair", pair, manifest["pairs"]),
         ("method", method, manifest["methods"]),
         ("seed", str(seed), map(str, manifest["seeds"])),
     ):
-        if word not in (names := list(known)):
+        if word not in (names := list(planned_names)):
             raise unknown_name(f"{what} of {results.folder}", word, names)
     planned = (CellId(**cell) for cell in manifest["cells"])
     cell = next((cell for cell in planned if cell[:3] == (pair, method, seed)), CellId(pair, method, seed, ""))

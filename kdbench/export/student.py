@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from kdbench.errors import KdbenchError
 from kdbench.export.cell import FinishedCell
 from kdbench.models.create import create_model
-from kdbench.models.spec import ModelSpec
+from kdbench.models.spec import FIXED, ModelSpec
 from kdbench.results.schema import CellRecord
 from kdbench.weights.files import load_weights, read_metadata
 
@@ -52,7 +52,9 @@ class Student:
                 f"{record.get('top1', 0.0):.2f} % of its record"
             )
         channels, side, _ = facts["image_shape"]
-        spec = ModelSpec(timm=facts["timm"], kwargs=facts["arguments"], kind="cnn", recipe="-")
+        overrides = {name: value for name, value in facts["arguments"].items() if name not in FIXED}
+        stages = tuple(facts.get("stages", ()))
+        spec = ModelSpec(timm=facts["timm"], kwargs=overrides, stages=stages, kind="cnn", recipe="-")
         with torch.random.fork_rng(devices=[]):
             model = create_model(spec, facts["arguments"]["num_classes"], channels, side).eval()
         load_weights(cell.checkpoint, model)
@@ -107,13 +109,13 @@ class Student:
         Raises:
             KdbenchError: it is more than rounding explains.
         """
-        own = self.model(self.probe)
-        found = float((own - logits).abs().max()) if own.shape == logits.shape else float("nan")
-        if not found <= TOLERANCE * max(1.0, float(own.abs().max())):
+        answer = self.model(self.probe)
+        largest = float((answer - logits).abs().max()) if answer.shape == logits.shape else float("nan")
+        if not largest <= TOLERANCE * max(1.0, float(answer.abs().max())):
             raise KdbenchError(
-                f"the exported {self.facts['timm']} answers differently (logits {found:.2g} apart), so it is not kept"
+                f"the exported {self.facts['timm']} answers differently (logits {largest:.2g} apart), so it is not kept"
             )
-        return found
+        return largest
 
 
 def _list(values: list[float]) -> str:

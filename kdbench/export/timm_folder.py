@@ -60,19 +60,19 @@ def write_timm(student: Student, folder: Path) -> float:
         raise KdbenchError(f"{name} is not timm's, so timm could not build it from a folder; use --to onnx")
     name, arguments = ("kdbench", {"name": name, **arguments}) if needs_kdbench(student) else (name, arguments)
     # What timm calls the origin of weights: the input they expect, and nothing of the weights it has of that name.
-    own: dict[str, Any] = student.model.pretrained_cfg  # type: ignore[assignment]
+    config: dict[str, Any] = student.model.pretrained_cfg  # type: ignore[assignment]
     how = student.facts["input"]
     cfg = PretrainedCfg(
         architecture=name.partition(".")[0],
         input_size=tuple(student.facts["image_shape"]),
-        fixed_input_size=own.get("fixed_input_size", False),
+        fixed_input_size=config.get("fixed_input_size", False),
         interpolation=how["interpolation"],
         crop_pct=how["crop"],
         mean=tuple(student.mean),
         std=tuple(student.std),
         num_classes=student.classes,
-        first_conv=own.get("first_conv"),
-        classifier=own.get("classifier"),
+        first_conv=config.get("first_conv"),
+        classifier=config.get("classifier"),
     )
     student.model.pretrained_cfg = cfg.to_dict(remove_source=True)  # type: ignore[assignment]
     save_for_hf(student.model, str(folder), {"kdbench": student.origin}, model_args=arguments, safe_serialization=True)

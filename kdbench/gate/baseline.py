@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from shlex import quote
 from statistics import mean, median, stdev
 from typing import Annotated, Any, Literal, Self
 
@@ -21,6 +22,7 @@ from kdbench.analysis.stats import stratified_p
 from kdbench.errors import KdbenchError
 from kdbench.files import canonical_json, read_json, write_bytes
 from kdbench.gate.decision import pooled_p
+from kdbench.names import plural
 from kdbench.results.schema import TIMING_PROTOCOL, CellRecord, Environment, Role
 from kdbench.results.study import PairMethod, Study
 from kdbench.values import (
@@ -147,10 +149,13 @@ class Baseline(_Strict):
         """What of the environment its numbers depend on to the last bit."""
         return machine_of(next(iter(self.environments.values())))
 
-    def gains(self, place: PairMethod) -> list[float]:
+    def gains(self, pair_method: PairMethod) -> list[float]:
         """Top-1 over the control by seed."""
-        control = self.by_pair_method[place[0], self.control].top1
-        return [own - other for own, other in zip(self.by_pair_method[place].top1, control, strict=True)]
+        control = self.by_pair_method[pair_method[0], self.control].top1
+        return [
+            top1 - top1_of_control
+            for top1, top1_of_control in zip(self.by_pair_method[pair_method].top1, control, strict=True)
+        ]
 
     def write(self, path: Path) -> None:
         """Write the file, a cell a line, so that a change shows which cells it touches.
@@ -184,13 +189,14 @@ def default_path(suite: str) -> Path:
 
 
 def load_baseline(path: Path) -> Baseline:
-    """Read a baseline.
+    """Read a baseline file.
 
     Raises:
         KdbenchError: there is none, or it is of another schema.
     """
     if not path.is_file():
-        raise KdbenchError(f"MISSING_BASELINE: no {path}; make it with `kdbench baseline update RESULTS --out {path}`")
+        make = f"kdbench baseline update RESULTS --out {quote(str(path))}"
+        raise KdbenchError(f"MISSING_BASELINE: no {path}; make it with `{make}`")
     try:
         return Baseline.model_validate(read_json(path))
     except ValidationError as error:
@@ -208,19 +214,19 @@ def make_baseline(study: Study) -> Baseline:
     """
     manifest = study.manifest
     seeds = sorted(manifest["seeds"])
-    places = [
+    pair_methods = [
         (pair, method)
         for pair in manifest["pairs"]
         for method in manifest["methods"]
         if not study.unsupported((pair, method))
     ]
-    _refuse_gaps(study, places, seeds)
-    records = [record for place in places for record in study.done(place).values()]
+    _refuse_gaps(study, pair_methods, seeds)
+    records = [record for pair_method in pair_methods for record in study.done(pair_method).values()]
     if study.control is None:
         raise KdbenchError("a baseline needs the control; run `kdbench run` with --methods all")
     environments = {record["environment"]: study.environments.get(record["environment"], {}) for record in records}
     _refuse_mixture(study, records)
-    seconds = _seconds(study, places)
+    seconds = _seconds(study, pair_methods)
     try:
         return Baseline(
             schema=SCHEMA,
@@ -235,7 +241,7 @@ def make_baseline(study: Study) -> Baseline:
             hyperparameters={record["method"]: record["hyperparameters"] for record in records},
             teachers={record["pair"]: record["teacher"]["sha256"] for record in records},
             environments=environments,
-            cells=[_cell(study, place, seconds.get(place)) for place in places],
+            cells=[_cell(study, pair_method, seconds.get(pair_method)) for pair_method in pair_methods],
         )
     except ValidationError as error:
         raise KdbenchError(f"these results make no baseline: {first_problem(error)}") from error
@@ -244,15 +250,20 @@ def make_baseline(study: Study) -> Baseline:
 def doubt(seeds: Sequence[int], environments: Mapping[str, Mapping[str, Any]]) -> str | None:
     """Why a baseline of these seeds and environments is provisional, and what to do; None where it is not."""
     if len(seeds) < LEAST_SEEDS:
-        return (
-            f"{len(seeds)} seeds are too few for a baseline; run with --seeds {LEAST_SEEDS}, or accept them with "
-            "--provisional"
-        )
-    if unclean := sorted(name for name, one in environments.items() if one.get("git", {}).get("dirty") is not False):
-        return (
-            f"environment {unclean[0]} is a tree with uncommitted changes or none under git, so nobody can repeat it; "
-            "commit and run into another folder, or accept it with --provisional"
-        )
+        few = f"{plural(len(seeds), 'seed')} {'is' if len(seeds) == 1 else 'are'}"
+        return f"{few} too few for a baseline; run with --seeds {LEAST_SEEDS}, or accept them with --provisional"
+    for name, one in sorted(environments.items()):
+        dirty = one.get("git", {}).get("dirty")
+        if dirty is not False:
+            what = (
+                "a tree with uncommitted changes"
+                if dirty
+                else "a tree whose revision git does not tell (installed, no git, or another owner)"
+            )
+            return (
+                f"environment {name} is {what}, so nobody can repeat it; commit and run into another folder, or accept "
+                "it with --provisional"
+            )
     return None
 
 
@@ -275,29 +286,31 @@ class Scattered:
 
 def scattered(baseline: Baseline) -> list[Scattered]:
     """The cells that spread by more than `MOST_SPREAD`, or have a seed more than `MOST_BELOW` under their median."""
-    found = []
+    wide = []
     for cell in baseline.cells:
         spread = stdev(cell.top1) if len(cell.top1) > 1 else 0.0
         worst = min(range(len(cell.top1)), key=cell.top1.__getitem__)
         below = median(cell.top1) - cell.top1[worst]
         if spread > MOST_SPREAD or below > MOST_BELOW:
-            found.append(Scattered(cell.pair, cell.method, spread, baseline.seeds[worst], below))
-    return found
+            wide.append(Scattered(cell.pair, cell.method, spread, baseline.seeds[worst], below))
+    return wide
 
 
-def _cell(study: Study, place: PairMethod, seconds: float | None) -> BaselineCell:
-    done = list(study.done(place).values())
+def _cell(study: Study, pair_method: PairMethod, seconds: float | None) -> BaselineCell:
+    done = list(study.done(pair_method).values())
     terms = list(last_losses(done[0]))
     if any(last_losses(record).keys() != set(terms) for record in done):
-        raise KdbenchError(f"{place[1]} on {place[0]} has other loss terms from seed to seed; run into another folder")
+        raise KdbenchError(
+            f"{pair_method[1]} on {pair_method[0]} has other loss terms from seed to seed; run into another folder"
+        )
     return BaselineCell(
-        pair=place[0],
-        method=place[1],
+        pair=pair_method[0],
+        method=pair_method[1],
         seconds=None if seconds is None else rounded(seconds, 3),
         top1=[record.get("top1", math.nan) for record in done],
         losses={term: [rounded(last_losses(record)[term]) for record in done] for term in terms},
         traces=[trace(record) for record in done[:TRACED_SEEDS]],
-        ratios=[rounded(ratio, 5) for ratio in ratios(study, place)],
+        ratios=[rounded(ratio, 5) for ratio in ratios(study, pair_method)],
     )
 
 
@@ -307,13 +320,13 @@ def trace(record: CellRecord) -> dict[str, list[float]]:
     return {term: [rounded(value) for value in values] for term, values in losses.items()}
 
 
-def ratios(study: Study, place: PairMethod) -> list[float]:
+def ratios(study: Study, pair_method: PairMethod) -> list[float]:
     """Images/s over those of the control in the same round; empty where they were not measured."""
-    record = study.measurements.get(place)
+    record = study.measurements.get(pair_method)
     if record is None or record["status"] != "done":
         return []
-    own, control = record.get("blocks", []), record.get("control_blocks", [])
-    return [a / b for a, b in zip(own, control, strict=True)] if control else []
+    images_per_second, control = record.get("blocks", []), record.get("control_blocks", [])
+    return [a / b for a, b in zip(images_per_second, control, strict=True)] if control else []
 
 
 def rounded(value: float, digits: int = DIGITS) -> float:
@@ -321,15 +334,15 @@ def rounded(value: float, digits: int = DIGITS) -> float:
     return float(f"{value:.{digits}g}")
 
 
-def _refuse_gaps(study: Study, places: Sequence[PairMethod], seeds: Sequence[int]) -> None:
-    short = [place for place in places if list(study.done(place)) != seeds]
+def _refuse_gaps(study: Study, pair_methods: Sequence[PairMethod], seeds: Sequence[int]) -> None:
+    short = [pair_method for pair_method in pair_methods if list(study.done(pair_method)) != seeds]
     if short:
         (pair, method), count = short[0], len(study.done(short[0]))
         raise KdbenchError(
-            f"{len(short)} of {len(places)} cells are not done for every seed ({method} on {pair}: {count} of "
+            f"{len(short)} of {len(pair_methods)} cells are not done for every seed ({method} on {pair}: {count} of "
             f"{len(seeds)}); run the same command again"
         )
-    if not places:
+    if not pair_methods:
         raise KdbenchError("no cell of these results is done; run the same command again")
 
 
@@ -346,20 +359,25 @@ def _refuse_mixture(study: Study, records: Sequence[CellRecord]) -> None:
             )
 
 
-def _seconds(study: Study, places: Sequence[PairMethod]) -> dict[PairMethod, float]:
+def _seconds(study: Study, pair_methods: Sequence[PairMethod]) -> dict[PairMethod, float]:
     """Seconds to train a seed: the median share of its lockstep groups, by the cost of a step where it was measured."""
-    cost = {place: 1 / median(found) if (found := ratios(study, place)) else 1.0 for place in places}
+    cost = {
+        pair_method: 1 / median(speeds) if (speeds := ratios(study, pair_method)) else 1.0
+        for pair_method in pair_methods
+    }
     groups: dict[tuple[str, int, float], list[PairMethod]] = {}
-    for place in places:
-        for seed, record in study.done(place).items():
+    for pair_method in pair_methods:
+        for seed, record in study.done(pair_method).items():
             # Those trained together have the same time to the last digit.
             if "group" in record.get("seconds", {}):
-                groups.setdefault((place[0], seed, record.get("seconds", {})["group"]), []).append(place)
+                groups.setdefault((pair_method[0], seed, record.get("seconds", {})["group"]), []).append(pair_method)
     shares: dict[PairMethod, list[float]] = {}
     for (_, _, seconds), members in groups.items():
-        for place in members:
-            shares.setdefault(place, []).append(seconds * cost[place] / sum(cost[other] for other in members))
-    return {place: median(values) for place, values in shares.items()}
+        for pair_method in members:
+            shares.setdefault(pair_method, []).append(
+                seconds * cost[pair_method] / sum(cost[other] for other in members)
+            )
+    return {pair_method: median(values) for pair_method, values in shares.items()}
 
 
 @dataclass(frozen=True)
@@ -381,13 +399,15 @@ class BaselineChange:
 def changes(old: Baseline, new: Baseline) -> list[BaselineChange]:
     """Every cell of either, in the order of the new one."""
     rows = []
-    for place in dict.fromkeys([*new.by_pair_method, *old.by_pair_method]):
-        before, after = (one.by_pair_method[place].top1 if place in one.by_pair_method else [] for one in (old, new))
+    for pair_method in dict.fromkeys([*new.by_pair_method, *old.by_pair_method]):
+        before, after = (
+            one.by_pair_method[pair_method].top1 if pair_method in one.by_pair_method else [] for one in (old, new)
+        )
         p = math.nan
         if before and after and old.seeds == new.seeds:
             p = stratified_p([[b - a for a, b in zip(before, after, strict=True)]])
         elif before and after:
             p = pooled_p(before, after)
         means = [mean(values) if values else math.nan for values in (before, after)]
-        rows.append(BaselineChange(*place, *means, p=p))
+        rows.append(BaselineChange(*pair_method, *means, p=p))
     return rows

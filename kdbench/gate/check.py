@@ -22,7 +22,7 @@ from kdbench.analysis.cost import SPEED_MARGIN
 from kdbench.analysis.stats import median_interval
 from kdbench.errors import one_line
 from kdbench.gate.baseline import Baseline, BaselineCell, last_losses, machine, ratios, trace
-from kdbench.gate.decision import ACCURACY, FIRST, LOSS, MORE, Shift, detectable, pooled_p, two_stage
+from kdbench.gate.decision import ACCURACY, FIRST, LOSS, MORE, Shift, detectable_drop, pooled_p, two_stage
 from kdbench.gate.verdict import CheckResult, Outcome, Verdict
 from kdbench.results.schema import CellRecord
 from kdbench.results.study import PairMethod, Study
@@ -34,24 +34,26 @@ COLLAPSED = 0.5
 def check_study(
     study: Study,
     baseline: Baseline,
-    places: Collection[PairMethod] | None = None,
+    pair_methods: Collection[PairMethod] | None = None,
     known_methods: Collection[str] = (),
     fail_on_speed: bool = False,
 ) -> CheckResult:
     """Hold the records against the baseline.
 
     Args:
-        places: the (pair, method)s that are asked for; by default all of the baseline and all that were planned.
+        pair_methods: the (pair, method)s that are asked for; by default all of the baseline and all that were planned.
         known_methods: methods that were not planned but would have been, had the baseline known them.
     """
     wanted = list(
-        baseline.by_pair_method if places is None else (place for place in baseline.by_pair_method if place in places)
+        baseline.by_pair_method
+        if pair_methods is None
+        else (pair_method for pair_method in baseline.by_pair_method if pair_method in pair_methods)
     )
-    verdicts = {place: _verdict(study, baseline, place) for place in wanted}
-    for place in study.planned:
-        expected = place in baseline.by_pair_method or study.unsupported(place)
-        if not expected and (places is None or place in places):
-            verdicts[place] = _unknown(baseline, place)
+    verdicts = {pair_method: _verdict(study, baseline, pair_method) for pair_method in wanted}
+    for pair_method in study.planned:
+        expected = pair_method in baseline.by_pair_method or study.unsupported(pair_method)
+        if not expected and (pair_methods is None or pair_method in pair_methods):
+            verdicts[pair_method] = _unknown(baseline, pair_method)
     for method in known_methods:
         if method not in baseline.roles and all(method != other for _, other in verdicts):
             verdicts["", method] = _unknown(baseline, ("", method))
@@ -59,21 +61,21 @@ def check_study(
     return CheckResult(baseline, study.manifest["command"], blamed, fail_on_speed)
 
 
-def _unknown(baseline: Baseline, place: PairMethod) -> Verdict:
-    if place[1] in baseline.roles:
+def _unknown(baseline: Baseline, pair_method: PairMethod) -> Verdict:
+    if pair_method[1] in baseline.roles:
         reason = "the baseline knows the method, but not on this pair; update the baseline, or leave the pair out"
-        return Verdict(*place, Outcome.MISSING_BASELINE, reason)
-    return Verdict(*place, Outcome.NEW_METHOD, "not in the baseline; it passes, and the next update takes it in")
+        return Verdict(*pair_method, Outcome.MISSING_BASELINE, reason)
+    return Verdict(*pair_method, Outcome.NEW_METHOD, "not in the baseline; it passes, and the next update takes it in")
 
 
-def _verdict(study: Study, baseline: Baseline, place: PairMethod) -> Verdict:
-    cell = baseline.by_pair_method[place]
-    verdict = Verdict(*place, Outcome.PASS, finds=_finds(cell))
-    if place not in study.planned:
+def _verdict(study: Study, baseline: Baseline, pair_method: PairMethod) -> Verdict:
+    cell = baseline.by_pair_method[pair_method]
+    verdict = Verdict(*pair_method, Outcome.PASS, finds=_finds(cell))
+    if pair_method not in study.planned:
         reason = "not planned: was the method renamed or removed, or the pair left out?"
         return replace(verdict, outcome=Outcome.MISSING_CELL, reason=reason)
     verdict = _with_speed(verdict, study, baseline, cell)
-    records = study.by_seed(place)
+    records = study.by_seed(pair_method)
     stale = next((reason for record in records.values() if (reason := _stale(study, baseline, record))), "")
     if stale:
         return replace(verdict, outcome=Outcome.STALE_PROTOCOL, reason=stale)
@@ -82,7 +84,7 @@ def _verdict(study: Study, baseline: Baseline, place: PairMethod) -> Verdict:
             error = (record["error"] or "").partition("\n")[0]
             reason = f"seed {seed} {record['status']}: {one_line(error)}"
             return replace(verdict, outcome=Outcome.FAILED_CELL, reason=reason)
-    absent = [str(seed) for seed in study.planned[place] if seed not in records]
+    absent = [str(seed) for seed in study.planned[pair_method] if seed not in records]
     if absent:
         reason = f"seed {', '.join(absent)} planned, but without a record; run the same command again"
         return replace(verdict, outcome=Outcome.MISSING_CELL, reason=reason)
@@ -125,9 +127,9 @@ def _out_of_bounds(cell: BaselineCell, record: CellRecord) -> str:
     return ""
 
 
-def identity(study: Study, baseline: Baseline, place: PairMethod) -> bool | None:
+def identity(study: Study, baseline: Baseline, pair_method: PairMethod) -> bool | None:
     """Level 0: whether the records of the baseline's own seeds are the baseline's; None without a traced one."""
-    cell, done = baseline.by_pair_method[place], study.done(place)
+    cell, done = baseline.by_pair_method[pair_method], study.done(pair_method)
     traced = [(number, seed) for number, seed in enumerate(baseline.seeds[: len(cell.traces)]) if seed in done]
     if not traced:
         return None
@@ -153,7 +155,7 @@ def _level_1(verdict: Verdict, study: Study, baseline: Baseline, cell: BaselineC
     accuracy = two_stage(cell.top1, [record.get("top1", math.nan) for record in records], ACCURACY)
     verdict = replace(verdict, accuracy=accuracy, gain=_gain(study, baseline, cell, list(fresh)[: accuracy.n_new]))
     terms = set(cell.losses)
-    if other := next((found for record in records if (found := set(last_losses(record))) != terms), None):
+    if other := next((other_terms for record in records if (other_terms := set(last_losses(record))) != terms), None):
         reason = f"the loss terms are {_names(other)}, in the baseline {_names(terms)}"
         return replace(verdict, outcome=Outcome.WORSE, reason=reason, blame="method")
     by_term = {
@@ -200,11 +202,11 @@ def _level_1_outcome(accuracy: Shift, loss: Shift, term: str, n: int, note: str)
 def _gain(study: Study, baseline: Baseline, cell: BaselineCell, seeds: Sequence[int]) -> Shift | None:
     """The gain over the control on `seeds`, where the control is done for all of them."""
     control = (cell.pair, baseline.control)
-    own, others = study.done(cell.pair_method), study.done(control)
+    of_method, others = study.done(cell.pair_method), study.done(control)
     if cell.method == baseline.control or any(seed not in others for seed in seeds):
         return None
     old = baseline.gains(cell.pair_method)
-    new = [own[seed].get("top1", math.nan) - others[seed].get("top1", math.nan) for seed in seeds]
+    new = [of_method[seed].get("top1", math.nan) - others[seed].get("top1", math.nan) for seed in seeds]
     tested = two_stage(old, new, ACCURACY)
     return replace(tested, new=sum(new) / len(new), n_new=len(new), p=pooled_p(old, new))
 
@@ -242,15 +244,15 @@ def _with_speed(verdict: Verdict, study: Study, baseline: Baseline, cell: Baseli
         return replace(verdict, speed=Outcome.MISSING_CELL)
     if record["timing_protocol"] != baseline.timing_protocol:
         return replace(verdict, speed=Outcome.STALE_PROTOCOL)
-    found = ratios(study, cell.pair_method)
-    if not found:
+    speeds = ratios(study, cell.pair_method)
+    if not speeds:
         return replace(verdict, speed=Outcome.FAILED_CELL)
-    old, new = median_interval(cell.ratios), median_interval(found)
+    old, new = median_interval(cell.ratios), median_interval(speeds)
     change = new.value / old.value - 1
     if math.isnan(old.low) or math.isnan(new.low):
         # So few blocks have no interval, and no difference could be told from noise.
         speed = Outcome.MISSING_CELL
-    elif abs(change) <= SPEED_MARGIN or mannwhitneyu(cell.ratios, found).pvalue >= ACCURACY.fail:
+    elif abs(change) <= SPEED_MARGIN or mannwhitneyu(cell.ratios, speeds).pvalue >= ACCURACY.fail:
         speed = Outcome.PASS
     else:
         speed = Outcome.SLOWER if change < 0 else Outcome.FASTER
@@ -263,7 +265,7 @@ def _finds(cell: BaselineCell) -> float:
     if n < 2:
         return math.nan
     mean = sum(cell.top1) / n
-    return detectable(n) * math.sqrt(sum((value - mean) ** 2 for value in cell.top1) / (n - 1))
+    return detectable_drop(n) * math.sqrt(sum((value - mean) ** 2 for value in cell.top1) / (n - 1))
 
 
 def _names(terms: Collection[str]) -> str:

@@ -78,7 +78,7 @@ class Shift:
 
     @property
     def difference(self) -> float:
-        """New minus old."""
+        """The mean of the new seeds minus that of the old ones."""
         return self.new - self.old
 
 
@@ -140,15 +140,15 @@ def alarms(shift: float, n: int, limits: Thresholds = ACCURACY, studies: int = 2
     new = random.normal(shift, 1, (studies, FIRST + MORE))
 
     def p(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        own = values.mean(axis=1)
-        return _p(own - mean, squares + ((values - own[:, None]) ** 2).sum(axis=1), n, values.shape[1])
+        means = values.mean(axis=1)
+        return _p(means - mean, squares + ((values - means[:, None]) ** 2).sum(axis=1), n, values.shape[1])
 
     suspicious = p(new[:, :FIRST]) < limits.suspect
     return float(suspicious.mean()), float((suspicious & (p(new) < limits.fail)).mean())
 
 
 @lru_cache
-def detectable(n: int, power: float = 0.8) -> float:
+def detectable_drop(n: int, power: float = 0.8) -> float:
     """The drop, in standard deviations of the noise, that is found with probability `power` against `n` seeds.
 
     It is found by bisection of `alarms`, which draws the same noise every time and so grows with the shift.

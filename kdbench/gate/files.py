@@ -2,7 +2,7 @@
 
 from xml.etree import ElementTree
 
-from kdbench.gate.tables import LEGEND, columns, explanations, power, provisional, speed_reason, summary
+from kdbench.gate.tables import LEGEND, columns, explanations, outcome_counts, power_line, provisional, speed_reason
 from kdbench.gate.verdict import EXIT_CODES, CheckResult, Outcome, Verdict
 from kdbench.report.escape import words
 
@@ -13,13 +13,15 @@ NEWS = (Outcome.SLOWER, Outcome.FASTER)
 def markdown(check: CheckResult) -> str:
     """A comment: the summary, what needs a look, and all cells folded away."""
     passed = check.exit_code == 0
-    head = f"### kdbench check: {'passed' if passed else 'failed'}\n\n{summary(check)} ({check.baseline.protocol})."
+    head = (
+        f"### kdbench check: {'passed' if passed else 'failed'}\n\n{outcome_counts(check)} ({check.baseline.protocol})."
+    )
     lines = [f"* {words(line)}" for line in explanations(check)]
     loud = [verdict for verdict in check.verdicts if verdict.outcome not in QUIET or verdict.speed in NEWS]
     blocks = [head, "\n".join(lines), _table(loud)]
     everything = _table(list(check.verdicts))
     blocks.append(f"<details><summary>All cells</summary>\n\n{everything}\n\n</details>" if everything else "")
-    blocks += [provisional(check.baseline), power(check), LEGEND]
+    blocks += [provisional(check.baseline), power_line(check), LEGEND]
     return "\n\n".join(filter(None, blocks)) + "\n"
 
 
@@ -41,8 +43,10 @@ def junit(check: CheckResult) -> str:
         if verdict.speed is not None:
             cases.append(("throughput", verdict.speed, "" if verdict.speed is Outcome.PASS else speed_reason(verdict)))
         for what, outcome, reason in cases:
-            place = f"{check.baseline.suite}.{verdict.pair or 'all'}"
-            case = ElementTree.SubElement(suite, "testcase", classname=place, name=f"{verdict.method} {what}", time="0")
+            class_name = f"{check.baseline.suite}.{verdict.pair or 'all'}"
+            case = ElementTree.SubElement(
+                suite, "testcase", classname=class_name, name=f"{verdict.method} {what}", time="0"
+            )
             if outcome in EXIT_CODES and (what == "accuracy" or check.fail_on_speed):
                 # A difference in the numbers is a failure, a number that is not there an error.
                 kind = "failure" if outcome in (Outcome.WORSE, Outcome.BETTER, Outcome.SLOWER) else "error"

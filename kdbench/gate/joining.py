@@ -33,7 +33,7 @@ def join_baselines(old: Baseline, new: Baseline) -> Baseline:
     """
     _refuse_mixture(old, new)
     seeds = sorted({*old.seeds, *new.seeds})
-    places = dict.fromkeys([*old.by_pair_method, *new.by_pair_method])
+    pair_methods = dict.fromkeys([*old.by_pair_method, *new.by_pair_method])
     environments = old.environments | new.environments
     return Baseline.model_validate(
         {
@@ -46,7 +46,8 @@ def join_baselines(old: Baseline, new: Baseline) -> Baseline:
             "teachers": old.teachers | new.teachers,
             "environments": environments,
             "cells": [
-                _cell(place, seeds, [one for one in (old, new) if place in one.by_pair_method]) for place in places
+                _cell(pair_method, seeds, [one for one in (old, new) if pair_method in one.by_pair_method])
+                for pair_method in pair_methods
             ],
         }
     )
@@ -66,26 +67,26 @@ def _refuse_mixture(old: Baseline, new: Baseline) -> None:
             )
 
 
-def _cell(place: PairMethod, seeds: Sequence[int], parts: Sequence[Baseline]) -> BaselineCell:
-    where = f"{place[1]} on {place[0]}"
-    found: dict[int, _Seed] = {}
+def _cell(pair_method: PairMethod, seeds: Sequence[int], parts: Sequence[Baseline]) -> BaselineCell:
+    where = f"{pair_method[1]} on {pair_method[0]}"
+    by_seed: dict[int, _Seed] = {}
     for part in parts:
-        for seed, one in _by_seed(part, part.by_pair_method[place]).items():
-            known = found.setdefault(seed, one)
-            if (known.top1, known.losses) != (one.top1, one.losses):
+        for seed, one in _by_seed(part, part.by_pair_method[pair_method]).items():
+            kept = by_seed.setdefault(seed, one)
+            if (kept.top1, kept.losses) != (one.top1, one.losses):
                 raise KdbenchError(
                     f"seed {seed} of {where} came out differently in these results and in the baseline: what trains "
                     "has changed in between; make it anew without --add"
                 )
-    if missing := [str(seed) for seed in seeds if seed not in found]:
+    if missing := [str(seed) for seed in seeds if seed not in by_seed]:
         raise KdbenchError(
             f"{where} would have no seed {missing[0]}; run what is missing with --seeds {','.join(missing)}"
         )
-    every = [found[seed] for seed in seeds]
+    every = [by_seed[seed] for seed in seeds]
     if any(one.losses.keys() != every[0].losses.keys() for one in every):
         raise KdbenchError(f"{where} has other loss terms in these results; make the baseline anew without --add")
     # The time of a seed is told best by the part whose throughput was measured.
-    timed = max((part.by_pair_method[place] for part in parts), key=lambda cell: bool(cell.ratios))
+    timed = max((part.by_pair_method[pair_method] for part in parts), key=lambda cell: bool(cell.ratios))
     return timed.model_copy(
         update={
             "top1": [one.top1 for one in every],

@@ -34,27 +34,27 @@ class Allowance:
     workers: int
     throughput: bool
 
-    def comparable(self, places: Collection[PairMethod]) -> list[PairMethod]:
+    def comparable(self, pair_methods: Collection[PairMethod]) -> list[PairMethod]:
         """The cells that level 0 can compare in half of the time and level 1, if need be, judge in the other half.
 
         Raises:
             KdbenchError: the baseline does not tell how long its cells take, or there is no time for a single method.
         """
         if self.minutes is None:
-            return list(places)
+            return list(pair_methods)
         half = 30 * self.minutes
-        each = [place for place in places if self._fitting(half, [place], (FIRST, MORE))]
+        each = [pair_method for pair_method in pair_methods if self._fitting(half, [pair_method], (FIRST, MORE))]
         return self._some(self._fitting(half, each, (IDENTITY,), self.throughput))
 
-    def judgeable(self, places: Collection[PairMethod]) -> list[PairMethod]:
+    def judgeable(self, pair_methods: Collection[PairMethod]) -> list[PairMethod]:
         """The cells that level 1 can judge where there is no level 0.
 
         Raises:
             KdbenchError: as of `comparable`.
         """
         if self.minutes is None:
-            return list(places)
-        return self._some(self._fitting(60 * self.minutes, places, (FIRST, MORE), self.throughput))
+            return list(pair_methods)
+        return self._some(self._fitting(60 * self.minutes, pair_methods, (FIRST, MORE), self.throughput))
 
     def left(self, compared: Collection[PairMethod], differing: Collection[PairMethod]) -> list[PairMethod]:
         """Those of the `differing` cells that level 1 can judge in what comparing has left of the time."""
@@ -71,33 +71,33 @@ class Allowance:
         return chosen
 
     def _fitting(
-        self, seconds: float, places: Collection[PairMethod], passes: Sequence[int], throughput: bool = False
+        self, seconds: float, pair_methods: Collection[PairMethod], passes: Sequence[int], throughput: bool = False
     ) -> list[PairMethod]:
-        """Those of `places` that can be trained in time, with the controls that they need.
+        """Those of `pair_methods` that can be trained in time, with the controls that they need.
 
         Pairs are taken in the order of their noise, the quietest first: there the smallest drop is found. Of a pair the
         control comes first, then the other methods in the baseline's order as long as there is time.
         """
         baseline, chosen = self.baseline, list[PairMethod]()
-        if any(baseline.by_pair_method[place].seconds is None for place in places):
+        if any(baseline.by_pair_method[pair_method].seconds is None for pair_method in pair_methods):
             raise KdbenchError("the baseline does not tell how long its cells take; leave --minutes out")
-        pairs = [pair for pair in baseline.pairs if any(pair == other for other, _ in places)]
+        pairs = [pair for pair in baseline.pairs if any(pair == other for other, _ in pair_methods)]
         methods = sorted(baseline.roles, key=lambda method: method != baseline.control)
         for pair in sorted(pairs, key=lambda pair: _noise(baseline, pair)):
             for method in methods:
                 more = [*chosen, (pair, method)]
-                if more[-1] in places and self._seconds(more, passes, throughput) <= seconds:
+                if more[-1] in pair_methods and self._seconds(more, passes, throughput) <= seconds:
                     chosen = more
         return chosen
 
-    def _seconds(self, places: Collection[PairMethod], passes: Sequence[int], throughput: bool = False) -> float:
-        """Time to train `places` and the controls of their pairs, on the baseline's machine.
+    def _seconds(self, pair_methods: Collection[PairMethod], passes: Sequence[int], throughput: bool = False) -> float:
+        """Time to train `pair_methods` and the controls of their pairs, on the baseline's machine.
 
         Args:
             passes: how many seeds each pass trains.
         """
         baseline, tasks = self.baseline, list[float]()
-        needed = {*places, *((pair, baseline.control) for pair, _ in places)}
+        needed = {*pair_methods, *((pair, baseline.control) for pair, _ in pair_methods)}
         for pair in baseline.pairs:
             cells = [cell.seconds or 0.0 for cell in baseline.cells if cell.pair == pair and cell.pair_method in needed]
             tasks += [sum(cells[start : start + TOGETHER]) for start in range(0, len(cells), TOGETHER)]

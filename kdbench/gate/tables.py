@@ -36,10 +36,16 @@ def columns(verdict: Verdict, full: bool) -> dict[str, str]:
     """The cells of a row; `full` adds gain, loss and what can be found."""
     accuracy = verdict.accuracy
     cells = {"outcome": verdict.outcome.value, "pair": verdict.pair or NONE, "method": verdict.method}
-    told = accuracy is not None
+    has_accuracy = accuracy is not None
     if full:
-        cells |= {"old": fixed(accuracy.old) if told else NONE, "new": fixed(accuracy.new) if told else NONE}
-    cells |= {"change": signed(accuracy.difference) if told else NONE, "p": p_value(accuracy.p) if told else NONE}
+        cells |= {
+            "old": fixed(accuracy.old) if has_accuracy else NONE,
+            "new": fixed(accuracy.new) if has_accuracy else NONE,
+        }
+    cells |= {
+        "change": signed(accuracy.difference) if has_accuracy else NONE,
+        "p": p_value(accuracy.p) if has_accuracy else NONE,
+    }
     if full:
         cells |= {"gain": _shift(verdict.gain), "loss": _loss(verdict), "finds": fixed(verdict.finds)}
     cells["speed"] = _speed(verdict, full)
@@ -92,39 +98,42 @@ def speed_reason(verdict: Verdict) -> str:
     )
 
 
-def summary(check: CheckResult) -> str:
-    """`30 cells: 28 PASS, 1 CLEARED, 1 WORSE`."""
+def outcome_counts(check: CheckResult) -> str:
+    """How many cells have which outcome: `30 cells: 28 PASS, 1 CLEARED, 1 WORSE`."""
     speeds = [verdict.speed for verdict in check.verdicts if verdict.speed in (Outcome.SLOWER, Outcome.FASTER)]
     counts = Counter([*(verdict.outcome for verdict in check.verdicts), *speeds])
-    told = [f"{counts[outcome]} {outcome.value}" for outcome in Outcome if counts[outcome]]
-    return f"{plural(len(check.verdicts), 'cell')}: {', '.join(told) or 'nothing to check'}"
+    counted = [f"{counts[outcome]} {outcome.value}" for outcome in Outcome if counts[outcome]]
+    return f"{plural(len(check.verdicts), 'cell')}: {', '.join(counted) or 'nothing to check'}"
 
 
-def power(check: CheckResult) -> str:
-    """What drop the cells of the check can find, and how often it cries wolf."""
+def power_line(check: CheckResult) -> str:
+    """A line about the smallest drop that the check can find, and the probability of a false alarm."""
     able = [verdict for verdict in check.verdicts if not math.isnan(verdict.finds)]
-    known = [verdict.finds for verdict in able]
-    if not known:
+    drops = [verdict.finds for verdict in able]
+    if not drops:
         return "The baseline has too few seeds to tell what can be found."
     n = len(check.baseline.seeds)
-    middle = sorted(known)[len(known) // 2]
-    found = (
-        f"Smallest drop of top-1 found with 80 % probability: {min(known):.2f} to {max(known):.2f} points by cell, "
+    middle = sorted(drops)[len(drops) // 2]
+    smallest = (
+        f"Smallest drop of top-1 found with 80 % probability: {min(drops):.2f} to {max(drops):.2f} points by cell, "
         f"median {middle:.2f} (baseline of {plural(n, 'seed')})."
     )
     # What is identical needs no test, and cannot raise a false alarm.
     tested = sum(verdict.outcome is not Outcome.IDENTICAL for verdict in able)
     if not tested:
-        return found
+        return smallest
     alarm = 100 * false_alarm(tested, n)
-    return f"{found} Probability that any of {plural(tested, 'cell')} fails where nothing changed: {alarm:.1f} %."
+    return f"{smallest} Probability that any of {plural(tested, 'cell')} fails where nothing changed: {alarm:.1f} %."
 
 
 def provisional(baseline: Baseline) -> str:
     """The warning that goes with a baseline that is not fit to judge by; empty for one that is."""
     if not baseline.provisional:
         return ""
-    return f"The baseline is provisional: fewer than {LEAST_SEEDS} seeds, or made from a tree with uncommitted changes."
+    return (
+        f"The baseline is provisional: fewer than {LEAST_SEEDS} seeds, or made from a tree with uncommitted changes "
+        "or of no known revision."
+    )
 
 
 def print_check(check: CheckResult, console: Console) -> None:
@@ -141,13 +150,13 @@ def print_check(check: CheckResult, console: Console) -> None:
     for line in explanations(check):
         console.print(line, highlight=False, markup=False)
     good = check.exit_code == 0
-    console.print(summary(check), style="bold green" if good else "bold red", highlight=False, markup=False)
-    for line in filter(None, (provisional(check.baseline), power(check), LEGEND)):
+    console.print(outcome_counts(check), style="bold green" if good else "bold red", highlight=False, markup=False)
+    for line in filter(None, (provisional(check.baseline), power_line(check), LEGEND)):
         console.print(line, style="dim", highlight=False, markup=False)
 
 
-def as_json(check: CheckResult) -> dict[str, Any]:
-    """The whole check, NaN as null."""
+def check_as_json(check: CheckResult) -> dict[str, Any]:
+    """The whole check as a dict that JSON can hold; NaN becomes null."""
     return {
         "suite": check.baseline.suite,
         "protocol": check.baseline.protocol,
@@ -155,13 +164,13 @@ def as_json(check: CheckResult) -> dict[str, Any]:
         "baseline_seeds": check.baseline.seeds,
         "command": check.command,
         "exit_code": check.exit_code,
-        "summary": summary(check),
+        "summary": outcome_counts(check),
         "cells": [plain(asdict(verdict)) for verdict in check.verdicts],
     }
 
 
 def print_baseline(baseline: Baseline, console: Console) -> None:
-    """What a baseline holds."""
+    """Print what a baseline holds."""
     environment = next(iter(baseline.environments.values()))
     revisions = sorted({str((one.get("git") or {}).get("revision"))[:12] for one in baseline.environments.values()})
     console.print(

@@ -107,6 +107,6 @@ class CheckResult:
 
     @property
     def exit_code(self) -> int:
-        """0 where everything passes."""
+        """The exit code of the check: 0 where everything passes, else that of the most serious outcome."""
         codes = {EXIT_CODES[outcome] for verdict in self.verdicts for outcome in self.failures(verdict)}
         return next((code for code in SEVERITY if code in codes), EXIT_OK)

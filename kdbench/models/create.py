@@ -21,7 +21,7 @@ USUAL_SIZE = 224
 
 
 def create_model(spec: ModelSpec, num_classes: int, in_chans: int, image_size: int | None) -> nn.Module:
-    """A freshly initialised model (weights from the global random stream).
+    """A freshly initialised model with stages (weights from the global random stream).
 
     Args:
         image_size: side in pixels; handed on where the architecture is built for one size. None for the size that timm
@@ -30,12 +30,21 @@ def create_model(spec: ModelSpec, num_classes: int, in_chans: int, image_size: i
     Raises:
         KdbenchError: there is no such model, it refuses an override, or is no network that kdbench can see into.
     """
+    network = create_network(spec, num_classes, in_chans, image_size)
+    if not is_target(spec.timm) or hasattr(network, "forward_intermediates"):
+        if spec.stages:
+            raise KdbenchError(f"{spec.timm} tells its stages itself; leave `stages` out")
+        return network
+    arguments = create_arguments(spec, num_classes, in_chans, image_size)
+    side = arguments.get("image_size") or arguments.get("img_size") or image_size or USUAL_SIZE
+    return Adapted(network, (in_chans, side, side), spec.stages)
+
+
+def create_network(spec: ModelSpec, num_classes: int, in_chans: int, image_size: int | None) -> nn.Module:
+    """The network as timm or a function makes it, not looked at; arguments and errors as for `create_model`."""
     try:
         arguments = create_arguments(spec, num_classes, in_chans, image_size)
-        if is_target(spec.timm):
-            side = arguments.get("image_size") or arguments.get("img_size") or image_size or USUAL_SIZE
-            return _adapted(spec.timm, arguments, (in_chans, side, side))
-        return create_timm(spec.timm, arguments)
+        return _function(spec.timm)(**arguments) if is_target(spec.timm) else create_timm(spec.timm, arguments)
     except (TypeError, KeyError, AssertionError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise KdbenchError(f"cannot build {spec.timm} with {spec.kwargs}: {reason}") from error
@@ -49,10 +58,10 @@ def create_arguments(spec: ModelSpec, num_classes: int, in_chans: int, image_siz
     """
     if is_target(spec.timm):
         side = image_size or USUAL_SIZE
-        known = {"num_classes": num_classes, "in_chans": in_chans, "img_size": side, "image_size": side}
+        candidates = {"num_classes": num_classes, "in_chans": in_chans, "img_size": side, "image_size": side}
         accepted = inspect.signature(_function(spec.timm)).parameters
         # torchvision's builders take the number of classes among their keywords.
-        return {name: value for name, value in known.items() if name in {"num_classes", *accepted}} | spec.kwargs
+        return {name: value for name, value in candidates.items() if name in {"num_classes", *accepted}} | spec.kwargs
     if not timm.is_model(spec.timm):
         raise unknown_name("timm model", spec.timm, list_models())
     arguments: dict[str, Any] = {"num_classes": num_classes, "in_chans": in_chans}
@@ -66,12 +75,6 @@ def _function(target: str) -> Callable[..., nn.Module]:
         return getattr(module_of(target), target.partition(":")[2])
     except Exception as error:
         raise KdbenchError(f"model {target} cannot be imported: {short(error)}") from error
-
-
-def _adapted(target: str, arguments: dict[str, Any], image_shape: tuple[int, int, int]) -> nn.Module:
-    """A network that timm did not make, adapted where it does not answer as timm's do."""
-    network = _function(target)(**arguments)
-    return network if hasattr(network, "forward_intermediates") else Adapted(network, image_shape)
 
 
 def create_timm(name: str, arguments: dict[str, Any], pretrained: bool = False) -> nn.Module:

@@ -50,7 +50,7 @@ class Feature:
 
     @property
     def grid(self) -> tuple[int, int]:
-        """(H, W)."""
+        """Height and width of the map, (H, W)."""
         return self.map.shape[-2], self.map.shape[-1]
 
 

@@ -1,11 +1,11 @@
 """A model as a suite names it, a timm name with keyword overrides; this module imports neither torch nor timm."""
 
-import hashlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from kdbench.targets import sources_sha256
 from kdbench.values import Line
 
 Kind = Literal["cnn", "transformer", "mlp"]
@@ -14,12 +14,17 @@ Kind = Literal["cnn", "transformer", "mlp"]
 
 FILES = ("checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir", "weights")
 """Arguments of timm's and torchvision's that read files or fetch them, in ways that are not kdbench's."""
+FIXED = ("num_classes", "in_chans", "features_only", "out_indices")
+"""Arguments that kdbench sets itself, as the data say, or that make something else than a classifier."""
 
 
-def _without_files(kwargs: dict[str, Any]) -> dict[str, Any]:
+def _without_reserved(kwargs: dict[str, Any]) -> dict[str, Any]:
     for name in FILES:
         if name in kwargs:
             raise ValueError(f"may not hold {name}: weights come from `kdbench teachers` or --teacher-checkpoint")
+    for name in FIXED:
+        if name in kwargs:
+            raise ValueError(f"may not hold {name}: kdbench sets it itself, so that the network fits the data")
     return kwargs
 
 
@@ -32,6 +37,8 @@ class ModelSpec(BaseModel):
         kwargs: keyword overrides (`depth`, `embed_dim`, `channels`, ...).
         kind: what the network is made of.
         recipe: the suite's recipe for this model.
+        stages: of a network that timm did not make, the modules whose outputs are its stages, the last one stage 4;
+            empty where kdbench is to find them.
         pretrained: as a teacher it starts from timm's pretrained weights (the tag is part of `timm`).
         published: what the published tables call it.
     """
@@ -41,16 +48,22 @@ class ModelSpec(BaseModel):
     timm: Line
     kind: Kind
     recipe: Line
-    kwargs: Annotated[dict[Line, Any], AfterValidator(_without_files)] = {}
+    kwargs: Annotated[dict[Line, Any], AfterValidator(_without_reserved)] = {}
+    stages: Annotated[tuple[Line, ...], Field(max_length=4)] = ()
     pretrained: bool = False
     published: Line | None = None
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What determines results: the architecture, for a function in a file of the user's that file's content."""
-        where, _, function = self.timm.partition(":")
-        if not where.endswith(".py"):
-            return {"timm": self.timm, "kwargs": self.kwargs}
-        path = Path(where)
-        source = hashlib.sha256(path.read_bytes()).hexdigest()
-        return {"timm": f"{path.name}:{function}", "kwargs": self.kwargs, "source": source}
+        """What determines results: the architecture, and the code of a function of the user's.
+
+        The code of timm and torchvision is told by their versions, which the environment of a record holds.
+        """
+        where, colon, function = self.timm.partition(":")
+        name = f"{Path(where).name}:{function}" if where.endswith(".py") else self.timm
+        identity: dict[str, Any] = {"timm": name, "kwargs": self.kwargs}
+        if self.stages:
+            identity["stages"] = self.stages
+        if colon and where.partition(".")[0] != "torchvision":
+            identity["source"] = sources_sha256(self.timm)
+        return identity

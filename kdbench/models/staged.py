@@ -1,8 +1,9 @@
 """Any timm model as stages 1-4, pooled feature and logits, in one forward pass."""
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -43,7 +44,8 @@ class StagedModel(nn.Module):
         self.model = model
         self.image_shape = image_shape
         self.normalisation = normalisation
-        self._taps = stage_taps([info["reduction"] for info in model.feature_info])  # type: ignore[union-attr]
+        named: dict[int, int] | None = getattr(model, "stage_taps", None)
+        self._taps = named or stage_taps([info["reduction"] for info in model.feature_info])  # type: ignore[union-attr]
         parameters = inspect.signature(model.forward_intermediates).parameters  # type: ignore[arg-type]
         # Asked for prefix tokens, some networks without any fail.
         self._has_prefix = "return_prefix_tokens" in parameters and bool(getattr(model, "num_prefix_tokens", True))
@@ -73,6 +75,9 @@ class StagedModel(nn.Module):
             raise KdbenchError(f"{type(self.model).__name__} does not run at {size}: {reason}") from error
         finally:
             self.model.train(training)
+        if logits.ndim != 2:
+            shape = tuple(logits.shape)
+            raise KdbenchError(f"{type(self.model).__name__} gives {shape} for 2 images, not a logit for each class")
         self.num_classes = logits.shape[-1]
         self.pooled_width = pooled.shape[-1]
         # The classifier is applied to the pooled feature only where that is what the model does; else the head runs
@@ -133,6 +138,21 @@ class StagedModel(nn.Module):
         logits = self.model.forward_head(final) if classify is None else classify(vector)  # type: ignore[operator]
         return Outputs(logits, vector, stages)
 
+    @contextmanager
+    def exact_classifier(self) -> Iterator[None]:
+        """Inside, the classifier computes in float32 also under autocast: logits in bf16 are equal now and then."""
+        found = self.model.get_classifier()  # type: ignore[operator]
+        classifiers = [
+            each for each in (found if isinstance(found, tuple) else (found,)) if isinstance(each, nn.Module)
+        ]
+        for classifier in classifiers:
+            classifier.forward = partial(_exactly, classifier.forward)
+        try:
+            yield
+        finally:
+            for classifier in classifiers:
+                del classifier.forward
+
     def classify(self, pooled: Tensor) -> Tensor:
         """The logits (B, classes) of pooled features (B, D), such as those of another network.
 
@@ -187,7 +207,8 @@ class StagedModel(nn.Module):
         return self.tail(4)(feature.map, feature.prefix)
 
     def _maps(self, images: Tensor) -> dict[int, Tensor]:
-        outputs = self(images, Needs(frozenset(self.stages)))
+        # Not through `__call__`: compiled code rounds in other places than the modules that a trace runs.
+        outputs = self.forward(images, Needs(frozenset(self.stages)))
         return {stage: feature.map for stage, feature in outputs.stages.items()}
 
     def _intermediates(self, images: Tensor, indices: list[int]) -> tuple[Any, list[Tensor], list[Tensor | None]]:
@@ -197,6 +218,11 @@ class StagedModel(nn.Module):
         )
         pairs = [feature if isinstance(feature, tuple) else (feature, None) for feature in features]
         return final, [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+
+
+def _exactly(forward: Callable[[Tensor], Tensor], features: Tensor) -> Tensor:
+    with torch.autocast(features.device.type, enabled=False):
+        return forward(features.float())
 
 
 @contextmanager

@@ -96,7 +96,7 @@ def _drawn(
     path = f"{FOLDERS[style]}/{plot.name}"
     suffixes = ("pdf", "png", "svg") if "figures" in formats else ("svg",)
     images = {f"{path}.{suffix}": render(drawing, suffix, STYLES[style]) for suffix in suffixes}
-    figure = Figure(plot.name, plot.title, f"{path}.svg", plot.tabled)
+    figure = Figure(plot.name, plot.title, f"{path}.svg", plot.tabled, explained=drawing.caption)
     if "html" in formats:
         figure = replace(
             figure,
@@ -112,7 +112,7 @@ def _page(page: Page, suffix: str, **assets: str) -> str:
     content, study = page.content, page.content.study
     size = [text.plural(len(study.pairs), "pair")]
     if content.has_accuracy:
-        size += [text.plural(len(study.manifest["seeds"]), "seed"), completeness(content)]
+        size += [text.seeds(study), completeness(content)]
     records = study.cells if content.has_accuracy else study.throughput
     return render_template(
         f"report.{suffix}",
@@ -121,6 +121,7 @@ def _page(page: Page, suffix: str, **assets: str) -> str:
         size=size,
         origin=[text.devices(study, records), text.dates(study), f"run {study.run_id}"],
         sections=written(page, suffix),
+        skip="table" if content.has_accuracy else "views",
         **assets,
     )
 
@@ -138,6 +139,7 @@ def _json(content: Content) -> str:
     """Plan, notes and the tables of the CSV files, by name: a list of rows each, null where a value is missing."""
     manifest = content.study.manifest
     head = {name: manifest[name] for name in ("suite", "protocol", "command", "pairs", "hetero", "methods", "seeds")}
+    head["so_far"] = text.so_far(content.study)
     tables = {
         name: [
             {key: None if value is None or value != value else value for key, value in row.items()}

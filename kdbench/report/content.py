@@ -1,16 +1,23 @@
 """Everything a report says, computed once: the study and the rows of the analysis."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
-from kdbench.analysis.comparison import Comparison, compare
+from kdbench.analysis.choice import MethodChoice, choices
+from kdbench.analysis.comparison import Comparison, compare_with_published
 from kdbench.analysis.cost import GroupCost, PairCost, group_costs, pair_costs
 from kdbench.analysis.equal_time import EqualTime, GroupEqualTime, group_equal_times, pair_equal_times
 from kdbench.analysis.gains import GroupGain, PairGain, Sensitivity, group_gains, pair_gains, sensitivities
 from kdbench.analysis.profile import Profile, profiles
 from kdbench.analysis.ranking import Ranking, rankings
+from kdbench.analysis.teachers import TeacherGain, teacher_gains
 from kdbench.results.study import Group, Study
+
+BALANCED = 0.01
+"""Points between top-1 and the mean over classes from which on classes differ in size."""
 
 
 class Gap(NamedTuple):
@@ -30,6 +37,9 @@ class Content:
     Attributes:
         published: the numbers of the literature for the pairs and methods of the study, comparable or not.
         equal_times, group_equal_times: gains over the control trained for as long; empty where not asked for.
+        class_gains: gains of the mean and of the worst accuracy of a class, by column of the cells, group and method;
+            of the mean only where classes differ in size, since it is top-1 elsewhere.
+        teachers: what each teacher gave, of students that have several.
         open: the methods of the open division beside control and baseline, None without any; all else is about the
             closed division, whose tests and ranks do not know them.
     """
@@ -45,6 +55,9 @@ class Content:
     profiles: list[Profile]
     equal_times: list[EqualTime]
     group_equal_times: list[GroupEqualTime]
+    choices: dict[Group, MethodChoice]
+    class_gains: dict[tuple[str, Group, str], GroupGain]
+    teachers: list[TeacherGain]
     open: "Content | None" = None
 
     @property
@@ -61,6 +74,39 @@ class Content:
     def has_gains(self) -> bool:
         """Whether any method has a gain over the control, be it of a single seed."""
         return any(row.seed_gains for row in self.gains.values() if row.role != "control")
+
+    def by_gain(self, group: Group) -> list[str]:
+        """The methods by mean gain over the group, largest first; the control is at 0, those without a mean come last.
+
+        The order of every table and figure. Without any means it is that of the study.
+        """
+        gains = {method: self.group_gains[group, method].gain.value for method in self.study.methods}
+        return sorted(gains, key=lambda method: math.inf if math.isnan(gains[method]) else -gains[method])
+
+    @cached_property
+    def order(self) -> list[str]:
+        """The methods `by_gain` over the first group, for what is about the pairs of several."""
+        return self.by_gain(next(iter(self.study.groups)))
+
+    def group_of(self, pair: str) -> Group:
+        """The group that a pair is in."""
+        return next(group for group, pairs in self.study.groups.items() if pair in pairs)
+
+    @cached_property
+    def statuses(self) -> list[str]:
+        """Those of all planned cells, of both divisions; of a study of finished blocks, those of the whole study."""
+        if self.study.whole is not None:
+            return self.study.whole.cells["status"].tolist()
+        closed = self.study.cells["status"].tolist()
+        if self.open is None:
+            return closed
+        cells = self.open.study.cells
+        return closed + cells.loc[cells["method"].isin(list(self.open.study.differs)), "status"].tolist()
+
+    @cached_property
+    def times(self) -> Mapping[tuple[Group, str], float]:
+        """Time of a training step over the control's, by group and method; NaN where it is not known."""
+        return {place: 1 / cost.to_control for place, cost in self.group_costs.items()}
 
     @cached_property
     def phases(self) -> list[str]:
@@ -99,17 +145,35 @@ def collect(study: Study) -> Content:
 
 def _collect(study: Study) -> Content:
     costs, equal_times = pair_costs(study), pair_equal_times(study)
+    over_pairs = group_costs(study, costs)
     gains = {(row.pair, row.method): row for row in pair_gains(study)}
     return Content(
         study=study,
         gains=gains,
         group_gains={(row.group, row.method): row for row in group_gains(study)},
         costs={(row.pair, row.method): row for row in costs},
-        group_costs={(row.group, row.method): row for row in group_costs(study, costs)},
-        published=compare(study),
+        group_costs={(row.group, row.method): row for row in over_pairs},
+        published=compare_with_published(study),
         sensitivities={row.group: row for row in sensitivities(study)},
         rankings=rankings(study) if len(study.cells) else [],
         profiles=profiles(gains, study.groups),
         equal_times=equal_times,
         group_equal_times=group_equal_times(study, equal_times),
+        choices={row.group: row for row in choices(study, over_pairs)},
+        class_gains={
+            (metric, row.group, row.method): row
+            for metric in _class_metrics(study)
+            for row in group_gains(study, metric)
+        },
+        teachers=teacher_gains(study),
     )
+
+
+def _class_metrics(study: Study) -> list[str]:
+    """The columns of the cells that say something of classes which top-1 does not."""
+    cells = study.cells
+    done = cells[cells["status"] == "done"]
+    if done.empty or done["worst_class_top1"].isna().any():
+        return []
+    is_balanced = bool((done["macro_top1"] - done["top1"]).abs().max() < BALANCED)
+    return ["worst_class_top1"] if is_balanced else ["macro_top1", "worst_class_top1"]

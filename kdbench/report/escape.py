@@ -14,6 +14,7 @@ _LATEX = {
     ">": "$>$",
     "*": "$^{*}$",
     "±": r"$\pm$",
+    "†": r"$^{\dagger}$",
     "▲": r"$^{\blacktriangle}$",
     "▼": r"$^{\blacktriangledown}$",
 }

@@ -47,7 +47,7 @@ def _cells(texts: Mapping[Place, str], reasons: Mapping[Place, str], published: 
 def _table(content: Content, name: str, title: str, cells: Mapping[Place, TableCell], note: str) -> Table:
     """The methods by the pairs of each group, after their mean where there is one."""
     study = content.study
-    rows: list[Row] = [{"method": method} for method in study.methods]
+    rows: list[Row] = [{"method": method} for method in content.order]
     groups: dict[str, Group] = {}
     for group, pairs in study.groups.items():
         for column, place in [(f"mean {group}", group), *((pair, pair) for pair in pairs)]:
@@ -55,7 +55,7 @@ def _table(content: Content, name: str, title: str, cells: Mapping[Place, TableC
             for row in rows:
                 if (place, row["method"]) in cells:
                     row[column] = cells[place, row["method"]]
-    return Table(name, title, rows, note, groups)
+    return Table(name, title, rows, note, groups, roles=study.roles)
 
 
 def _reasons(gaps: Sequence[Gap]) -> dict[Place, str]:
@@ -73,7 +73,7 @@ def _published(content: Content, of_gain: bool) -> Published:
     for row in content.own_published:
         match = row.gain if of_gain else row.top1
         if not math.isnan(match.published):
-            value = text.signed(match.published) if of_gain else text.fixed(match.published)
+            value = text.published_value(row, of_gain)
             reason = f", not comparable: {row.reason}" if row.reason else ""
             source = f"published by {', '.join(row.sources)} ({row.protocol}, {row.epoch} epoch){reason}"
             found.setdefault((row.pair, row.method), []).append((value, source))

@@ -4,34 +4,55 @@ from collections.abc import Sequence
 
 from kdbench.analysis.ranking import MIN_PAIRS
 from kdbench.analysis.stability import unstable_cells
+from kdbench.analysis.stats import luck
 from kdbench.errors import one_line
 from kdbench.report.content import Content, Gap
-from kdbench.report.text import LEGEND, PUBLISHED_LEGEND, SCOPE, SPEED_LEGEND, devices, plural
+from kdbench.report.text import GAPS, PUBLISHED_LEGEND, SCOPE, devices, plural, seeds
 from kdbench.results.study import MISSING, Study
 
-ORDER = (MISSING, "failed", "oom", "diverged", "timeout", "interrupted", "unsupported")
+AT_GUESSING = "at guessing"
+ZERO = "a term that is zero throughout"
+ORDER = (MISSING, "failed", "oom", "diverged", "timeout", "interrupted", "unsupported", AT_GUESSING, ZERO)
 
 PHASE_TOLERANCE = 0.05
 """How far the phases of a step may be from the whole before it is told."""
 
 
 def completeness(content: Content) -> str:
-    """`42 of 45 cells done, 2 missing, 1 failed`."""
-    statuses = content.study.cells["status"].tolist()
+    """`42 of 45 cells done, 2 missing, 1 failed`, of both divisions."""
+    return _completeness(content.statuses)
+
+
+def _completeness(statuses: Sequence[str]) -> str:
     others = [f"{statuses.count(status)} {status}" for status in ORDER if status in statuses]
     return ", ".join([f"{statuses.count('done')} of {plural(len(statuses), 'cell')} done", *others])
 
 
 def legends(content: Content) -> list[str]:
     """What the marks and columns of the tables mean, a line each."""
-    published = [PUBLISHED_LEGEND] if content.own_published else []
-    return [LEGEND, SCOPE, *published] if content.has_accuracy else [SPEED_LEGEND]
+    control, baseline = content.study.control or "the control", content.study.baseline
+    speed = f"speed/m: training images/s relative to method m, higher is faster; step time: relative to {control}."
+    if not content.has_accuracy:
+        return [speed]
+    own = f" and 'against {baseline}'" if baseline else ""
+    lines = [
+        f"Gains are points of top-1 over {control}, which has no teacher: mean [95 % interval].",
+        "'after Holm' is the same interval, widened for the number of methods that are tested. A method is better (▲) "
+        f"or worse (▼) if and only if this wider interval excludes 0: 'against {control}'{own} say so. 'not shown' and "
+        "no mark mean that this study could not show a difference. There is no test below 3 seeds.",
+        GAPS,
+        f"{speed} extra parameters: trained beside the student, over the pairs.",
+    ]
+    if baseline:
+        lines.append(
+            f"beats {baseline}: chance that a random run of this method is better than a random run of {baseline}."
+        )
+    return [*lines, SCOPE, *([PUBLISHED_LEGEND] if content.own_published else [])]
 
 
 def accuracy_scope(content: Content, pairs: Sequence[str]) -> str:
     """`n = 3 pairs x 3 seeds a method; missing: ofa on a:b seed 1.`: what stands under a table of accuracies."""
-    seeds = plural(len(content.study.manifest["seeds"]), "seed")
-    return _scope(content, f"n = {plural(len(pairs), 'pair')} x {seeds}", content.cell_gaps, pairs)
+    return _scope(content, f"n = {plural(len(pairs), 'pair')} x {seeds(content.study)}", content.cell_gaps, pairs)
 
 
 def cost_scope(content: Content, pairs: Sequence[str]) -> str:
@@ -61,7 +82,10 @@ def notes(content: Content) -> list[str]:
         lines.append("No method of this study is recorded as the control, so there are no gains.")
     if study.baseline is None:
         lines.append("No method of this study is recorded as the baseline, so nothing is compared with one.")
-    lines += [f"Accuracy, {line}" for line in _not_done(content, content.cell_gaps, study.pairs)]
+    trained, timed = (_not_done(content, gaps, study.pairs) for gaps in (content.cell_gaps, content.timing_gaps))
+    timed = timed if content.has_throughput else []
+    lines += [f"Accuracy{' and throughput' * (line in timed)}, {line}" for line in trained]
+    lines += [f"Accuracy, {line}" for line in _not_done(content, _suspect(content), study.pairs)]
     lines += [f"Unstable: {cell}." for cell in unstable_cells(study)]
     lines += _raced(study)
     lines += _left_out(content)
@@ -72,7 +96,7 @@ def notes(content: Content) -> list[str]:
                 f"{MIN_PAIRS}, so that mean ranks would have to be {ranking.critical_difference:.1f} apart."
             )
     if content.has_throughput:
-        lines += [f"Throughput, {line}" for line in _not_done(content, content.timing_gaps, study.pairs)]
+        lines += [f"Throughput, {line}" for line in timed if line not in trained]
         lines += _doubtful(content)
     else:
         lines.append("Throughput was not measured, so its tables and figures are left out.")
@@ -86,8 +110,11 @@ def notes(content: Content) -> list[str]:
     if others := sorted({row.protocol for row in content.published if not row.own_protocol}):
         lines.append(f"Also published, under protocols that are not comparable: {', '.join(others)} (pair by pair).")
     if content.open is not None:
-        names, state = ", ".join(content.open.study.differs), completeness(content.open)
-        lines.append(f"Open division ({names}), control and baseline included: {state}.")
+        cells = content.open.study.cells
+        statuses = cells.loc[cells["method"].isin(list(content.open.study.differs)), "status"].tolist()
+        lines.append(f"Open division: {', '.join(content.open.study.differs)}, {_completeness(statuses)}.")
+        own = [gap for gap in _suspect(content.open) if gap.method in content.open.study.differs]
+        lines += [f"Open division, {line}" for line in _not_done(content.open, own, study.pairs)]
     for method, altered in study.manifest.get("altered", {}).items():
         lines.append(f"Hyperparameters of {method} that are not the suite's: {', '.join(altered)}.")
     if tuned := study.manifest.get("tuned"):
@@ -109,6 +136,27 @@ def _raced(study: Study) -> list[str]:
         "their means and tests are of the seeds that they have."
         for rounds, methods in by_round.items()
     ]
+
+
+def at_guessing(content: Content) -> list[Gap]:
+    """Finished cells that are no better than always the largest class, by more than luck."""
+    found = []
+    for (pair, method, seed), record in content.study.records.items():
+        match record:
+            case {"top1": top1, "majority": majority, "evaluated": count} if top1 <= 100 * luck(count, majority / 100):
+                found.append(Gap(pair, method, seed, AT_GUESSING, f"always the largest class gives {majority:.2f} %"))
+    return found
+
+
+def _suspect(content: Content) -> list[Gap]:
+    """Finished cells that did not do what their names say: guessing, or a loss term that was zero in every epoch."""
+    found = at_guessing(content)
+    for (pair, method, seed), record in content.study.records.items():
+        terms = record["curves"]["loss"] if "curves" in record else {}
+        zero = [name for name, losses in terms.items() if losses and not any(losses)]
+        if zero:
+            found.append(Gap(pair, method, seed, ZERO, ", ".join(zero)))
+    return found
 
 
 def _doubtful(content: Content) -> list[str]:
@@ -134,12 +182,12 @@ def _not_done(content: Content, gaps: Sequence[Gap], pairs: Sequence[str]) -> li
     study = content.study
     where: dict[tuple[str, str, str], dict[str, list[int]]] = {}
     for pair, method, seed, status, error in gaps:
-        seeds = where.setdefault((status, method, error), {}).setdefault(pair, [])
-        seeds += [] if seed is None else [seed]
+        numbers = where.setdefault((status, method, error), {}).setdefault(pair, [])
+        numbers += [] if seed is None else [seed]
     lines: dict[tuple[str, str, str], list[str]] = {}
     for status, method, reason in sorted(where, key=lambda key: (ORDER.index(key[0]), study.methods.index(key[1]))):
         places = where[status, method, reason]
-        whole = all(len(found) in (0, len(study.manifest["seeds"])) for found in places.values())
+        whole = all(len(numbers) in (0, len(study.blocks.get(pair, ()))) for pair, numbers in places.items())
         if whole and len(places) == len(pairs) > 1:
             place = "all pairs"
         else:
@@ -149,9 +197,8 @@ def _not_done(content: Content, gaps: Sequence[Gap], pairs: Sequence[str]) -> li
     return [f"{status}: {', '.join(methods)} on {place}{ending}" for (status, place, ending), methods in lines.items()]
 
 
-def _with_seeds(pair: str, seeds: Sequence[int], whole: bool) -> str:
-    numbers = [str(seed) for seed in seeds]
-    return pair if whole else f"{pair} seed{'s' * (len(numbers) > 1)} {' '.join(numbers)}"
+def _with_seeds(pair: str, numbers: Sequence[int], whole: bool) -> str:
+    return pair if whole else f"{pair} seed{'s' * (len(numbers) > 1)} {' '.join(map(str, numbers))}"
 
 
 def _left_out(content: Content) -> list[str]:
@@ -161,5 +208,6 @@ def _left_out(content: Content) -> list[str]:
     for group, pairs in content.study.groups.items():
         rows = [row for row in content.group_gains.values() if row.group == group and row.state != "complete"]
         names = ", ".join(f"{row.method} ({row.n}/{row.planned} runs)" for row in rows)
-        lines += [f"Left out of the means and ranks over the {len(pairs)} {group} pairs: {names}."] if rows else []
+        over = plural(len(pairs), f"{group} pair")
+        lines += [f"Left out of the means and ranks over the {over}: {names}."] if rows else []
     return lines

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from kdbench.analysis.frames import frame_of, gains_by_seed
+from kdbench.analysis.frames import frame_of, gain_frame, gains_by_seed
 from kdbench.report.content import Content
 
 
@@ -12,9 +12,11 @@ def numeric_tables(content: Content) -> dict[str, pd.DataFrame]:
     if content.has_accuracy:
         tables["cells"] = content.study.cells
         tables["curves"] = content.study.curves
-        tables["gains"] = frame_of(list(content.gains.values())).drop(columns="seed_gains")
+        tables["gains"] = gain_frame(list(content.gains.values())).drop(columns="seed_gains")
         tables["gains_by_seed"] = gains_by_seed(content.study, content.gains.values())
-        tables["gains_by_group"] = frame_of(list(content.group_gains.values()))
+        groups = content.study.groups
+        ordered = [content.group_gains[group, method] for group in groups for method in content.by_gain(group)]
+        tables["gains_by_group"] = gain_frame(ordered)
     if content.has_throughput:
         tables["throughput"] = frame_of(list(content.costs.values())).drop(columns="ratios")
         tables["throughput_by_group"] = frame_of(list(content.group_costs.values()))

@@ -5,11 +5,17 @@ from collections.abc import Callable, Sequence
 from multiprocessing import get_all_start_methods, get_context
 from typing import TypeVar
 
+from kdbench.errors import KdbenchError
+
 Result = TypeVar("Result")
 
 
 def together(jobs: Sequence[Callable[[], Result]]) -> list[Result]:
-    """What the jobs return; the process and a child of it take the next job in turn, so long ones come first."""
+    """What the jobs return; the process and a child of it take the next job in turn, so long ones come first.
+
+    Raises:
+        KdbenchError: the child has failed.
+    """
     # A child that is forked off torch's threads may hang.
     if "torch" in sys.modules or "fork" not in get_all_start_methods() or len(jobs) < 2:
         return [job() for job in jobs]
@@ -25,9 +31,22 @@ def together(jobs: Sequence[Callable[[], Result]]) -> list[Result]:
                 return results
             results[number] = jobs[number]()
 
+    def answer() -> None:
+        try:
+            its.send((work(), None))
+        except Exception as error:
+            its.send(({}, f"{type(error).__name__}: {error}"))
+
     mine, its = fork.Pipe(duplex=False)
-    other = fork.Process(target=lambda: its.send(work()), daemon=True)
+    other = fork.Process(target=answer, daemon=True)
     other.start()
     its.close()
-    results = work() | mine.recv()
+    results = work()
+    try:
+        others, problem = mine.recv()
+    except EOFError:
+        others, problem = {}, "it was ended, as happens where memory is short"
+    if problem is not None:
+        raise KdbenchError(f"a process that draws figures has failed: {problem}; run the same command again")
+    results |= others
     return [results[number] for number in range(len(jobs))]

@@ -71,7 +71,7 @@ def _top1(row: Row, full: bool) -> str:
     if "unsupported" in row.states:
         return "n/a"
     if _is_known(row.accuracy):
-        return text.difference(row.accuracy.size, ends=full) + MARKS[row.accuracy.mark]
+        return text.difference(row.accuracy.size, with_ends=full) + MARKS[row.accuracy.mark]
     sides = zip(("old", "new"), row.done, row.planned, strict=True)
     return f"X ({', '.join(f'{done}/{planned} {word}' for word, done, planned in sides if done < planned)})"
 

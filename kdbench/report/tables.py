@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from kdbench.analysis.gains import Finding, finding
 from kdbench.analysis.stats import POWER
 from kdbench.report import text
 from kdbench.report.content import Content
 from kdbench.report.notes import accuracy_scope, cost_scope
+from kdbench.results.schema import Role
 from kdbench.results.study import Group
 
 
@@ -15,20 +17,20 @@ class TableCell(str):
     """The text of a cell, with what some formats tell beside it.
 
     Attributes:
-        score: the number behind it, for what marks the best: higher is better, NaN takes no part.
+        shown: what the study shows of the difference in the cell, for what marks it.
         why: why there is a gap.
         published: values of the literature, and the source of each.
     """
 
-    score: float
+    shown: Finding
     why: str
     published: Sequence[tuple[str, str]]
 
     def __new__(
-        cls, text: str, score: float = math.nan, why: str = "", published: Sequence[tuple[str, str]] = ()
+        cls, text: str, shown: Finding = "not tested", why: str = "", published: Sequence[tuple[str, str]] = ()
     ) -> "TableCell":
         cell = super().__new__(cls, text)
-        cell.score, cell.published = score, published
+        cell.shown, cell.published = shown, published
         cell.why = why if cell.is_gap else ""
         return cell
 
@@ -57,6 +59,8 @@ class Table:
         rows: those that lack a column have a dash there.
         note: what stands under it: n and what is missing.
         groups: by column, the kind of pairs it is about, where readers can choose one.
+        more: columns that a page shows on demand, and others in a table of their own (`parts`).
+        roles: by the first cell of a row, what stands out: the control and the baseline.
     """
 
     name: str
@@ -64,6 +68,19 @@ class Table:
     rows: Sequence[Row]
     note: str
     groups: Mapping[str, Group] = field(default_factory=dict)
+    more: Sequence[str] = ()
+    roles: Mapping[str, Role] = field(default_factory=dict)
+
+    @property
+    def parts(self) -> "list[Table]":
+        """The table without the columns of `more`, and those in a second one."""
+        if not self.more:
+            return [self]
+        first = self.columns[0]
+        shown = [{name: cell for name, cell in row.items() if name not in self.more} for row in self.rows]
+        others = [{name: cell for name, cell in row.items() if name in (first, *self.more)} for row in self.rows]
+        rest = replace(self, name=f"{self.name}-more", title=f"{self.title}: more columns", rows=others, more=())
+        return [replace(self, rows=shown, more=()), rest]
 
     @property
     def columns(self) -> list[str]:
@@ -78,23 +95,24 @@ class Table:
         return [[cell if isinstance(cell, TableCell) else TableCell(cell) for cell in line] for line in filled]
 
 
-def group_tables(content: Content, group: Group, full: bool = True) -> list[Table]:
-    """The tables over the pairs of a group; `full`: with tests, and intervals on every pair."""
-    return _accuracy_tables(content, group, full) if content.has_accuracy else _speed_tables(content, group)
+def group_tables(content: Content, group: Group, with_ends: bool = True) -> list[Table]:
+    """The tables over the pairs of a group; `with_ends`: with intervals on every pair."""
+    return _accuracy_tables(content, group, with_ends) if content.has_accuracy else _speed_tables(content, group)
 
 
 def pair_tables(content: Content, pair: str) -> list[Table]:
     """The tables of one pair."""
-    methods, tables = content.study.methods, []
+    methods, roles, tables = content.by_gain(content.group_of(pair)), content.study.roles, []
     if content.has_accuracy:
         scope = accuracy_scope(content, [pair])
+        rows = [_accuracy_row(content, pair, method) for method in methods]
         tables += [
-            Table("accuracy", "Accuracy", [_accuracy_row(content, pair, method) for method in methods], scope),
+            Table("accuracy", "Accuracy", rows, scope, roles=roles),
             Table("published", "Published", _published_rows(content, pair), f"Ours: {scope}"),
         ]
     if content.has_throughput:
         rows = [_cost_row(content, pair, method) for method in methods]
-        tables.append(Table("cost", "Cost", rows, cost_scope(content, [pair])))
+        tables.append(Table("cost", "Cost", rows, cost_scope(content, [pair]), roles=roles))
     return [table for table in tables if table.rows]
 
 
@@ -104,30 +122,44 @@ def _speed_tables(content: Content, group: Group) -> list[Table]:
 
     control, pairs = content.study.control or "the control", content.study.groups[group]
     title = f"Training images/s relative to {control} on each of {text.plural(len(pairs), f'{group} pair')}"
-    table = Table(f"{group}-speed", title, rows(content), cost_scope(content, pairs))
+    table = Table(f"{group}-speed", title, rows(content), cost_scope(content, pairs), roles=content.study.roles)
     return [table, *_open_division(content, group, rows, cost_scope)]
 
 
-def _accuracy_tables(content: Content, group: Group, full: bool) -> list[Table]:
-    def headline(division: Content) -> list[Row]:
-        return [_headline_row(division, group, method, full) for method in division.study.methods]
-
-    study, pairs = content.study, content.study.groups[group]
-    over, seeds = text.plural(len(pairs), f"{group} pair"), text.plural(len(study.manifest["seeds"]), "seed")
-    scope = accuracy_scope(content, pairs)
-    gains = [_gain_row(content, pairs, method, full) for method in study.methods]
+def _accuracy_tables(content: Content, group: Group, with_ends: bool) -> list[Table]:
+    study, pairs, methods = content.study, content.study.groups[group], content.by_gain(group)
+    over, seeds = text.plural(len(pairs), f"{group} pair"), text.seeds(study)
+    scope, roles = accuracy_scope(content, pairs), study.roles
+    gains = [_gain_row(content, pairs, method, with_ends) for method in methods]
     equal_time = f"Gain over {study.control} trained for the same time (its epochs), {over}, {seeds}"
-    found = f"{scope} {_sensitivity(content, group)}".strip()
     tables = [
-        Table(f"{group}-mean", f"Mean over {over}, {seeds}", headline(content), found),
-        Table(f"{group}-gain", f"Gain on each of {over}, {seeds}", gains, scope),
-        Table(f"{group}-equal-time", equal_time, _equal_time_rows(content, group, full), scope),
+        mean_table(content, group),
+        Table(f"{group}-gain", f"Gain on each of {over}, {seeds}", gains, scope, roles=roles),
+        Table(f"{group}-equal-time", equal_time, _equal_time_rows(content, group, with_ends), scope),
     ]
     for what in ("top1", "gain") if content.own_published else ():
         title = text.published_title(content.own_published, of_gain=what == "gain")
         rows = _published_matrix(content, pairs, of_gain=what == "gain")
         tables.append(Table(f"{group}-published-{what}", f"{title[0].upper()}{title[1:]}", rows, f"Ours: {scope}"))
-    return [*(table for table in tables if table.rows), *_open_division(content, group, headline, accuracy_scope)]
+
+    def means(division: Content) -> list[Row]:
+        # A rank among three is no rank among thirty.
+        rows = [_mean_row(division, group, method) for method in division.study.methods]
+        return [{name: cell for name, cell in row.items() if name != "rank"} for row in rows]
+
+    return [*(table for table in tables if table.rows), *_open_division(content, group, means, accuracy_scope)]
+
+
+def mean_table(content: Content, group: Group) -> Table:
+    """The methods over the pairs of a group, largest mean gain first, the control among them at 0."""
+    study, pairs = content.study, content.study.groups[group]
+    over, seeds = text.plural(len(pairs), f"{group} pair"), text.seeds(study)
+    rows = [_mean_row(content, group, method) for method in content.by_gain(group)]
+    note = f"{accuracy_scope(content, pairs)} {_sensitivity(content, group)}".strip()
+    usual = {"method", "gain", "after Holm", f"against {study.control}", f"against {study.baseline}", "step time"}
+    usual.add("extra parameters")
+    more = [name for name in rows[0] if name not in usual]
+    return Table(f"{group}-mean", f"Mean over {over}, {seeds}", rows, note, more=more, roles=study.roles)
 
 
 def _open_division(
@@ -136,63 +168,112 @@ def _open_division(
     rows: Callable[[Content], list[Row]],
     scope: Callable[[Content, Sequence[str]], str],
 ) -> list[Table]:
-    """The table of the methods of the open division, with what each does that the closed one fixes; none is best."""
+    """The table of the methods of the open division, with what each does that the closed one fixes."""
     if content.open is None:
         return []
-    differs = content.open.study.differs
+    differs, usual = content.open.study.differs, ("method", "differs")
     own = [row for row in rows(content.open) if row["method"] in differs]
-    told = [_unscored(row) | {"differs": differs[row["method"]]} for row in own]
-    return [Table(f"{group}-open", text.OPEN_DIVISION, told, scope(content.open, content.study.groups[group]))]
+    told = [{"method": row["method"], "differs": differs[row["method"]]} | row for row in own]
+    more = [
+        name for name in told[0] if name.startswith(("p ", "over ", "beats ", "peak ", "MFLOP", *CLASS_GAINS.values()))
+    ]
+    ordered = [{name: row[name] for name in dict.fromkeys((*row, *usual)) if name not in usual[1:]} for row in told]
+    last = [row | {"differs": differs[row["method"]]} for row in ordered]
+    return [
+        Table(f"{group}-open", text.OPEN_DIVISION, last, scope(content.open, content.study.groups[group]), more=more)
+    ]
 
 
-def _headline_row(content: Content, group: Group, method: str, full: bool) -> Row:
-    """A method over the pairs of the group; `full` adds tests and more of the baseline."""
+def _mean_row(content: Content, group: Group, method: str) -> Row:
+    """A method over the pairs of the group."""
     study = content.study
     control, baseline, timed = study.control or "control", study.baseline, content.has_throughput
     row, cost = content.group_gains[group, method], content.group_costs[group, method]
-    beats = text.spread(row.improvement, 2) if full else text.fixed(row.improvement.value)
-    rank = text.spread(row.rank) if full else text.fixed(row.rank.value, 1)
-    cells = row_of(
-        ("method", method, True),
-        ("gain", TableCell(text.gain(row), row.gain.value), True),
-        (f"over {baseline}", TableCell(text.difference(row.gain_baseline), row.gain_baseline.value), baseline and full),
-        (f"p {control}", text.p_value(row.p_control), full),
-        (f"p {baseline}", text.p_value(row.p_baseline), baseline and full),
-        (f"beats {baseline}", TableCell(beats, row.improvement.value), baseline),
-        ("rank", TableCell(rank, -row.rank.value), True),
-        (f"speed/{control}", TableCell(text.mean_speed(cost), cost.to_control), timed),
-        (f"speed/{baseline}", TableCell(text.ratio(cost.to_baseline), cost.to_baseline), timed and baseline and full),
+    costs = [content.costs[pair, method] for pair in study.groups[group]]
+    flops = [cost.flops.get("train", math.nan) / 1e6 for cost in costs]
+    over = TableCell(
+        text.difference(row.gain_baseline) + text.mark(row.gain_baseline_holm), finding(row.gain_baseline_holm)
     )
-    return _unscored(cells) if method == study.control else cells
+    return row_of(
+        ("method", method, True),
+        ("gain", TableCell(text.gain(row), finding(row.gain_holm)), True),
+        ("after Holm", text.ends(row.gain_holm), True),
+        (f"against {control}", text.found(row.gain_holm), True),
+        (f"against {baseline}", text.found(row.gain_baseline_holm), baseline),
+        ("step time", text.mean_time(cost), timed),
+        ("extra parameters", text.span([cost.extra_parameters for cost in costs], text.count), timed),
+        (f"over {baseline}", over, baseline),
+        (f"over {baseline}, after Holm", text.ends(row.gain_baseline_holm), baseline),
+        *(
+            (name, _class_gain(content, metric, group, method), (metric, group, method) in content.class_gains)
+            for metric, name in CLASS_GAINS.items()
+        ),
+        (f"p {control}", text.p_value(row.p_control), True),
+        (f"p {baseline}", text.p_value(row.p_baseline), baseline),
+        (f"beats {baseline}", text.spread(row.improvement, 2), baseline),
+        ("rank", text.spread(row.rank), True),
+        ("peak memory", text.span([cost.peak_memory for cost in costs], text.size), _has_memory(content)),
+        ("MFLOP/image", text.span(flops, lambda value: f"{value:,.1f}"), timed),
+    )
 
 
-def _unscored(row: Row) -> Row:
-    """The same text: the control takes no part in what marks the best."""
-    return {name: str(cell) for name, cell in row.items()}
+def teacher_table(content: Content) -> Table:
+    """The teachers of each student that has several, largest gain first; without rows where there is none."""
+    rows = [
+        {
+            "student": row.student,
+            "teacher": row.teacher,
+            "parameters": text.count(row.parameters),
+            "top-1": text.fixed(row.top1),
+            "mean gain": text.difference(row.gain),
+            "behind the first": text.difference(row.behind),
+        }
+        for row in content.teachers
+    ]
+    counts = sorted({row.methods for row in content.teachers})
+    note = (
+        f"Mean gain over {text.span(counts, str)} methods, with intervals over {text.seeds(content.study)}. Seeds are "
+        "not paired between teachers: a student starts from other weights with each."
+    )
+    return Table("teachers", "Gain by teacher", rows, note)
 
 
-def _gain_row(content: Content, pairs: Sequence[str], method: str, ends: bool) -> Row:
+CLASS_GAINS = {"macro_top1": "macro gain", "worst_class_top1": "gain of the worst class"}
+"""What gains over classes are called: of the mean accuracy of the classes, and of that of the worst one."""
+
+
+def _class_gain(content: Content, metric: str, group: Group, method: str) -> TableCell:
+    row = content.class_gains.get((metric, group, method))
+    return TableCell(text.NONE) if row is None else TableCell(text.gain(row), finding(row.gain_holm))
+
+
+def _has_memory(content: Content) -> bool:
+    """Whether the device told how much was used."""
+    return any(cost.peak_memory is not None for cost in content.costs.values())
+
+
+def _gain_row(content: Content, pairs: Sequence[str], method: str, with_ends: bool) -> Row:
     """Gain of a method on each of the pairs; for the control, its top-1."""
     gains = {pair: content.gains[pair, method] for pair in pairs}
     if method == content.study.control:
         top1 = {pair: text.accuracy(row).split(" ±")[0] for pair, row in gains.items()}
         return {"method": f"{method} top-1"} | top1
-    return {"method": method} | {pair: TableCell(text.gain(row, ends), row.gain.value) for pair, row in gains.items()}
+    cells = {pair: TableCell(text.gain(row, with_ends), finding(row.gain_holm)) for pair, row in gains.items()}
+    return {"method": method} | cells
 
 
 def _speed_row(content: Content, pairs: Sequence[str], method: str) -> Row:
     """Throughput of a method on each of the pairs, relative to the control."""
     costs = {pair: content.costs[pair, method] for pair in pairs}
-    cells: Row = {pair: TableCell(text.speed(cost), cost.to_control.value) for pair, cost in costs.items()}
-    return {"method": method} | (_unscored(cells) if method == content.study.control else cells)
+    return {"method": method} | {pair: text.speed(cost) for pair, cost in costs.items()}
 
 
-def _equal_time_rows(content: Content, group: Group, ends: bool) -> list[Row]:
+def _equal_time_rows(content: Content, group: Group, with_ends: bool) -> list[Row]:
     """Gain of every method (rows) over the control trained for as long, on average and on each pair; may be empty."""
     by_pair = {(row.pair, row.method): row for row in content.equal_times}
     return [
         {"method": row.method, "gain": text.equal_time(row), "p": text.p_value(row.p)}
-        | {pair: text.equal_time(by_pair[pair, row.method], ends) for pair in content.study.groups[group]}
+        | {pair: text.equal_time(by_pair[pair, row.method], with_ends) for pair in content.study.groups[group]}
         for row in content.group_equal_times
         if row.group == group
     ]
@@ -205,7 +286,7 @@ def _published_matrix(content: Content, pairs: Sequence[str], of_gain: bool) -> 
         match = row.gain if of_gain else row.top1
         if row.pair in pairs and not math.isnan(match.published):
             line = cells.setdefault((row.method, row.sources[0]), {})
-            line[row.pair] = text.published(match, sign=of_gain)
+            line[row.pair] = text.published(row, of_gain)
     shown = [pair for pair in pairs if any(pair in line for line in cells.values())]
     by_method = sorted(cells.items(), key=lambda item: content.study.methods.index(item[0][0]))
     return [
@@ -224,7 +305,7 @@ def _published_rows(content: Content, pair: str) -> list[Row]:
             "ours": text.fixed(row.top1.ours.value),
             "difference": text.deviation(row.top1),
             "verdict": text.verdict(row, row.top1),
-            "published gain": text.signed(row.gain.published),
+            "published gain": text.published_value(row, of_gain=True),
             "our gain": text.signed(row.gain.ours.value),
             "gain difference": text.deviation(row.gain),
             "gain verdict": text.NONE if row.reason else text.verdict(row, row.gain),
@@ -243,13 +324,15 @@ def _accuracy_row(content: Content, pair: str, method: str) -> Row:
     """
     study, row = content.study, content.gains[pair, method]
     is_control = row.role == "control"
+    over = text.difference(row.gain_baseline) + text.mark(row.gain_baseline_holm)
     by_seed = "" if is_control else " ".join(text.signed(gain) for _, gain in row.seed_gains)
     return row_of(
         ("method", method, True),
         ("n", f"{row.done}/{row.planned}", True),
         ("top-1", text.accuracy(row), True),
         ("best epoch", text.fixed(row.best_top1), any(not math.isnan(row.best_top1) for row in content.gains.values())),
-        ("gain", TableCell(text.gain(row), math.nan if is_control else row.gain.value), True),
+        ("gain", TableCell(text.gain(row), finding(row.gain_holm)), True),
+        (f"over {study.baseline}", TableCell(over, finding(row.gain_baseline_holm)), study.baseline),
         ("gain by seed", by_seed or text.NONE, True),
         (f"p {study.control or 'control'}", text.p_value(row.p_control), True),
         (f"p {study.baseline}", text.p_value(row.p_baseline), study.baseline),

@@ -1,5 +1,6 @@
-"""The report on the console: the averages of each group of pairs, then the gains pair by pair."""
+"""The report on the console: the averages of each group of pairs, the gains pair by pair, at last what they say."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import rich.table
@@ -8,30 +9,33 @@ from rich.console import Console
 from rich.text import Text
 
 from kdbench.report.content import Content
+from kdbench.report.message import conclusion
 from kdbench.report.notes import completeness, legends, notes
 from kdbench.report.tables import Table, group_tables, pair_tables
 
-OVERHEAD = 3
-"""Columns that a cell takes beside its text."""
+OVERHEAD, EDGE = 2, 1
+"""Columns that a cell takes beside its text, and a line beside its cells."""
 MARKS = "*▲▼="
+SPARED = ("differs", "extra parameters", "after Holm")
+"""Columns that a narrow console goes without, in this order: report.html and report.md have them."""
 
 Column = list[str]
 """What stands over a column, in one line or two, and its cells."""
 
 
 def print_report(content: Content, console: Console) -> None:
-    """Print the tables; a console of some 140 columns shows tests and intervals of every pair too.
+    """Print the tables, what is to be known beside them, and last of all what the study says.
 
-    A study without accuracies gets the cost of every pair in their place.
+    Where the console has room for it, intervals of every pair are shown. A study without accuracies gets the cost of
+    every pair in their place.
     """
     manifest = content.study.manifest
     print_line(console, f"{manifest['suite']} ({manifest['protocol']})", "bold")
     for group in content.study.groups:
-        tables = group_tables(content, group)
-        if sum(map(_width, _columns(tables[0]))) > console.width:
-            tables = group_tables(content, group, full=False)
-        for table in tables:
-            print_table(console, table)
+        with_ends, without = group_tables(content, group), group_tables(content, group, with_ends=False)
+        for wide, narrow in zip(with_ends, without, strict=True):
+            fits = _total(_columns(wide.parts[0])) <= console.width
+            print_table(console, _fitting((wide if fits else narrow).parts[0], console.width))
     if content.has_accuracy:
         print_line(console, completeness(content), "bold")
     else:
@@ -40,6 +44,20 @@ def print_report(content: Content, console: Console) -> None:
                 print_table(console, replace(table, title=f"{table.title} on {pair}"))
     for line in [*notes(content), *legends(content)]:
         print_line(console, line, "dim")
+    if content.has_accuracy:
+        console.print()
+        for line in conclusion(content):
+            print_line(console, line, "bold")
+
+
+def _fitting(table: Table, width: int) -> Table:
+    """The table without the columns that a narrow console is spared, as far as it takes."""
+    for column in SPARED:
+        if _total(_columns(table)) <= width:
+            break
+        rows = [{name: cell for name, cell in row.items() if name != column} for row in table.rows]
+        table = replace(table, rows=rows)
+    return table
 
 
 def print_table(console: Console, table: Table) -> None:
@@ -57,9 +75,13 @@ def print_line(console: Console, line: str, style: str) -> None:
 
 
 def _columns(table: Table) -> list[Column]:
-    """The columns of a table; the names of a pair, or of two contenders, are on a line each."""
+    """The columns of a table; a name of two parts, such as that of a pair, has a line for each."""
     cells = zip(*table.lines, strict=True)
-    return [[name.replace(":", ":\n", 1), *column] for name, column in zip(table.columns, cells, strict=True)]
+    return [[_in_lines(name), *column] for name, column in zip(table.columns, cells, strict=True)]
+
+
+def _in_lines(name: str) -> str:
+    return name.replace(":", ":\n", 1) if ":" in name else name.replace(" ", "\n", 1)
 
 
 def _aligned(column: Column) -> Column:
@@ -73,7 +95,7 @@ def _aligned(column: Column) -> Column:
 
 
 def _grid(columns: list[Column]) -> rich.table.Table:
-    grid = rich.table.Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    grid = rich.table.Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1))
     for column in columns:
         side = "left" if column is columns[0] else "right"
         # Rich drops the trailing blanks of a cell it aligns to the right, so the cells bring their own alignment.
@@ -87,12 +109,17 @@ def _width(column: Column) -> int:
     return max(len(line) for cell in column for line in cell.split("\n")) + OVERHEAD
 
 
+def _total(columns: Sequence[Column]) -> int:
+    """Characters of a line of them."""
+    return EDGE + sum(_width(_aligned(column) if number else column) for number, column in enumerate(columns))
+
+
 def _wrapped(columns: list[Column], width: int) -> list[list[Column]]:
     """The columns in several parts that fit the width, each with the first column and at least one other."""
     first, *others = columns
     parts = [[first]]
     for column in others:
-        if len(parts[-1]) > 1 and sum(map(_width, [*parts[-1], column])) > width:
+        if len(parts[-1]) > 1 and EDGE + sum(map(_width, [*parts[-1], column])) > width:
             parts.append([first])
         parts[-1].append(column)
     return parts

@@ -1,7 +1,7 @@
 """How numbers are written, everywhere in a report."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -9,28 +9,46 @@ import pandas as pd
 from kdbench.analysis.comparison import ALLOWANCE, Comparison, Match
 from kdbench.analysis.cost import GroupCost, PairCost
 from kdbench.analysis.equal_time import EqualTime, GroupEqualTime
-from kdbench.analysis.gains import GroupGain, PairGain
-from kdbench.analysis.stats import ALPHA, Interval
+from kdbench.analysis.gains import GroupGain, PairGain, finding
+from kdbench.analysis.stats import Interval
+from kdbench.names import plural
 from kdbench.results.study import MISSING, Study
 
 NONE = "-"
 """Where there is nothing to say: a method against itself, a figure the device does not tell."""
 
-LEGEND = (
-    "Gains are points of top-1 over the control, mean [95 % interval]. * differs from the control, ▲ better "
-    "and ▼ worse than the baseline (paired t-test, p < 0.05 after Holm over the methods, from 3 seeds on). "
-    "X (2/3): only 2 of 3 runs are there, so there is no average. n/a: the method does not support the pair. "
-    "beats m: probability that a run beats one of method m. "
-)
-SPEED_LEGEND = "speed/m: training images/s relative to method m, higher is faster."
-LEGEND += SPEED_LEGEND
 PUBLISHED_LEGEND = (
     "Published: ours minus the published number; = within the tolerance, ▲ above and ▼ below it (our 95 % interval "
     f"together with {ALLOWANCE} points for a published top-1, sqrt(2) times that for a gain; two seeds at least). "
-    "Best epoch is held against our best epoch, last and unknown against our last. Each row names its first source."
+    "Best epoch is held against our best epoch, last and unknown against our last. Each row names its first source. "
+    "† a published gain over a training without a teacher that its source borrowed from another one."
 )
-OPEN_DIVISION = "Open division, not to be ranked with the methods above; ranks are among control, baseline and these"
-SCOPE = "Intervals over several pairs speak of the noise between seeds on these pairs, not of other pairs."
+OPEN_DIVISION = "Open division, not to be ranked with the methods above"
+SCOPE = "Intervals over several pairs are about the noise between seeds on these pairs, not about other pairs."
+GAPS = (
+    "X (2/3): only 2 of 3 runs are there, so there is no average. n/a: the networks of the pair lack what the method "
+    "needs."
+)
+
+
+def seeds(study: Study) -> str:
+    """`3 seeds`, or `1 to 2 seeds` where the pairs have different numbers of them."""
+    low, high = study.seed_counts
+    return plural(high, "seed") if low == high else f"{low} to {plural(high, 'seed')}"
+
+
+def so_far(study: Study) -> str:
+    """`So far: seed 0 on all 6 pairs, seed 1 on 2 of 6 pairs. ...`, of a study of finished blocks; else empty."""
+    if study.whole is None:
+        return ""
+    pairs, blocks = len(study.whole.pairs), []
+    for seed in study.manifest["seeds"]:
+        count = sum(seed in numbers for numbers in study.blocks.values())
+        blocks.append(f"seed {seed} on {f'all {pairs}' if count == pairs else f'{count} of {pairs}'} pairs")
+    return (
+        f"So far: {listed(blocks)}. All methods are compared on these finished blocks alone; a pair and a seed that "
+        "only some methods have finished are left out."
+    )
 
 
 def fixed(value: float, digits: int = 2) -> str:
@@ -48,12 +66,10 @@ def p_value(value: float) -> str:
     return "< 0.001" if value < 0.001 else fixed(value, 3)
 
 
-def difference(interval: Interval, ends: bool = True) -> str:
+def difference(interval: Interval, with_ends: bool = True) -> str:
     """`+1.23 [0.80, 1.66]`; without the ends where they are unknown or not wanted."""
     middle = signed(interval.value)
-    if not ends or math.isnan(interval.low):
-        return middle
-    return f"{middle} [{signed(interval.low).lstrip('+')}, {signed(interval.high).lstrip('+')}]"
+    return f"{middle} {ends(interval)}" if with_ends and not math.isnan(interval.low) else middle
 
 
 def spread(interval: Interval, digits: int = 1) -> str:
@@ -94,29 +110,45 @@ def runs(done: int, planned: int) -> str:
     return f"X ({done}/{planned})"
 
 
-def marks(row: PairGain | GroupGain) -> str:
-    """The significance marks of a gain (see `LEGEND`)."""
-    against_baseline = ("▲" if row.gain_baseline.value > 0 else "▼") if row.p_baseline < ALPHA else ""
-    return ("*" if row.p_control < ALPHA else "") + against_baseline
+def mark(corrected: Interval) -> str:
+    """▲ for shown better, ▼ for shown worse, from an interval at Holm's level."""
+    return {"better": "▲", "worse": "▼"}.get(finding(corrected), "")
 
 
-def gain(row: PairGain | GroupGain, ends: bool = True) -> str:
-    """The gain of a row with its marks, or what stands in its place."""
+def found(corrected: Interval) -> str:
+    """The same in a word, or a dash where no test was made."""
+    shown = finding(corrected)
+    return NONE if shown == "not tested" else shown
+
+
+def ends(interval: Interval) -> str:
+    """`[-0.54, 3.89]`, or a dash; an end that is near zero has as many digits as tell on which side it is."""
+    return NONE if math.isnan(interval.low) else f"[{_end(interval.low)}, {_end(interval.high)}]"
+
+
+def _end(value: float) -> str:
+    digits = next((digits for digits in range(2, 6) if round(value, digits)), 2)
+    return signed(value, digits).lstrip("+")
+
+
+def gain(row: PairGain | GroupGain, with_ends: bool = True) -> str:
+    """The gain of a row with the mark of its test against the control, or what stands in its place."""
     if row.state == "unsupported":
         return "n/a"
     if math.isnan(row.gain.value):
-        return runs(row.n, row.planned)
+        lacks_control = isinstance(row, PairGain) and row.n < row.done == row.planned
+        return f"X (control {row.n}/{row.planned})" if lacks_control else runs(row.n, row.planned)
     if row.role == "control":
-        return "control"
-    return difference(row.gain, ends) + marks(row)
+        return "0"
+    return difference(row.gain, with_ends) + mark(row.gain_holm)
 
 
-def equal_time(row: EqualTime | GroupEqualTime, ends: bool = True) -> str:
+def equal_time(row: EqualTime | GroupEqualTime, with_ends: bool = True) -> str:
     """The gain over the control at equal time, with the epochs of that control where it is about one pair."""
     if math.isnan(row.gain.value):
         return runs(row.n, row.planned)
     epochs = f" ({row.epochs})" if isinstance(row, EqualTime) else ""
-    return difference(row.gain, ends) + epochs
+    return difference(row.gain, with_ends) + epochs
 
 
 def accuracy(row: PairGain) -> str:
@@ -138,6 +170,11 @@ def mean_speed(cost: GroupCost) -> str:
     return ratio(cost.to_control) if cost.measured == cost.pairs else runs(cost.measured, cost.pairs)
 
 
+def mean_time(cost: GroupCost) -> str:
+    """The time of a training step over the control's, mean over the pairs of a group, or what stands in its place."""
+    return ratio(1 / cost.to_control) if cost.measured == cost.pairs else runs(cost.measured, cost.pairs)
+
+
 def images(cost: PairCost) -> str:
     """Median images/s with the 10th and 90th percentile of its blocks, or what stands in its place."""
     if cost.status == "unsupported":
@@ -147,9 +184,17 @@ def images(cost: PairCost) -> str:
     return f"{cost.images:,.0f} ({cost.images_p10:,.0f} to {cost.images_p90:,.0f})"
 
 
-def published(match: Match, sign: bool) -> str:
+def published_value(row: Comparison, of_gain: bool) -> str:
+    """`80.54`, or a gain such as `+6.53†`, marked where its source borrowed the training without a teacher."""
+    if not of_gain:
+        return fixed(row.top1.published)
+    borrowed = row.control == "borrowed" and not math.isnan(row.gain.published)
+    return signed(row.gain.published) + ("†" if borrowed else "")
+
+
+def published(row: Comparison, of_gain: bool) -> str:
     """`80.54 -0.23=`: a published value and, where ours is comparable, how far ours is from it, with the mark."""
-    value = signed(match.published) if sign else fixed(match.published)
+    match, value = row.gain if of_gain else row.top1, published_value(row, of_gain)
     if math.isnan(match.difference):
         return value
     mark = {"reproduced": "=", "above": "▲", "below": "▼", None: ""}[match.verdict]
@@ -197,9 +242,16 @@ def deviation(match: Match) -> str:
     return difference if math.isnan(match.tolerance) else f"{difference} ± {match.tolerance:.2f}"
 
 
-def plural(number: int, noun: str) -> str:
-    """`1 seed`, `3 seeds`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def span(values: Sequence[Any], write: Callable[[Any], str]) -> str:
+    """`3.1k to 9.6k`: the least and the largest of what is known, or the one where they read the same."""
+    known = [value for value in values if value is not None and not math.isnan(value)]
+    return " to ".join(dict.fromkeys((write(min(known)), write(max(known))))) if known else NONE
+
+
+def listed(names: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def devices(study: Study, records: pd.DataFrame) -> str:
@@ -218,8 +270,7 @@ def caption(study: Study, records: pd.DataFrame, noise: str) -> str:
     """The line under a figure: suite, protocol, seeds, device, date, run, and what the `noise` drawn is."""
     manifest = study.manifest
     split = "" if "val" not in study.cells["split"].tolist() else "validation split"
-    seeds = plural(len(manifest["seeds"]), "seed") if manifest["seeds"] else ""
-    parts = [manifest["suite"], manifest["protocol"], split, seeds]
+    parts = [manifest["suite"], manifest["protocol"], split, seeds(study) if manifest["seeds"] else ""]
     parts += [devices(study, records), dates(study), f"run {study.run_id}", noise]
     return " · ".join(part for part in parts if part)
 

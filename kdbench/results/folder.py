@@ -17,6 +17,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from shlex import quote
 from typing import Any, NamedTuple
 
 from kdbench.errors import KdbenchError
@@ -96,7 +97,7 @@ class Results:
 
     @property
     def measuring_lock(self) -> Path:
-        """Held by the run that measures throughput."""
+        """The lock that is held by the run that measures throughput."""
         return self.folder / "unfinished" / "throughput.lock"
 
     def throughput_path(self, pair: str, method: str, key: str) -> Path:
@@ -141,7 +142,7 @@ class Results:
             KdbenchError: the folder holds no manifest, or a broken one.
         """
         if not self.manifest_path.is_file():
-            raise KdbenchError(f"no results in {self.folder}; run `kdbench run --out {self.folder}` first")
+            raise KdbenchError(f"no results in {self.folder}; run `kdbench run --out {quote(str(self.folder))}` first")
         return _whole(self.manifest_path, Manifest, broken_manifest)
 
     def cells(self) -> Iterator[CellRecord]:
@@ -172,12 +173,12 @@ class Results:
         Raises:
             KdbenchError: one is broken.
         """
-        found = {}
+        environments_by_id = {}
         for path in _files(self.folder / "environments", depth=0):
-            found[path.stem] = read_json(path)
-            if problem := misfit(Environment, found[path.stem]):
+            environments_by_id[path.stem] = read_json(path)
+            if problem := misfit(Environment, environments_by_id[path.stem]):
                 raise KdbenchError(f"{path} describes no environment: {problem}; move it away and run again")
-        return found
+        return environments_by_id
 
 
 def _files(folder: Path, depth: int) -> Iterator[Path]:

@@ -59,11 +59,50 @@ class TunedNote(TypedDict):
     trials: Count
 
 
+class FrozenNote(TypedDict):
+    """The plan that a run keeps to: its file, its hash, and when it was frozen (UTC, ISO 8601)."""
+
+    file: Line
+    sha256: Sha256
+    created: Line
+
+
 class RaceNote(TypedDict):
     """A race: the rounds (a seed on every pair) that are planned, and after which of them each method was dropped."""
 
     rounds: Count
     dropped: dict[Name, Count]
+
+
+class MethodNote(TypedDict):
+    """What a method says of itself; fields are empty where it says nothing."""
+
+    kind: Line
+    paper: Line
+    venue: Line
+    summary: Line
+    source: Line
+    """Where its class is: `package.module:Class` or a file."""
+
+
+class Setting(TypedDict):
+    """What a run trains on and how, so that a report can tell it without the suite."""
+
+    description: Line
+    """The suite's, of itself."""
+    data: Line
+    """The name of the data set."""
+    teacher_data: Line
+    """What the teachers were trained on."""
+    classes: Count
+    train_images: Count
+    test_images: Count
+    """Of the split that is evaluated."""
+    image_size: Count
+    epochs: dict[str, Count]
+    """By student, as `recipes`."""
+    recipes: dict[str, Line]
+    """How each student is trained, in words."""
 
 
 class Manifest(TypedDict):
@@ -87,10 +126,14 @@ class Manifest(TypedDict):
     altered: NotRequired[dict[str, list[Line]]]
     """The hyperparameters that are not the suite's, tuned or set by hand, by method, as `name=value`."""
     tuned: NotRequired[TunedNote]
+    frozen: NotRequired[FrozenNote]
     race: NotRequired[RaceNote]
     """Where methods that were shown worse than the best were dropped; their later cells are not planned."""
     equal_time: NotRequired[dict[str, dict[str, Count]]]
     """By pair and method, the epochs of the control that take as long as the method does; its own are its recipe's."""
+    setting: NotRequired[Setting]
+    notes: NotRequired[dict[str, MethodNote]]
+    """By method."""
 
 
 def broken_manifest(manifest: Manifest) -> str | None:
@@ -107,7 +150,7 @@ def broken_manifest(manifest: Manifest) -> str | None:
         return "not every method has one role, and not every role one method"
     if not set(manifest["hetero"]) <= set(pairs):
         return "a heterogeneous pair is not among its pairs"
-    for pair, method, seed in [*cells, *((*place, None) for place in timings)]:
+    for pair, method, seed in [*cells, *((*pair_method, None) for pair_method in timings)]:
         if pair not in pairs or method not in methods or not (seed is None or seed in seeds):
             return f"it plans {method} on {pair}, seed {seed}, which it does not list"
     control = next((name for name, role in manifest["roles"].items() if role == "control"), None)
@@ -167,6 +210,8 @@ class CellFindings(TypedDict, total=False):
 
     top1: Percent
     top5: Percent
+    majority: Percent
+    """Top-1 of who always answers with the largest class of the split that `top1` is of."""
     best_top1: Percent
     best_epoch: Count
     """The best epoch of the split that `top1` is of, where that was read more than once."""
@@ -175,6 +220,10 @@ class CellFindings(TypedDict, total=False):
     correct: str
     """Base64 of the packed bits (numpy.packbits, big endian), one bit an evaluated image, in order of the split."""
     evaluated: Count
+    class_images: list[Count]
+    """Evaluated images of each class, in the order of the classes."""
+    class_hits: list[Count]
+    """Those of them that were right."""
     curves: Curves
     extremes: ExtremeRecord
     seconds: dict[Line, Amount]
@@ -219,6 +268,9 @@ def broken_cell(record: CellRecord) -> str | None:
     if "top1" not in record or "evaluated" not in record or "curves" not in record:
         missing = next(name for name in ("top1", "evaluated", "curves") if name not in record)
         return f"it is done and has no {missing}"
+    hits, images = record.get("class_hits", []), record.get("class_images", [])
+    if len(hits) != len(images) or any(hit > count for hit, count in zip(hits, images, strict=False)):
+        return "its hits by class are not those of its images"
     return unequal_curves(record["curves"])
 
 

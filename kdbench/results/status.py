@@ -14,7 +14,7 @@ TO_DO = "to do"
 
 
 @dataclass
-class Standing:
+class RunState:
     """Where a run is.
 
     Attributes:
@@ -35,16 +35,16 @@ class Standing:
 
     @property
     def total(self) -> Counter[str]:
-        """Number of cells by status."""
+        """The number of cells by status."""
         return sum(self.by_pair.values(), Counter())
 
     @property
     def left(self) -> int:
-        """Cells without an end."""
+        """The number of cells that have not ended yet."""
         return sum(count for status, count in self.total.items() if status in (RUNNING, BEGUN, TO_DO))
 
 
-def standing(results: Results) -> Standing:
+def run_state(results: Results) -> RunState:
     """Look through a results folder.
 
     Raises:
@@ -53,7 +53,7 @@ def standing(results: Results) -> Standing:
     manifest = results.manifest()
     records = {cell["key"]: cell for cell in results.cells()}
     began = results.manifest_path.stat().st_mtime
-    found, fresh = Standing(manifest["command"]), 0
+    progress, fresh = RunState(manifest["command"]), 0
     for cell in (CellId(**planned) for planned in manifest["cells"]):
         record = records.get(cell.key)
         if record is not None and record["status"] in FINISHED:
@@ -62,15 +62,15 @@ def standing(results: Results) -> Standing:
             status = RUNNING
         elif record is not None:
             status = record["status"]
-            found.errors[(record["error"] or status).partition("\n")[0]] += 1
+            progress.errors[(record["error"] or status).partition("\n")[0]] += 1
         else:
             status = BEGUN if results.checkpoints(cell) else TO_DO
-        found.by_pair.setdefault(cell.pair, Counter())[status] += 1
+        progress.by_pair.setdefault(cell.pair, Counter())[status] += 1
         fresh += record is not None and results.record_path(cell).stat().st_mtime > began
     planned = {measurement["key"] for measurement in manifest["throughput"]}
-    found.to_measure = len(planned)
-    found.measured = sum(record["key"] in planned for record in results.throughput())
+    progress.to_measure = len(planned)
+    progress.measured = sum(record["key"] in planned for record in results.throughput())
     elapsed = time.time() - began
-    if fresh and elapsed > 0 and found.total[RUNNING]:
-        found.seconds_left = found.left * elapsed / fresh
-    return found
+    if fresh and elapsed > 0 and progress.total[RUNNING]:
+        progress.seconds_left = progress.left * elapsed / fresh
+    return progress

@@ -11,6 +11,7 @@ import numpy as np
 
 from kdbench.errors import KdbenchError
 from kdbench.files import content_key
+from kdbench.names import pair_ends
 from kdbench.results.folder import Results
 from kdbench.results.schema import CellRecord, Manifest, PlannedCell, Role, Split, ThroughputRecord, is_planned
 
@@ -50,8 +51,13 @@ CELL_COLUMNS = [
     "best_top1",
     "best_epoch",
     "evaluated",
+    "majority",
+    "macro_top1",
+    "worst_class_top1",
     "extra_parameters",
 ]
+CLASS_COLUMNS = ("majority", "macro_top1", "worst_class_top1")
+"""What the classes say: top-1 of always the largest class, mean top-1 of the classes, and that of the worst class."""
 _OWN_COLUMNS = [
     "hetero",
     "split",
@@ -63,6 +69,7 @@ _OWN_COLUMNS = [
     "best_top1",
     "best_epoch",
     "evaluated",
+    "majority",
     "extra_parameters",
 ]
 """Those that a cell's record holds as they are; the plan has the others."""
@@ -104,6 +111,7 @@ class Study:
         environments: descriptions of the environments by id.
         methods: the control, the baseline, then the others in the manifest's order.
         ignored: how many records of other settings or machines the folder holds beside those planned.
+        whole: the study whose finished blocks this one is (see `finished`); None for a study by itself.
     """
 
     manifest: Manifest
@@ -113,10 +121,11 @@ class Study:
     environments: dict[str, dict[str, Any]]
     methods: list[str]
     ignored: int = 0
+    whole: "Study | None" = None
 
     @property
     def pairs(self) -> list[str]:
-        """In the manifest's order."""
+        """The pairs, in the order of the manifest."""
         return list(self.manifest["pairs"])
 
     @cached_property
@@ -156,7 +165,7 @@ class Study:
     def run_id(self) -> str:
         """Names what was run: all that determines the planned cells and measurements is in their keys."""
         planned = [*self.manifest["cells"], *self.manifest["throughput"]]
-        return content_key(sorted(place["key"] for place in planned))[:12]
+        return content_key(sorted(entry["key"] for entry in planned))[:12]
 
     @cached_property
     def curve_split(self) -> Split:
@@ -177,33 +186,80 @@ class Study:
         seeds: dict[PairMethod, list[int]] = {}
         for cell in self.manifest["cells"]:
             seeds.setdefault((cell["pair"], cell["method"]), []).append(cell["seed"])
-        return {place: sorted(own) for place, own in seeds.items()}
+        return {pair_method: sorted(of_pair_method) for pair_method, of_pair_method in seeds.items()}
 
     @cached_property
     def _by_seed(self) -> dict[PairMethod, dict[int, CellRecord]]:
-        by_seed: dict[PairMethod, dict[int, CellRecord]] = {place: {} for place in self.planned}
+        by_seed: dict[PairMethod, dict[int, CellRecord]] = {pair_method: {} for pair_method in self.planned}
         for (pair, method, seed), record in sorted(self.records.items()):
             by_seed[pair, method][seed] = record
         return by_seed
 
-    def by_seed(self, place: PairMethod) -> dict[int, CellRecord]:
+    def by_seed(self, pair_method: PairMethod) -> dict[int, CellRecord]:
         """The records of a pair and method by seed, in order; none where it is not planned."""
-        return self._by_seed.get(place, {})
+        return self._by_seed.get(pair_method, {})
 
-    def done(self, place: PairMethod) -> dict[int, CellRecord]:
+    def done(self, pair_method: PairMethod) -> dict[int, CellRecord]:
         """The finished records of a pair and method by seed, in order."""
-        return {seed: record for seed, record in self.by_seed(place).items() if record["status"] == "done"}
+        return {seed: record for seed, record in self.by_seed(pair_method).items() if record["status"] == "done"}
 
-    def unsupported(self, place: PairMethod) -> bool:
+    def unsupported(self, pair_method: PairMethod) -> bool:
         """Whether every record there is of a pair and method says that the method does not support the pair."""
-        return {record["status"] for record in self.by_seed(place).values()} == {"unsupported"}
+        return {record["status"] for record in self.by_seed(pair_method).values()} == {"unsupported"}
+
+    @cached_property
+    def blocks(self) -> dict[str, list[int]]:
+        """The planned seeds of each pair, sorted; a pair and a seed are a block."""
+        seeds: dict[str, set[int]] = {}
+        for cell in self.manifest["cells"]:
+            seeds.setdefault(cell["pair"], set()).add(cell["seed"])
+        return {pair: sorted(seeds[pair]) for pair in self.pairs if pair in seeds}
+
+    @property
+    def seed_counts(self) -> tuple[int, int]:
+        """The smallest and the largest number of seeds of a pair; they differ in a study of finished blocks alone."""
+        counts = [len(seeds) for seeds in self.blocks.values()] or [len(self.manifest["seeds"])]
+        return min(counts), max(counts)
+
+    def finished(self) -> "Study | None":
+        """The study of the blocks in which every planned cell has a record, so that all methods share their blocks.
+
+        The study itself where most methods have all their cells: what a few others lack is then told of these alone.
+        None where no block is finished.
+        """
+        cells, manifest = self.manifest["cells"], self.manifest
+        missing = [cell for cell in cells if (cell["pair"], cell["method"], cell["seed"]) not in self.records]
+        if 2 * len({cell["method"] for cell in missing}) < len(self.methods):
+            return self
+        left = {(cell["pair"], cell["seed"]) for cell in missing}
+        kept = [cell for cell in cells if (cell["pair"], cell["seed"]) not in left]
+        if not kept:
+            return None
+        pairs = [pair for pair in self.pairs if any(cell["pair"] == pair for cell in kept)]
+        plan: Manifest = {
+            **manifest,
+            "pairs": pairs,
+            "hetero": [pair for pair in manifest["hetero"] if pair in pairs],
+            "seeds": sorted({cell["seed"] for cell in kept}),
+            "cells": kept,
+            "throughput": [entry for entry in manifest["throughput"] if entry["pair"] in pairs],
+        }
+        return replace(
+            self,
+            manifest=plan,
+            records={key: record for key, record in self.records.items() if (key[0], key[2]) not in left},
+            measurements={key: record for key, record in self.measurements.items() if key[0] in pairs},
+            whole=self,
+        )
 
     def only(self, methods: Collection[str]) -> "Study":
-        """The same about some of the methods."""
+        """The study of some of the methods."""
         return replace(
             self,
             records={key: record for key, record in self.records.items() if key[1] in methods},
-            measurements={place: record for place, record in self.measurements.items() if place[1] in methods},
+            measurements={
+                pair_method: record for pair_method, record in self.measurements.items() if pair_method[1] in methods
+            },
             methods=[method for method in self.methods if method in methods],
         )
 
@@ -218,9 +274,9 @@ class Study:
         rows = [self._cell_row(cell) for cell in self.manifest["cells"] if cell["method"] in self.methods]
         phases = sorted({name for row in rows for name in row if name.startswith("seconds_")})
         frame = pd.DataFrame(rows, columns=[*CELL_COLUMNS, *phases])
-        frame = frame.astype(dict.fromkeys(("top1", "top5", "best_top1", "teacher_top1"), "float64")).astype(
-            dict.fromkeys(("student_parameters", "best_epoch", "evaluated", "extra_parameters"), "Int64")
-        )
+        frame = frame.astype(
+            dict.fromkeys(("top1", "top5", "best_top1", "teacher_top1", *CLASS_COLUMNS), "float64")
+        ).astype(dict.fromkeys(("student_parameters", "best_epoch", "evaluated", "extra_parameters"), "Int64"))
         return self._in_order(frame)
 
     def _cell_row(self, cell: PlannedCell) -> dict[str, Any]:
@@ -232,10 +288,11 @@ class Study:
             "role": self.roles[cell["method"]],
         }
         if record is None:
-            teacher, _, student = cell["pair"].partition(":")
+            teacher, student = pair_ends(cell["pair"])
             return {"teacher": teacher, "student": student, "status": MISSING, **plan}
         return {
             **{name: record[name] for name in _OWN_COLUMNS if name in record},
+            **_by_class(record),
             "teacher": record["teacher"]["name"],
             "student": record["student"]["name"],
             "teacher_top1": record["teacher"]["top1"],
@@ -260,17 +317,19 @@ class Study:
         import pandas as pd
 
         pair_order, method_order = ({name: i for i, name in enumerate(names)} for names in (self.pairs, self.methods))
-        own = [(key, record["curves"]) for key, record in self.records.items() if "curves" in record]
-        own.sort(key=lambda one: (pair_order[one[0][0]], method_order[one[0][1]], one[0][2]))
-        codes = np.array([(pair_order[p], method_order[m], seed) for (p, m, seed), _ in own], np.int64).reshape(-1, 3)
-        repeated = np.repeat(codes, [len(curves["eval_epoch"]) for _, curves in own], axis=0)
+        with_curves = [(key, record["curves"]) for key, record in self.records.items() if "curves" in record]
+        with_curves.sort(key=lambda entry: (pair_order[entry[0][0]], method_order[entry[0][1]], entry[0][2]))
+        codes = np.array([(pair_order[p], method_order[m], seed) for (p, m, seed), _ in with_curves], np.int64).reshape(
+            -1, 3
+        )
+        repeated = np.repeat(codes, [len(curves["eval_epoch"]) for _, curves in with_curves], axis=0)
         return pd.DataFrame(
             {
                 "pair": pd.Categorical.from_codes(repeated[:, 0], categories=pd.Index(self.pairs)),
                 "method": pd.Categorical.from_codes(repeated[:, 1], categories=pd.Index(self.methods)),
                 "seed": repeated[:, 2],
-                "epoch": np.fromiter(chain.from_iterable(curves["eval_epoch"] for _, curves in own), np.int64),
-                "top1": np.fromiter(chain.from_iterable(curves["eval_top1"] for _, curves in own), np.float64),
+                "epoch": np.fromiter(chain.from_iterable(curves["eval_epoch"] for _, curves in with_curves), np.int64),
+                "top1": np.fromiter(chain.from_iterable(curves["eval_top1"] for _, curves in with_curves), np.float64),
             }
         )
 
@@ -283,13 +342,13 @@ class Study:
         import pandas as pd
 
         control = next((name for name, role in self.manifest["roles"].items() if role == "control"), "")
-        own = self._top1(control)
+        usual = self._top1(control)
         longer = {epochs: study._top1(control) for epochs, study in self.longer.items()}
         rows = []
         for pair, by_method in self.manifest.get("equal_time", {}).items():
             for method, epochs in by_method.items():
                 # Where a method takes no longer than the control does, that is the control itself.
-                top1 = own if epochs == by_method[control] else longer.get(epochs, {})
+                top1 = usual if epochs == by_method[control] else longer.get(epochs, {})
                 if method != control and method in self.methods:
                     rows += [
                         (pair, method, epochs, seed, top1.get((pair, seed), math.nan))
@@ -301,8 +360,8 @@ class Study:
         """Top-1 of a method's finished cells, by pair and seed."""
         return {
             (pair, seed): record["top1"]
-            for (pair, own, seed), record in self.records.items()
-            if own == method and "top1" in record
+            for (pair, name, seed), record in self.records.items()
+            if name == method and "top1" in record
         }
 
     def _in_order(self, frame: "pd.DataFrame") -> "pd.DataFrame":
@@ -315,6 +374,13 @@ class Study:
         ]
         seeds = [frame["seed"].to_numpy()] if "seed" in frame else []
         return frame.iloc[np.lexsort([*seeds, *codes[::-1]])].reset_index(drop=True)
+
+
+def _by_class(record: CellRecord) -> dict[str, float]:
+    """Mean and worst accuracy of the classes in percent, where the record tells it; a class without images is none."""
+    counts = zip(record.get("class_hits", []), record.get("class_images", []), strict=True)
+    shares = [100 * hits / images for hits, images in counts if images]
+    return {"macro_top1": sum(shares) / len(shares), "worst_class_top1": min(shares)} if shares else {}
 
 
 def load_study(results: Results) -> Study:

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from typing_extensions import TypedDict
@@ -75,11 +76,12 @@ def read_tuned(path: Path, protocol: str, methods: Iterable[str]) -> Tuned:
         raise KdbenchError(
             f"{path} was tuned under {content['protocol']}, this run is of {protocol}; tune again with `kdbench tune`"
         )
-    known = content["methods"]
-    if missing := [name for name in methods if name not in known]:
+    tuned = content["methods"]
+    if missing := [name for name in methods if name not in tuned]:
+        every = quote(",".join([*tuned, *missing]))
         raise KdbenchError(
             f"{path} tells nothing of {', '.join(missing)}, and all methods have the same budget; "
-            f"add to it with `kdbench tune --trials {content['trials']} --methods {','.join([*known, *missing])}`"
+            f"add to it with `kdbench tune --trials {content['trials']} --methods {every}`"
         )
     note = TunedNote(file=path.name, sha256=hashlib.sha256(path.read_bytes()).hexdigest(), trials=content["trials"])
-    return Tuned(note, {name: known[name]["values"] for name in methods})
+    return Tuned(note, {name: tuned[name]["values"] for name in methods})

@@ -13,10 +13,11 @@ import numpy as np
 
 from kdbench.compute.device import Compute
 from kdbench.compute.distributed import agreed
+from kdbench.compute.failures import ending
 from kdbench.data.stream import Counted
 from kdbench.engines.channel import Channel, Stopped
 from kdbench.engines.progress import MemberState, Progress
-from kdbench.errors import KdbenchError, UnsupportedPair, describe
+from kdbench.errors import KdbenchError
 from kdbench.models.create import create_arguments
 from kdbench.models.parameters import count_parameters
 from kdbench.results.folder import START, Position, Results
@@ -27,7 +28,7 @@ from kdbench.study.recorder import Recorder
 from kdbench.study.session import Limits
 from kdbench.suites.schema import PairSpec, Suite
 from kdbench.training.arena import Arena
-from kdbench.training.checkpoint import load_checkpoint, save_checkpoints, together
+from kdbench.training.checkpoint import group_by_position, load_checkpoint, save_checkpoints
 from kdbench.training.contender import Contender, isolated
 from kdbench.training.evaluate import Evaluation, evaluate
 from kdbench.training.lockstep import train
@@ -73,7 +74,7 @@ class AccuracyJob:
 
     @property
     def exclusive(self) -> bool:
-        """Trainings run side by side."""
+        """Whether the task must have the machine to itself: never, trainings run side by side."""
         return False
 
     def moved(self, results: Path) -> "AccuracyJob":
@@ -92,7 +93,7 @@ class AccuracyJob:
             started = time.perf_counter()
             if cells:
                 arena = Arena.enter(self.suite, self.pair, self.seed, self.split, self.compute, self.data_root)
-                for position, ids in together(results, [cell.id for cell in cells]):
+                for position, ids in group_by_position(results, [cell.id for cell in cells]):
                     those = [cell for cell in cells if cell.id in ids]
                     _Training(self, those, arena, channel, position).run(started)
             return tuple(cell.key for cell in self.cells if cell not in cells)
@@ -227,10 +228,8 @@ class _Training:
                     self._record_ended(run, "failed", f"self-check '{failed.name}': {failed.detail}")
                     return None
             return self._ready(run, arena.contender(plan.name, method, plan.hyperparameters))
-        except UnsupportedPair as reason:
-            self._record_ended(run, "unsupported", str(reason))
         except Exception as error:
-            self._record_ended(run, "failed", describe(error))
+            self._record_ended(run, *ending(error))
         return None
 
     def _ready(self, run: _CellRun, contender: Contender) -> Contender:
@@ -278,6 +277,7 @@ class _Training:
         ]
         if self._recorder.writes:
             try:
+                self._recorder.refuse_moved()
                 save_checkpoints(self._recorder.results, states, position)
             except KdbenchError as error:
                 self._channel.note(f"no checkpoint: {error}")
@@ -333,10 +333,11 @@ class _Training:
         assert contender is not None and final is not None
         path = self._recorder.results.student_path(run.cell.id)
         if self._recorder.writes:
+            self._recorder.refuse_moved()
             self._keep(path, contender, final)
         best_is_known = self._followed is self._arena.evaluation
         epochs, top1 = run.curve
-        findings = CellFindings(top1=final.top1, top5=final.top5)
+        findings = CellFindings(top1=final.top1, top5=final.top5, majority=final.majority)
         if best_is_known:
             best = int(np.argmax(top1))
             findings.update(best_top1=top1[best], best_epoch=epochs[best])
@@ -344,6 +345,8 @@ class _Training:
             reads=dict(run.reads),
             correct=base64.b64encode(np.packbits(final.correct).tobytes()).decode(),
             evaluated=len(final.correct),
+            class_images=final.class_images,
+            class_hits=final.class_hits,
             curves=Curves(
                 epoch=list(range(1, len(contender.lr) + 1)),
                 lr=contender.lr,
@@ -374,6 +377,7 @@ class _Training:
                 {
                     "timm": spec.timm,
                     "arguments": create_arguments(spec, shapes.num_classes, *shapes.image_shape[:2]),
+                    **({"stages": spec.stages} if spec.stages else {}),
                     "image_shape": shapes.image_shape,
                     "input": {"fit": data.fit, "interpolation": data.interpolation, "crop": crop},
                     "normalisation": model.normalisation,

@@ -51,15 +51,15 @@ def train_control(plan: Plan, session: Session) -> RunOutcome:
 
 def _worth(plan: Plan, results: Results) -> dict[str, dict[str, int]]:
     """Epochs of the control by pair and method; methods without a measured ratio are left out."""
-    found: dict[str, dict[str, int]] = {pair.name: {} for pair in plan.pairs}
-    own = {pair.name: _own(plan, pair) for pair in plan.pairs}
+    epochs_of_control: dict[str, dict[str, int]] = {pair.name: {} for pair in plan.pairs}
+    usual = {pair.name: _own(plan, pair) for pair in plan.pairs}
     for cost in pair_costs(load_study(results)):
         ratio = cost.to_control.value
         if ratio > 0:
-            found[cost.pair][cost.method] = max(1, round(own[cost.pair] / ratio))
-    if not any(found.values()):
+            epochs_of_control[cost.pair][cost.method] = max(1, round(usual[cost.pair] / ratio))
+    if not any(epochs_of_control.values()):
         raise KdbenchError("--equal-time goes by the throughput of control and methods, and none was measured")
-    return found
+    return epochs_of_control
 
 
 def _own(plan: Plan, pair: PairSpec) -> int:

@@ -1,6 +1,6 @@
 """The plan: which cells there are, the key of each, and which are still to do."""
 
-import re
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from typing import Any
 
 from kdbench.compute.device import Compute
 from kdbench.data import opening
-from kdbench.errors import KdbenchError
+from kdbench.errors import KdbenchError, one_line
 from kdbench.files import canonical_json, content_key
 from kdbench.hyperparameters import validate
 from kdbench.registry import Plugin
@@ -18,18 +18,21 @@ from kdbench.results.folder import CellId, Results
 from kdbench.results.schema import (
     FINISHED,
     SCHEMA,
+    FrozenNote,
     Manifest,
+    MethodNote,
     PlannedCell,
     PlannedMeasurement,
     PublishedNames,
     RaceNote,
     Role,
+    Setting,
     Split,
     TunedNote,
 )
 from kdbench.results.tuned import Tuned
 from kdbench.suites.schema import PairSpec, Suite
-from kdbench.training.teacher import stored_teacher, teacher_metadata
+from kdbench.training.teacher import current_metadata
 
 
 @dataclass(frozen=True)
@@ -41,11 +44,11 @@ class Shard:
 
     @property
     def whole(self) -> bool:
-        """There are no other parts."""
+        """Whether the run has this one part only."""
         return self.of == 1
 
     def holds(self, index: int) -> bool:
-        """Whether the group at `index` (from 0) is in it."""
+        """Whether the group at `index` (from 0) belongs to this shard."""
         return index % self.of == self.number - 1
 
     def __str__(self) -> str:
@@ -76,12 +79,22 @@ class MethodPlan:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a key holds of it."""
+        """What a key holds of the method."""
         return {
             "name": self.name,
             "hyperparameters": self.hyperparameters,
             "source": self.plugin.source_sha256,
         }
+
+    @property
+    def note(self) -> MethodNote:
+        """What the method says of itself, for the reader of a report."""
+        method, source = self.plugin.method, self.plugin.source
+        words = {"kind": method.kind, "paper": method.paper, "venue": method.venue, "summary": source.summary}
+        # A report goes to other machines, so of a file it tells the name alone.
+        is_file = self.plugin.target.partition(":")[0].endswith(".py")
+        target = f"{source.path.name}:{source.class_name}" if is_file else self.plugin.target
+        return MethodNote(**{name: one_line(text) for name, text in words.items()}, source=one_line(target))
 
 
 @dataclass(frozen=True)
@@ -95,7 +108,7 @@ class Cell:
 
     @property
     def id(self) -> CellId:
-        """What its files are found by."""
+        """The id by which the files of the cell are found."""
         return CellId(self.pair.name, self.method.name, self.seed, self.key)
 
 
@@ -105,12 +118,14 @@ class Plan:
 
     Attributes:
         identities: what the keys say of each pair: data, teacher weights, models, recipe.
+        setting: what is trained on and how, for the reader of a report; no key depends on it.
         best: the test split is read for the whole learning curve, for the best epoch that the literature reports.
         tuned: the file of tuned hyperparameters, None for none.
         only: the (pair, method)s that it is about; None for all.
         shard: the part of its cells that this command trains.
         command: what makes the plan again.
         race: where methods are dropped on the way; None for a run of all methods on all seeds.
+        frozen: the plan in a file that this one is; None where it follows none.
     """
 
     suite: Suite
@@ -120,12 +135,14 @@ class Plan:
     pairs: tuple[PairSpec, ...]
     seeds: tuple[int, ...]
     identities: dict[str, dict[str, Any]]
+    setting: Setting
     best: bool = False
     tuned: TunedNote | None = None
     only: frozenset[tuple[str, str]] | None = None
     shard: Shard = field(default_factory=Shard)
     command: str = ""
     race: RaceNote | None = None
+    frozen: FrozenNote | None = None
 
     def includes(self, pair: PairSpec, method: MethodPlan) -> bool:
         """Whether the plan is about this method on this pair."""
@@ -184,6 +201,8 @@ class Plan:
                 },
             ),
             differs={method.name: what for method in self.methods if (what := method.plugin.method.differs)},
+            setting=self.setting,
+            notes={method.name: method.note for method in self.methods},
         )
         if altered := {method.name: list(method.altered) for method in self.methods if method.altered}:
             manifest["altered"] = altered
@@ -191,6 +210,8 @@ class Plan:
             manifest["race"] = self.race
         if self.tuned is not None:
             manifest["tuned"] = self.tuned
+        if self.frozen is not None:
+            manifest["frozen"] = self.frozen
         return manifest
 
 
@@ -252,7 +273,9 @@ def make_plan(
     data = opening.open_dataset(suite.data, data_root)
     identities = {}
     for pair in pairs:
-        teacher = teacher_metadata(stored_teacher(suite, pair.teacher, data_root))
+        # What cannot be trained is told before anything is written.
+        opening.fitted_recipe(suite.recipe_of(pair.student), suite.data, data_root, suite.data.held_out(split))
+        teacher = current_metadata(suite, pair.teacher, data_root)
         identities[pair.name] = {
             "data": {**suite.data.model_dump(exclude={"source", "teacher_source"}), "sha256": data.sha256},
             "teacher": {
@@ -274,10 +297,28 @@ def make_plan(
         pairs=tuple(pairs),
         seeds=tuple(seeds),
         identities=identities,
+        setting=_setting(suite, pairs, split, data_root),
         best=best,
         tuned=tuned.note if tuned else None,
         shard=shard or Shard(),
         command=command or command_line(),
+    )
+
+
+def _setting(suite: Suite, pairs: Sequence[PairSpec], split: Split, data_root: Path) -> Setting:
+    data, recipes = suite.data, {pair.student: suite.recipe_of(pair.student) for pair in pairs}
+    held_out = data.held_out(split)
+    train, evaluated = (len(opening.open_split(data, data_root, part, held_out)) for part in ("train", split))
+    return Setting(
+        description=suite.description,
+        data=data.source,
+        teacher_data=data.teacher_source or data.source,
+        classes=len(opening.open_dataset(data, data_root).classes),
+        train_images=train,
+        test_images=evaluated,
+        image_size=data.image_size,
+        epochs={student: recipe.epochs for student, recipe in recipes.items()},
+        recipes={student: recipe.words for student, recipe in recipes.items()},
     )
 
 
@@ -287,6 +328,11 @@ def finished_keys(results: Results) -> set[str]:
 
 
 def command_line() -> str:
-    """The command of the run as a user would type it: all of it, not of one shard; what is no text in it is escaped."""
-    command = " ".join(["kdbench", *sys.argv[1:]])
-    return re.sub(r" --shard[= ]\S+", "", command).encode(errors="backslashreplace").decode()
+    """The command of the run as a shell reads it: all of it, not of one shard; what is no text in it is escaped."""
+    words = ["kdbench", *sys.argv[1:]]
+    kept = [
+        word
+        for before, word in zip(["", *words], words, strict=False)
+        if not (word.startswith("--shard=") or "--shard" in (word, before))
+    ]
+    return shlex.join(kept).encode(errors="backslashreplace").decode()

@@ -50,7 +50,8 @@ def race(plan: Plan, session: Session, throughput: bool = True) -> RunOutcome:
 
 def _tell(session: Session, rounds: int, out: list[str], left: list[str]) -> None:
     gone = f"shown worse than the best and dropped: {', '.join(out)}; " if out else ""
-    session.console.print(Text(f"race, round {rounds}: {gone}{len(left)} methods go on"), soft_wrap=True)
+    rest = "1 method goes on" if len(left) == 1 else f"{len(left)} methods go on"
+    session.console.print(Text(f"race, round {rounds}: {gone}{rest}"), soft_wrap=True)
 
 
 def _accuracies(plan: Plan, results: Results, methods: list[str]) -> dict[str, np.ndarray]:

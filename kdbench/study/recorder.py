@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kdbench.compute.device import Compute, environment
+from kdbench.errors import KdbenchError
 from kdbench.files import write_json
 from kdbench.results.folder import Results
 from kdbench.results.schema import (
@@ -64,6 +65,7 @@ class Recorder:
         """
         if not self.writes:
             return
+        self.refuse_moved()
         suite, method = self.suite, cell.method
         teacher, student = self._models()
         if parameters is not None:
@@ -104,6 +106,7 @@ class Recorder:
         findings: ThroughputFindings | None = None,
     ) -> None:
         """Write the record of a throughput measurement."""
+        self.refuse_moved()
         record = ThroughputRecord(
             schema=SCHEMA,
             key=key,
@@ -119,6 +122,18 @@ class Recorder:
             **(findings or ThroughputFindings()),
         )
         write_json(self.results.throughput_path(self.pair.name, method.name, key), record)
+
+    def refuse_moved(self) -> None:
+        """Look whether the results folder is still there: writing would make another one that holds no plan.
+
+        Raises:
+            KdbenchError: it is not.
+        """
+        if not self.results.folder.is_dir():
+            raise KdbenchError(
+                f"{self.results.folder} was moved or deleted while a run wrote into it; put it back and run the same "
+                "command again"
+            )
 
     def clear(self, cell: Cell) -> None:
         """Remove the checkpoints of a cell; only the process that writes knows when they are not needed any more."""

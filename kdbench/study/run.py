@@ -8,19 +8,21 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
-from rich.markup import escape
+from rich.text import Text
 
 from kdbench.compute.device import default_workers
 from kdbench.compute.distributed import wait_for_all
+from kdbench.data import opening
 from kdbench.engines.display import Display, duration
 from kdbench.engines.inprocess import InProcessEngine
 from kdbench.engines.task import RunJob
 from kdbench.errors import KdbenchError
 from kdbench.files import write_json
+from kdbench.names import plural
 from kdbench.results.folder import Results
 from kdbench.results.locks import claimed, is_claimed
 from kdbench.results.schema import FINISHED, CellRecord, ThroughputRecord
-from kdbench.results.status import BEGUN, RUNNING, TO_DO, standing
+from kdbench.results.status import BEGUN, RUNNING, TO_DO, run_state
 from kdbench.study.accuracy import AccuracyJob
 from kdbench.study.plan import Cell, Plan, finished_keys
 from kdbench.study.session import Session
@@ -46,7 +48,7 @@ class RunOutcome:
 
     @property
     def complete(self) -> bool:
-        """Everything planned is done, or known to be impossible."""
+        """Whether everything planned is done, or known to be impossible."""
         return set(self.statuses) <= FINISHED
 
     def __add__(self, other: "RunOutcome") -> "RunOutcome":
@@ -97,7 +99,7 @@ def run(plan: Plan, session: Session, throughput: bool = True) -> RunOutcome:
 
 def _where_it_stopped(results: Results) -> str:
     """How many cells are done, how many go on from a checkpoint, and how many are still to be begun."""
-    counts = standing(results).total
+    counts = run_state(results).total
     ended = counts.total() - counts[BEGUN] - counts[RUNNING] - counts[TO_DO]
     return (
         f"stopped: {ended} of {counts.total()} cells have ended, {counts[BEGUN]} go on from a checkpoint, "
@@ -107,19 +109,26 @@ def _where_it_stopped(results: Results) -> str:
 
 def _announce(plan: Plan, session: Session, due: Sequence[Cell]) -> None:
     """Say what will be trained, and what is unusual about it."""
-    own, compute = sum(1 for _ in plan.own_cells()), plan.compute
+    planned, compute = sum(1 for _ in plan.own_cells()), plan.compute
     grid = "=" if plan.only is None and plan.shard.whole else "of"
+    pairs, methods, seeds = len(plan.pairs), len(plan.methods), len(plan.seeds)
+    size = f"{plural(pairs, 'pair')} x {plural(methods, 'method')} x {plural(seeds, 'seed')}"
     session.console.print(
-        f"{_heading(plan)}: {own} cells {grid} {len(plan.pairs)} pairs x {len(plan.methods)} "
-        f"methods x {len(plan.seeds)} seeds on {compute.device} ({compute.precision}); {own - len(due)} finished, "
-        f"{len(due)} to run -> {escape(str(session.results.folder))}",
-        highlight=False,
+        _heading(
+            plan,
+            f"{plural(planned, 'cell')} {grid} {size} on {compute.device} ({compute.precision}); "
+            f"{planned - len(due)} finished, {len(due)} to run -> {session.results.folder}",
+        )
     )
+    for note in opening.open_dataset(plan.suite.data, session.data_root).notes:
+        session.console.print(Text(f"data, {note}"))
     if compute.micro_batch is not None:
         session.console.print(
-            f"[yellow]batches are accumulated in parts of {compute.micro_batch} images:[/yellow] losses that compare "
-            "images of a batch, and batch norm, see the part; not comparable with whole batches",
-            highlight=False,
+            Text.assemble(
+                (f"batches are accumulated in parts of {plural(compute.micro_batch, 'image')}:", "yellow"),
+                " losses that compare images of a batch, and batch norm, see the part; not comparable with whole "
+                "batches",
+            )
         )
 
 
@@ -164,15 +173,15 @@ def _wait_for_others(locks: Sequence[Path], session: Session) -> None:
 @contextmanager
 def _measuring_alone(session: Session) -> Iterator[None]:
     """One run in a folder measures at a time; the next one finds what it has measured."""
-    told = False
+    is_announced = False
     while True:
         with claimed([session.results.measuring_lock]) as held:
             if held or session.stop.closing:
                 yield
                 return
-        if not told:
+        if not is_announced:
             session.console.print("waiting for another run in this folder to measure throughput", highlight=False)
-            told = True
+            is_announced = True
         time.sleep(POLL_SECONDS)
 
 
@@ -184,7 +193,7 @@ def _stamp(path: Path) -> int | None:
         return None
 
 
-def bench(plan: Plan, session: Session) -> RunOutcome:
+def measure_throughput(plan: Plan, session: Session) -> RunOutcome:
     """Measure throughput where it has not been measured, of a plan without seeds.
 
     Raises:
@@ -201,10 +210,12 @@ def bench(plan: Plan, session: Session) -> RunOutcome:
     write_json(results.manifest_path, plan.manifest(measurements))
     tasks = throughput_jobs(plan, measurements, plan.compute, session.data_root, results)
     session.console.print(
-        f"{_heading(plan)}: throughput of {len(plan.methods)} methods on {len(plan.pairs)} pairs, "
-        f"{plan.compute.device} ({plan.compute.precision}); {len(plan.pairs) - len(tasks)} pairs finished, "
-        f"{len(tasks)} to measure -> {escape(str(results.folder))}",
-        highlight=False,
+        _heading(
+            plan,
+            f"throughput of {plural(len(plan.methods), 'method')} on {plural(len(plan.pairs), 'pair')}, "
+            f"{plan.compute.device} ({plan.compute.precision}); {len(plan.pairs) - len(tasks)} finished, "
+            f"{len(tasks)} to measure -> {results.folder}",
+        )
     )
     with session.stop.listening():
         _phase("throughput", tasks, 1, session)
@@ -216,9 +227,9 @@ def run_outcome(plan: Plan, results: Results) -> RunOutcome:
     return _outcome([cell.key for cell in plan.own_cells()], results.cells())
 
 
-def _outcome(planned: Sequence[str], found: Iterable[CellRecord] | Iterable[ThroughputRecord]) -> RunOutcome:
-    known = {record["key"]: record for record in found}
-    records = [known.get(key) for key in planned]
+def _outcome(planned: Sequence[str], records_found: Iterable[CellRecord] | Iterable[ThroughputRecord]) -> RunOutcome:
+    by_key = {record["key"]: record for record in records_found}
+    records = [by_key.get(key) for key in planned]
     statuses = Counter("missing" if record is None else record["status"] for record in records)
     errors = Counter(
         record["error"].partition("\n")[0]
@@ -228,9 +239,9 @@ def _outcome(planned: Sequence[str], found: Iterable[CellRecord] | Iterable[Thro
     return RunOutcome(dict(statuses), dict(errors))
 
 
-def _heading(plan: Plan) -> str:
+def _heading(plan: Plan, scale: str) -> Text:
     part = "" if plan.shard.whole else f", {plan.shard}"
-    return f"suite [bold]{escape(plan.suite.name)}[/bold]{part}"
+    return Text.assemble("suite ", (plan.suite.name, "bold"), f"{part}: {scale}")
 
 
 def _parts(cells: tuple[Cell, ...]) -> list[tuple[Cell, ...]]:
@@ -241,11 +252,11 @@ def _phase(title: str, tasks: Sequence[RunJob], workers: int, session: Session) 
     """Run tasks by the session's engine; returns the keys of the cells that other runs work on."""
     if not tasks:
         return []
-    display = Display(session.console, title, sum(task.weight for task in tasks))
+    display = Display(session.console, title, sum(task.weight for task in tasks), session.answers)
     with display.shown():
         left = session.engine.run(
             tasks, workers=workers, display=display, stop=session.stop, limit=session.limits.student_seconds
         )
-    ended = "stopped after" if session.stop.closing else f"{len(tasks)} groups in"
+    ended = "stopped after" if session.stop.closing else f"{plural(len(tasks), 'group')} in"
     session.console.print(f"{title}: {ended} {duration(display.elapsed)}", highlight=False)
     return left

@@ -1,10 +1,12 @@
 """What a run needs beside its plan: where its results and data are, what computes, and when it stops."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
 
+from kdbench.engines.display import Answers
 from kdbench.engines.local import LocalEngine
 from kdbench.engines.stop import StopRequest
 from kdbench.engines.task import Engine
@@ -34,6 +36,7 @@ class Session:
         workers: processes side by side in the accuracy phase; by default one for each core, or one on a GPU.
         engine: what runs the tasks.
         stop: when to stop before all is done.
+        answers: tells what the finished blocks say, to show it beside the progress.
     """
 
     results: Results
@@ -43,3 +46,4 @@ class Session:
     engine: Engine = field(default_factory=LocalEngine)
     stop: StopRequest = field(default_factory=StopRequest)
     limits: Limits = field(default_factory=Limits)
+    answers: Callable[[], Answers | None] | None = None

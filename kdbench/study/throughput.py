@@ -6,10 +6,10 @@ from functools import partial
 from pathlib import Path
 
 from kdbench.compute.device import Compute, environment
+from kdbench.compute.failures import ending
 from kdbench.engines.channel import Channel, Stopped
 from kdbench.engines.local import in_subprocess
 from kdbench.engines.progress import Progress
-from kdbench.errors import UnsupportedPair, describe
 from kdbench.files import content_key
 from kdbench.models.flops import forward_flops
 from kdbench.results.folder import Results
@@ -52,7 +52,7 @@ class ThroughputJob:
 
     @property
     def exclusive(self) -> bool:
-        """Other load would be measured, too."""
+        """Whether the task must have the machine to itself: always, other load would be measured, too."""
         return True
 
     def moved(self, results: Path) -> "ThroughputJob":
@@ -63,7 +63,7 @@ class ThroughputJob:
         return Recorder(self.suite, self.pair, Results(self.results), self.data_root)
 
     def execute(self, channel: Channel) -> tuple[str, ...]:
-        """Measure and record."""
+        """Measure the methods of the pair and write their records."""
         arena = Arena.enter(self.suite, self.pair, 0, "test", self.compute, self.data_root)
         recorder = self._recorder.on(self.compute)
         contenders = self._contenders(arena, recorder, channel)
@@ -76,6 +76,9 @@ class ThroughputJob:
                 raise Stopped
 
         measurements, circumstances = measure(arena, contenders, on_round)
+        for contender, plan in ((each, plan) for each in contenders for plan in self.methods if plan.name == each.name):
+            if contender.status is not None:
+                self._record(recorder, plan, contender.status, contender.error)
         shape, classes = arena.task.image_shape, arena.task.num_classes
         student = forward_flops(self.suite.models[self.pair.student], classes, shape)
         teacher = forward_flops(self.suite.models[self.pair.teacher], classes, shape)
@@ -117,10 +120,8 @@ class ThroughputJob:
                     contender = arena.contender(plan.name, plan.plugin.method, plan.hyperparameters)
                 contender.running = partial(channel.on_behalf_of, member)
                 contenders.append(contender)
-            except UnsupportedPair as reason:
-                self._record(recorder, plan, "unsupported", str(reason))
             except Exception as error:
-                self._record(recorder, plan, "failed", describe(error))
+                self._record(recorder, plan, *ending(error))
         return contenders
 
     def lost(self, status: Status, error: str) -> None:

@@ -34,7 +34,7 @@ def with_trials(plan: Plan, settings: dict[str, dict[str, Any]], trials: int) ->
 
 
 def choose(plan: Plan, results: Results, trials: int) -> TunedFile:
-    """For every method the trial with the highest validation accuracy, the first of equals.
+    """Choose for every method the trial with the highest validation accuracy, the first of equals.
 
     A pair that the method does not support has no say; a trial of which a cell is not done has no score.
     """
@@ -82,6 +82,8 @@ def choose(plan: Plan, results: Results, trials: int) -> TunedFile:
 
 
 def _mean(by_pair: dict[str, list[float | None]]) -> float | None:
-    values: Sequence[Sequence[float]] = [[top1 for top1 in own if top1 is not None] for own in by_pair.values()]
-    whole = by_pair and all(len(found) == len(own) for found, own in zip(values, by_pair.values(), strict=True))
-    return fmean(map(fmean, values)) if whole else None
+    values: Sequence[Sequence[float]] = [[top1 for top1 in of_pair if top1 is not None] for of_pair in by_pair.values()]
+    is_complete = by_pair and all(
+        len(finished) == len(of_pair) for finished, of_pair in zip(values, by_pair.values(), strict=True)
+    )
+    return fmean(map(fmean, values)) if is_complete else None

@@ -4,20 +4,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool
 
 from kdbench.errors import KdbenchError, unknown_name
 from kdbench.models.spec import ModelSpec
-from kdbench.names import slug
-from kdbench.suites.request import split
+from kdbench.names import slug, split_request
 from kdbench.values import Amount as NotNegative
 from kdbench.values import Line, Name, Title
 from kdbench.values import Number as Finite
 from kdbench.values import Rate as Positive
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1, le=1_000_000)]
-Side = Annotated[int, Field(ge=1, le=4096)]
+Share = Annotated[float, Field(ge=0, le=1, strict=True)]
+Count = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
+Side = Annotated[int, Field(ge=1, le=4096, strict=True)]
 """Of an image, in pixels."""
 MOST_SEEDS = 10_000
 
@@ -58,7 +57,7 @@ class Augment(_Strict, frozen=True):
         switch_probability: share of the mixed batches that use cutmix where both are on.
     """
 
-    shift: Annotated[int, Field(ge=0, le=4096)] = 0
+    shift: Annotated[int, Field(ge=0, le=4096, strict=True)] = 0
     resized_crop: Interval | None = None
     ratio: Interval = (3 / 4, 4 / 3)
     interpolation: Literal["random", "bilinear", "bicubic"] = "random"
@@ -81,7 +80,8 @@ class Recipe(_Strict, frozen=True):
         schedule: over the whole training; `step` multiplies by `decay` at each of `milestones` (epochs).
         schedule_by: the learning rate changes with every step or every epoch.
         clip_grad: largest gradient norm over student and projectors together, 0 is off.
-        ema: decay of the exponential moving average that is evaluated in place of the weights, 0 is off.
+        ema: decay of the exponential moving average that is evaluated in place of the weights, 0 is off; over a part of
+            the training images (`--limit`) the average is as much shorter as an epoch is.
         eval_crop: at evaluation, side of the centre crop over the side that the image is resized to.
     """
 
@@ -91,25 +91,38 @@ class Recipe(_Strict, frozen=True):
     lr: Positive
     min_lr: NotNegative = 0.0
     weight_decay: NotNegative = 0.0
-    decay_vectors: bool = False
+    decay_vectors: StrictBool = False
     momentum: NotNegative = 0.9
     schedule: Literal["cosine", "step", "constant"] = "cosine"
     schedule_by: Literal["step", "epoch"] = "step"
-    warmup_epochs: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    warmup_epochs: Annotated[int, Field(ge=0, le=1_000_000, strict=True)] = 0
     warmup_lr: NotNegative = 0.0
     milestones: tuple[Count, ...] = ()
     decay: Positive = 0.1
     label_smoothing: Share = 0.0
     clip_grad: NotNegative = 0.0
     ema: Share = 0.0
-    eval_crop: Annotated[float, Field(gt=0, le=1)] = 1.0
+    eval_crop: Annotated[float, Field(gt=0, le=1, strict=True)] = 1.0
     augment: Augment = Augment()
 
+    @property
+    def words(self) -> str:
+        """The recipe in a line, without the augmentation."""
+        extra = {"warm-up epochs": self.warmup_epochs, "gradient norm at most": self.clip_grad, "EMA": self.ema}
+        parts = [
+            f"{self.epochs} epoch{'s' * (self.epochs > 1)}",
+            f"batches of {self.batch_size}",
+            f"{self.optimizer} with learning rate {self.lr:g} ({self.schedule}) and weight decay {self.weight_decay:g}",
+            *(f"{name} {value:g}" for name, value in extra.items() if value),
+        ]
+        return ", ".join(parts)
+
     def shortened(self, epochs: int) -> "Recipe":
-        """The recipe with other `epochs`; warm-up and milestones keep their share."""
+        """The recipe with other `epochs`; warm-up, milestones and what the moving average spans keep their share."""
         share = epochs / self.epochs
         update = {
             "epochs": epochs,
+            "ema": self.ema ** (1 / share),
             "warmup_epochs": round(self.warmup_epochs * share),
             "milestones": tuple(round(milestone * share) for milestone in self.milestones),
         }
@@ -135,18 +148,22 @@ class Data(_Strict, frozen=True):
     """
 
     source: Line
-    classes: Annotated[int, Field(ge=2, le=1_000_000)] | None = None
+    classes: Annotated[int, Field(ge=2, le=1_000_000, strict=True)] | None = None
     teacher_source: Line | None = None
     image_size: Side
     fit: Literal["pad", "resize"] = "pad"
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
     mean: Annotated[tuple[Finite, ...], Field(min_length=1, max_length=4)]
     std: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=4)]
-    holdout: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    reserve_holdout: bool = False
+    holdout: Annotated[float, Field(gt=0, lt=1, strict=True)] = 0.1
+    reserve_holdout: StrictBool = False
     curve_limit: Count | None = None
     limit: Count | None = None
     test_limit: Count | None = None
+
+    def held_out(self, split: str) -> float:
+        """The share of each class that is not trained on where `split` (`test` or `val`) is evaluated."""
+        return self.holdout if self.reserve_holdout or split == "val" else 0.0
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -182,6 +199,7 @@ class Suite(_Strict, frozen=True):
         preset: name under which methods look up their hyperparameters for this protocol.
         seeds: default number of seeds.
         eval_every: epochs between two evaluations of the learning curve.
+        eval_batch_size: images at a time in an evaluation; on a CPU about 100 are fastest and take least memory.
         published: the protocol's name in the published numbers; none (in a variant: empty) where nothing is comparable.
         variants: other settings of the same suite, by name: keys of this file with other values.
         folder: where the suite file lies; teachers may come with it, laid out as in a data folder.
@@ -191,7 +209,7 @@ class Suite(_Strict, frozen=True):
     description: Line
     protocol: Line
     preset: Line
-    seeds: Annotated[int, Field(ge=1, le=MOST_SEEDS)] = 3
+    seeds: Annotated[int, Field(ge=1, le=MOST_SEEDS, strict=True)] = 3
     eval_every: Count = 1
     eval_batch_size: Count = 500
     published: Line | None = None
@@ -199,7 +217,7 @@ class Suite(_Strict, frozen=True):
     timing: Timing = Timing()
     recipes: dict[Line, Recipe]
     models: dict[Name, ModelSpec]
-    pairs: tuple[PairSpec, ...]
+    pairs: tuple[PairSpec, ...] = ()
     variants: dict[Name, dict[str, Any]] = {}
     folder: Path
 
@@ -222,9 +240,9 @@ class Suite(_Strict, frozen=True):
 
     def teacher_path(self, teacher: str, root: Path) -> Path:
         """Where the trained weights of `teacher` lie: in the data folder `root`, else beside the suite file."""
-        own = self.own_teachers(root) / teacher_file(teacher)
+        users_file = self.own_teachers(root) / teacher_file(teacher)
         shipped = self.own_teachers(self.folder) / teacher_file(teacher)
-        return shipped if shipped.is_file() and not own.is_file() else own
+        return shipped if shipped.is_file() and not users_file.is_file() else users_file
 
     def own_teachers(self, root: Path) -> Path:
         """The folder in the data folder `root` where the teachers of this suite, and of all its variants, are."""
@@ -258,7 +276,7 @@ class Suite(_Strict, frozen=True):
             "hetero": [pair for pair in self.pairs if self.is_hetero(pair)],
             "homo": [pair for pair in self.pairs if not self.is_hetero(pair)],
         }
-        for word in split(request):
+        for word in split_request(request):
             if word in groups:
                 chosen |= {pair.name: pair for pair in groups[word]}
             elif word in by_name:
@@ -266,7 +284,11 @@ class Suite(_Strict, frozen=True):
             else:
                 raise unknown_name(f"pair of suite {self.name}", word, [*groups, *by_name])
         if not chosen:
-            raise KdbenchError("no pair named; try --pairs hetero")
+            raise KdbenchError(
+                "no pair named; try --pairs hetero"
+                if self.pairs
+                else f"suite {self.name} has no pairs; name some, as in --pairs TEACHER:STUDENT"
+            )
         return list(chosen.values())
 
     @cached_property

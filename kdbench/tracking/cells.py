@@ -51,7 +51,7 @@ class TrackedCell:
 
     @property
     def epochs(self) -> int:
-        """How many are finished."""
+        """The number of finished epochs."""
         return max((points[-1][0] for points in self.curves.values() if points), default=0)
 
     @property
@@ -128,17 +128,17 @@ def _begun(planned: PlannedCell, study: Study, curves: Curves, status: str) -> T
 
 
 def _ended(record: CellRecord, environment: dict[str, Any], command: str, final: dict[str, float]) -> TrackedCell:
-    known: dict[str, Any] = {**record}
-    config = {name: known[name] for name in ("suite", "protocol", "split", "pair")}
+    fields: dict[str, Any] = {**record}
+    config = {name: fields[name] for name in ("suite", "protocol", "split", "pair")}
     for end in ("teacher", "student"):
-        config |= {end: known[end]["name"], **{f"{end}_{fact}": known[end][fact] for fact in ("timm", "kind")}}
-    config |= {f"teacher_{fact}": known["teacher"][fact] for fact in ("top1", "sha256")}
-    config |= {fact: known[fact] for fact in _FACTS if known.get(fact) is not None}
+        config |= {end: fields[end]["name"], **{f"{end}_{fact}": fields[end][fact] for fact in ("timm", "kind")}}
+    config |= {f"teacher_{fact}": fields["teacher"][fact] for fact in ("top1", "sha256")}
+    config |= {fact: fields[fact] for fact in _FACTS if fields.get(fact) is not None}
     config |= {"hyperparameters": record["hyperparameters"], "environment": environment}
     config |= {"command": command, "key": record["key"]}
     curves = _named(record["curves"]) if "curves" in record else {}
-    place = record["key"], record["pair"], record["method"], record["seed"]
-    return TrackedCell(*place, status=record["status"], config=config, curves=curves, final=final)
+    cell_id = record["key"], record["pair"], record["method"], record["seed"]
+    return TrackedCell(*cell_id, status=record["status"], config=config, curves=curves, final=final)
 
 
 def _named(curves: Curves) -> dict[str, Points]:
@@ -155,14 +155,14 @@ def _named(curves: Curves) -> dict[str, Points]:
 def _final(record: CellRecord, study: Study, accuracies: Accuracies, cost: PairCost) -> dict[str, float]:
     if record["status"] != "done":
         return {}
-    known: dict[str, Any] = {**record}
+    fields: dict[str, Any] = {**record}
     pair, method, seed = record["pair"], record["method"], record["seed"]
-    found = {name: known.get(name) for name in _METRICS} | {
+    values = {name: fields.get(name) for name in _METRICS} | {
         "gain": accuracies.differences(pair, method, study.control).get(seed),
         "throughput_ratio": cost.to_control.value,
         "images_per_second": cost.images,
         "peak_memory_mib": None if cost.peak_memory is None else cost.peak_memory / _MIB,
     }
     if record["role"] == "method":
-        found["gain_over_baseline"] = accuracies.differences(pair, method, study.baseline).get(seed)
-    return {f"final/{name}": value for name, value in found.items() if value is not None and math.isfinite(value)}
+        values["gain_over_baseline"] = accuracies.differences(pair, method, study.baseline).get(seed)
+    return {f"final/{name}": value for name, value in values.items() if value is not None and math.isfinite(value)}

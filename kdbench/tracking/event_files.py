@@ -39,7 +39,7 @@ class EventFiles:
 
     @property
     def hint(self) -> str:
-        """How to look at it."""
+        """A line that says how to look at what was written."""
         return f"tensorboard --logdir {self.folder}"
 
     def write(self, cell: TrackedCell) -> None:
@@ -56,12 +56,12 @@ class EventFiles:
             path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no file is kept open."""
 
     def _events(self, cell: TrackedCell) -> bytes:
-        with TemporaryDirectory() as place:
+        with TemporaryDirectory() as temporary:
             # A TensorBoard that is open forgets what it knows of the run when it sees a new file that starts at 0.
-            with self._writer(place, purge_step=0) as writer:
+            with self._writer(temporary, purge_step=0) as writer:
                 for name, points in cell.curves.items():
                     for epoch, value in points:
                         writer.add_scalar(name, value, epoch)
@@ -72,7 +72,7 @@ class EventFiles:
                 writer.add_text("configuration", "\n".join(f"    {line}" for line in text.splitlines()))
                 if "hyperparameters" in cell.config:
                     self._add_row(writer, cell)
-            return b"".join(path.read_bytes() for path in sorted(Path(place).iterdir()))
+            return b"".join(path.read_bytes() for path in sorted(Path(temporary).iterdir()))
 
     def _add_row(self, writer: Any, cell: TrackedCell) -> None:
         """Of the table of hyperparameters; TensorBoard keeps the first that it sees of a run, so it has to be whole."""
@@ -84,9 +84,9 @@ class EventFiles:
 
 def _table(config: dict[str, Any]) -> dict[str, str | float]:
     """Columns of TensorBoard's table of hyperparameters: numbers and words."""
-    own = {name: config[name] for name in _COMPARED if name in config}
-    own |= {f"hp.{name}": value for name, value in config.get("hyperparameters", {}).items()}
-    return {one_line(name): _plain(value) for name, value in own.items()}
+    compared = {name: config[name] for name in _COMPARED if name in config}
+    compared |= {f"hp.{name}": value for name, value in config.get("hyperparameters", {}).items()}
+    return {one_line(name): _plain(value) for name, value in compared.items()}
 
 
 def _plain(value: Any) -> str | float:

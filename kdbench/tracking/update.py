@@ -35,7 +35,7 @@ class Sink(Protocol):
         """Write all of a cell in place of what was written of it before."""
 
     def close(self) -> None:
-        """Write no more."""
+        """End the writing and free what it holds."""
 
 
 class _Content(TypedDict):
@@ -69,7 +69,7 @@ class Ledger:
         return self._content["cells"].get(cell.name) == f"{target} {cell.fingerprint}"
 
     def note(self, cell: TrackedCell, target: str) -> None:
-        """Remember that it was."""
+        """Remember that a cell was written."""
         self._content["cells"][cell.name] = f"{target} {cell.fingerprint}"
 
     def save(self) -> None:
@@ -107,11 +107,11 @@ def update(results: Results, sink: Sink, ledger: Ledger) -> tuple[int, int, int]
     Raises:
         KdbenchError: the results are broken, or the sink refuses.
     """
-    state, written, known = tracked(results), 0, 0
+    state, written, unchanged = tracked(results), 0, 0
     try:
         for cell in state.cells:
             if ledger.has(cell, sink.target):
-                known += 1
+                unchanged += 1
                 continue
             sink.write(cell)
             ledger.note(cell, sink.target)
@@ -119,4 +119,4 @@ def update(results: Results, sink: Sink, ledger: Ledger) -> tuple[int, int, int]
     finally:
         if written:
             ledger.save()
-    return written, known, state.waiting
+    return written, unchanged, state.waiting

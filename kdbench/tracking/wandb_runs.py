@@ -24,7 +24,7 @@ class WandbRuns:
     in, and nobody is asked to.
     """
 
-    def __init__(self, folder: Path, project: str | None, own: str) -> None:
+    def __init__(self, folder: Path, project: str | None, run_id: str) -> None:
         """Args:
         folder: W&B makes its own, `wandb`, in it.
         project: of the runs; None for WANDB_PROJECT, or else `kdbench`.
@@ -39,7 +39,7 @@ class WandbRuns:
             import wandb
         except ImportError as error:
             raise KdbenchError(f"--to wandb needs {error.name}; run `pip install 'kdbench[wandb]'`") from error
-        self._wandb, self._own = wandb, own
+        self._wandb, self._run_id = wandb, run_id
         self.folder = folder / "wandb"
         try:
             self.mode, self.project = self._set_up(project)
@@ -73,7 +73,7 @@ class WandbRuns:
 
     @property
     def hint(self) -> str:
-        """How to look at it."""
+        """A line that says how to look at what was written."""
         if self.mode == "online":
             return f"project {self.project} of W&B"
         return f"`wandb login`, then `wandb sync {self.folder}` uploads them to the project {self.project}"
@@ -84,7 +84,7 @@ class WandbRuns:
         Raises:
             KdbenchError: W&B refuses, or cannot be reached.
         """
-        name = f"{cell.key[:12]}-{self._own}"
+        name = f"{cell.key[:12]}-{self._run_id}"
         older = list(self.folder.glob(f"*run-*-{name}"))
         try:
             self._write(cell, name)

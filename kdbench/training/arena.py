@@ -59,7 +59,7 @@ class Arena:
         compute.apply()
         recipe, data = suite.recipe_of(pair.student), suite.data
         classes = len(opening.open_dataset(data, data_root).classes)
-        held_out = data.holdout if data.reserve_holdout or split == "val" else 0.0
+        held_out = data.held_out(split)
         teacher, record = load_teacher(suite, pair.teacher, classes, compute, data_root)
 
         def evaluated_on(part: Split, limit: int | None = data.test_limit) -> Counted:
@@ -121,13 +121,14 @@ class Arena:
         )
 
     def with_own_teacher(self) -> "Arena":
-        """The same with a copy of the teacher, for a self-check: what damages the copy damages no other method."""
+        """The arena with a copy of the teacher, for a self-check: what damages the copy damages no other method."""
         return replace(self, teacher=copy.deepcopy(self.teacher))
 
     def check(self, contender: Contender) -> list[Check]:
         """Self-check `contender`, and use it up, on the first images of the training stream."""
         draw = next(drawn([contender], self.stream, 0))
-        few = draw.part(slice(min(CHECK_BATCH, len(draw))))
+        # As many at once as the losses of the training see.
+        few = draw.part(slice(min(CHECK_BATCH, self.compute.micro_batch or CHECK_BATCH, len(draw))))
         return self_check(contender, self.teacher, few, self.compute)
 
 

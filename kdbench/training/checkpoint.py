@@ -17,7 +17,7 @@ from kdbench.values import misfit
 from kdbench.weights.files import unpickled
 
 
-def together(results: Results, cells: Sequence[CellId]) -> list[tuple[Position, tuple[CellId, ...]]]:
+def group_by_position(results: Results, cells: Sequence[CellId]) -> list[tuple[Position, tuple[CellId, ...]]]:
     """The cells that go on from one position together, the furthest first; those without a checkpoint start anew.
 
     A group that was interrupted while it wrote checkpoints has some cells ahead of the others. Where all cells that
@@ -25,10 +25,10 @@ def together(results: Results, cells: Sequence[CellId]) -> list[tuple[Position, 
     """
     positions = [set(results.checkpoints(cell)) for cell in cells]
     shared = set.intersection(*filter(None, positions)) if any(positions) else set()
-    by_position: dict[Position, list[CellId]] = {}
-    for cell, own in zip(cells, positions, strict=True):
-        by_position.setdefault(max(own & shared or own, default=START), []).append(cell)
-    return [(position, tuple(by_position[position])) for position in sorted(by_position, reverse=True)]
+    cells_at: dict[Position, list[CellId]] = {}
+    for cell, of_cell in zip(cells, positions, strict=True):
+        cells_at.setdefault(max(of_cell & shared or of_cell, default=START), []).append(cell)
+    return [(position, tuple(cells_at[position])) for position in sorted(cells_at, reverse=True)]
 
 
 def save_checkpoints(results: Results, states: Sequence[tuple[CellId, Any]], position: Position) -> None:

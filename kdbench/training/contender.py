@@ -1,6 +1,5 @@
 """A contender: one student trained by one method, with everything that belongs to its training."""
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -8,12 +7,14 @@ from typing import Any
 import torch
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from kdbench.compute.device import Compute
 from kdbench.compute.distributed import average, average_buffers, average_gradients, everyone
+from kdbench.compute.failures import ending
+from kdbench.compute.stopwatch import Stopwatch
 from kdbench.data.batch import Batch, Draw
 from kdbench.data.seeds import derive_seed
-from kdbench.errors import describe
 from kdbench.method import Method
 from kdbench.models.features import Needs, Outputs
 from kdbench.models.parameters import count_parameters
@@ -124,7 +125,7 @@ class Contender:
         losses: mean of every loss term by finished epoch.
         lr: learning rate at the end of every epoch.
         extremes: the largest loss and gradient norm of a step.
-        seconds: that were spent on it alone.
+        stopwatch: has the seconds that were spent on it alone.
         limit: how many of them it may take; None for any number.
         running: is entered whenever its code runs.
     """
@@ -147,7 +148,7 @@ class Contender:
         self.error: str | None = None
         self.losses: dict[str, list[float]] = {}
         self.lr: list[float] = []
-        self.seconds = 0.0
+        self.stopwatch = Stopwatch(compute.device)
         self.limit: float | None = None
         self.running: Callable[[], AbstractContextManager[object]] = nullcontext
         self._recipe = recipe
@@ -161,6 +162,9 @@ class Contender:
         self._sums: Tensor | None = None
         self._loss: Tensor | None = None
         self._terms: list[str] = []
+        # Of the batches (or parts of one) of the running epoch, those after which the sum of each term was finite.
+        self._finite = torch.zeros(0, dtype=torch.int32)
+        self._parts = 0
         student.train()
         method.train()
 
@@ -170,8 +174,14 @@ class Contender:
         return self._compute.replica.world == 1
 
     @property
+    def built_bytes(self) -> int:
+        """Bytes of its tensors before its first step, after which the optimizer has some, too."""
+        modules = filter(None, (self.student.model, self.method, self._ema))
+        return sum(tensor.nbytes for module in modules for tensor in (*module.parameters(), *module.buffers()))
+
+    @property
     def extra_parameters(self) -> int:
-        """Trainable parameters of the method."""
+        """The number of trainable parameters of the method."""
         return count_parameters(self.method, trainable=True)
 
     @property
@@ -209,10 +219,14 @@ class Contender:
         self._loss = losses.sum() if self._loss is None else self._loss + losses.sum()
         if self._sums is None:
             self._terms, self._sums = list(terms), losses
+            self._finite = torch.isfinite(losses).int()
+            self._parts = 0
         elif list(terms) == self._terms:
             self._sums += losses
+            self._finite += torch.isfinite(self._sums)
         else:
             raise ValueError(f"the loss terms changed within an epoch, from {self._terms} to {list(terms)}")
+        self._parts += 1
 
     def update(self, mark: Mark = no_mark) -> None:
         """One optimizer step with the gradients that were added up, then on along the schedule."""
@@ -243,8 +257,17 @@ class Contender:
             self.losses.setdefault(term, []).append(total / steps)
         self.lr.append(self._optimizer.param_groups[0]["lr"])
         if not bool(torch.isfinite(self._sums).all()):
-            bad = [term for term, total in zip(self._terms, self._sums.tolist(), strict=True) if total - total != 0]
-            self.close("diverged", f"the loss term {' and '.join(bad)} became non-finite in epoch {epoch}")
+            # What is not finite makes the weights so, and those every term: the first ones tell.
+            finite = dict(zip(self._terms, self._finite.tolist(), strict=True))
+            bad = {
+                term: finite[term]
+                for term, isfinite in zip(self._terms, torch.isfinite(self._sums).tolist(), strict=True)
+                if not isfinite
+            }
+            first = min(bad.values())
+            terms = " and ".join(term for term, count in bad.items() if count == first)
+            step = f", step {first * steps // self._parts + 1} of {steps}" if first < self._parts else ""
+            self.close("diverged", f"the loss term {terms} became non-finite in epoch {epoch}{step}")
         self._sums = None
 
     def state(self) -> dict[str, Any]:
@@ -262,25 +285,30 @@ class Contender:
             "random": [everyone(state) for state in self._stream.state],
             "extremes": self.extremes.state(),
             "sums": self._sums,
+            "finite": self._finite,
+            "parts": self._parts,
             "terms": self._terms,
             "losses": self.losses,
             "lr": self.lr,
-            "seconds": self.seconds,
+            "seconds": self.stopwatch.seconds,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from where `state` was taken (tensors on the host); its tensors are not to be used again."""
         self.student.model.load_state_dict(state["student"])
-        self.method.load_state_dict(state["method"])
+        # Parameters and buffers would be copied to the device in any case; a method's extra state would not.
+        device = self._compute.device
+        self.method.load_state_dict(tree_map_only(Tensor, lambda tensor: tensor.to(device), dict(state["method"])))
         self._optimizer.load_state_dict(state["optimizer"])
         self._scheduler.load_state_dict(state["scheduler"])
         if self._ema is not None:
             self._ema.module.load_state_dict(state["ema"])
         self._stream.state = [each[self._compute.replica.rank] for each in state["random"]]
         self.extremes.restore(state["extremes"])
-        self._sums = None if state["sums"] is None else state["sums"].to(self._compute.device)
+        self._sums = None if state["sums"] is None else state["sums"].to(device)
+        self._finite, self._parts = state["finite"].to(device), state["parts"]
         self._terms, self.losses, self.lr = state["terms"], state["losses"], state["lr"]
-        self.seconds = state["seconds"]
+        self.stopwatch = Stopwatch(device, state["seconds"])
 
     @contextmanager
     def evaluated(self) -> Iterator[StagedModel]:
@@ -321,15 +349,13 @@ def isolated(contender: Contender) -> Iterator[None]:
 
     Where several processes train a cell together it ends the run: the others would wait for this one for ever.
     """
-    started = time.monotonic()
-    with contender.running():
+    with contender.running(), contender.stopwatch.running():
         if contender.alone:
             with _closing(contender):
                 yield
         else:
             yield
-    contender.seconds += time.monotonic() - started
-    if contender.limit is not None and contender.seconds > contender.limit and contender.status is None:
+    if contender.limit is not None and contender.status is None and contender.stopwatch.seconds > contender.limit:
         contender.close("timeout", f"it took more than {contender.limit:.0f} seconds; give it more with --time-limit")
 
 
@@ -337,17 +363,8 @@ def isolated(contender: Contender) -> Iterator[None]:
 def _closing(contender: Contender) -> Iterator[None]:
     try:
         yield
-    except torch.AcceleratorError:
-        # The device does nothing more for this process; the one that starts in its place is told whose code it was.
-        raise
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        contender.close("oom", str(error).partition("\n")[0])
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
     except Exception as error:
-        # The host's allocator has no error of its own.
-        status = "oom" if "DefaultCPUAllocator: can't allocate memory" in str(error) else "failed"
-        contender.close(status, describe(error))
+        contender.close(*ending(error))
 
 
 def build_contender(

@@ -71,37 +71,37 @@ def watched(
     shared = {name: (tensor, tensor.clone()) for name, tensor in _shared(batch, answer).items()}
     settings = {name: read() for name, (read, _) in _GLOBALS.items()}
     seeds, python, numpy = _seeds(), random.getstate(), np.random.get_state()  # noqa: NPY002
-    found: dict[str, str] = {}
+    changes: dict[str, str] = {}
     try:
-        yield found
+        yield changes
     finally:
         for rule, (network, before) in networks.items():
             if change := before.difference(network):
-                found[rule] = change
+                changes[rule] = change
         after = _shared(batch, answer)
         changed = [n for n, (tensor, copy) in shared.items() if after.get(n) is not tensor or not _equal(tensor, copy)]
         if changed:
-            found[SHARED] = f"{changed[0]} changed"
+            changes[SHARED] = f"{changed[0]} changed"
         if _seeds() != seeds:
-            found[RANDOM] = "torch was seeded anew: draw from the stream as it is"
+            changes[RANDOM] = "torch was seeded anew: draw from the stream as it is"
         if not _same(random.getstate(), python):
-            found[RANDOM] = "drawn from Python's random, which no seed of the run sets: use torch's"
+            changes[RANDOM] = "drawn from Python's random, which no seed of the run sets: use torch's"
             random.setstate(python)
         if not _same(np.random.get_state(), numpy):  # noqa: NPY002
-            found[RANDOM] = "drawn from numpy.random, which no seed of the run sets: use torch's"
+            changes[RANDOM] = "drawn from numpy.random, which no seed of the run sets: use torch's"
             np.random.set_state(numpy)  # noqa: NPY002
         for name, (read, write) in _GLOBALS.items():
             if read() != settings[name]:
-                found[SETTINGS] = f"{name} changed from {settings[name]} to {read()}"
+                changes[SETTINGS] = f"{name} changed from {settings[name]} to {read()}"
                 write(settings[name])
 
 
-def broken_rules(found: Mapping[str, str], method: type[Method]) -> dict[str, str]:
-    """Those of the changes `found` that are against the rules of the method's division.
+def broken_rules(changes: Mapping[str, str], method: type[Method]) -> dict[str, str]:
+    """Those of the `changes` that are against the rules of the method's division.
 
     In the open division the student is the method's; what others share never is.
     """
-    return {rule: change for rule, change in found.items() if rule != STUDENT or not method.differs}
+    return {rule: change for rule, change in changes.items() if rule != STUDENT or not method.differs}
 
 
 def build_watched(
@@ -112,9 +112,9 @@ def build_watched(
     Raises:
         KdbenchError: it changes what it has to leave alone, or makes parameters of the networks its own.
     """
-    with watched(teacher, student) as found:
+    with watched(teacher, student) as changes:
         built = make()
-    for rule, change in broken_rules(found, method).items():
+    for rule, change in broken_rules(changes, method).items():
         raise KdbenchError(f"{method.__name__} breaks a rule in build, '{rule}': {change}")
     theirs = {id(parameter) for network in (teacher, student) for parameter in network.parameters()}
     if owned := [name for name, parameter in built.named_parameters() if id(parameter) in theirs]:
@@ -132,11 +132,11 @@ class _Photograph:
     def difference(self, network: nn.Module) -> str:
         """The first thing that is different now, empty where nothing is."""
         looks = _looks(network)
-        for place in dict.fromkeys([*self._looks, *looks]):
-            if place not in looks or place not in self._looks:
-                return f"{place} {'was added' if place in looks else 'is gone'}"
-            if not _unchanged(self._looks[place], looks[place]):
-                return f"{place} changed"
+        for path in dict.fromkeys([*self._looks, *looks]):
+            if path not in looks or path not in self._looks:
+                return f"{path} {'was added' if path in looks else 'is gone'}"
+            if not _unchanged(self._looks[path], looks[path]):
+                return f"{path} changed"
         for name, tensor in _tensors(network):
             if not _equal(tensor, self._tensors[name]):
                 return f"the values of {name} changed"

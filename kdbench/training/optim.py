@@ -27,7 +27,14 @@ def build_optimizer(recipe: Recipe, student: nn.Module, method: nn.Module | None
     arguments: dict[str, Any] = {"fused": True} if recipe.optimizer != "lamb" else {}
     if recipe.optimizer in ("sgd", "momentum"):
         arguments["momentum"] = recipe.momentum
-    return create_optimizer_v2(groups, opt=recipe.optimizer, lr=recipe.lr, **arguments)
+    optimizer = create_optimizer_v2(groups, opt=recipe.optimizer, lr=recipe.lr, **arguments)
+    if arguments.get("momentum"):
+        # torch's fused SGD fails where the first gradient of a parameter comes later than those of the others. A step
+        # from momenta of zero is the same as one without.
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
 def _groups(module: nn.Module, weight_decay: float, free: Sequence[str]) -> list[dict[str, Any]]:

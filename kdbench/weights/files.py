@@ -112,13 +112,24 @@ def load_weights(path: Path, model: nn.Module) -> None:
     Raises:
         KdbenchError: no such file, not a safetensors file, weights of another model, or values that are not finite.
     """
-    state = read_safetensors(path)
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise KdbenchError(f"{path} holds weights of another model than {type(model).__name__}: {reason}") from error
+    state, own = read_safetensors(path), model.state_dict()
+    reasons = [f"it lacks {name}" for name in own if name not in state]
+    reasons += [f"it has {name}" for name in state if name not in own]
+    reasons += [
+        f"{name} is {tuple(state[name].shape)}, not {tuple(tensor.shape)}"
+        for name, tensor in own.items()
+        if name in state and state[name].shape != tensor.shape
+    ]
+    if reasons:
+        raise KdbenchError(f"{path} holds weights of another model than {type(model).__name__}: {reasons[0]}")
     refuse_not_finite(path, state)
+    model.load_state_dict(state)
+
+
+def file_sha256(path: Path) -> str:
+    """The hash of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def refuse_not_finite(path: Path, state: Mapping[str, Tensor]) -> None:

@@ -4,25 +4,46 @@ Published weights come as safetensors or `torch.save` files, wrapped by training
 versions or under the parameter names of another code base. Nothing but tensors is ever unpickled.
 """
 
+import hashlib
+import json
 import pickle
 import re
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from timm.models import clean_state_dict
 from torch import Tensor, nn
 
 from kdbench.errors import KdbenchError
-from kdbench.weights.files import read_safetensors, refuse_not_finite, unpickled
+from kdbench.values import inside
+from kdbench.weights.files import file_sha256, read_safetensors, refuse_not_finite, unpickled
 
 State = dict[str, Tensor]
 
-WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "net")
-"""Keys under which training scripts keep the weights, averaged ones (what timm evaluates) first."""
+Which = Literal["ema", "plain"]
+"""The weights of a moving average, or those that were trained."""
+INDEX = ".safetensors.index.json"
+"""How the name ends of a file that says which tensor is in which of several safetensors files beside it."""
+_AVERAGED = re.compile(r"(?<![a-z])(ema|swa|avg|averaged?)(?![a-z])")
+_COMPILED = "_orig_mod."
+_DEEPEST = 4
+"""How many keys may lie on the way to a set of weights."""
+
+
+@dataclass(frozen=True)
+class WeightSet:
+    """Tensors that a file holds under one key, such as `state_dict_ema`.
+
+    Attributes:
+        where: the keys on the way to them, with slashes between; empty where the file is these tensors.
+        state: by name, as stored.
+    """
+
+    where: str
+    state: State
 
 
 @dataclass(frozen=True)
@@ -30,93 +51,251 @@ class Checkpoint:
     """The tensors of a file.
 
     Attributes:
-        state: by name, without the prefixes of wrappers.
+        sets: all sets of weights by name that it holds; training scripts keep averaged weights beside the trained ones.
         ordered: in the order in which the model defines them; a safetensors file is sorted by name.
     """
 
     path: Path
-    state: State
+    sets: tuple[WeightSet, ...]
     ordered: bool
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A checkpoint under a model's own names.
+    """A set of weights under a model's own names.
 
     Attributes:
         state: the model's names; shapes are the model's but for the classifier.
         matched: how tensors were matched with the model's.
         num_classes: of the checkpoint's classifier, None where it has none.
+        classifier: names of the tensors whose first dimension is the classes.
+        where: the keys on the way to it in the file, and what its names begin with; for people.
+        which: whether it is a moving average, which the words of `where` tell.
     """
 
     state: State
     matched: Literal["by name", "by order"]
     num_classes: int | None
+    classifier: frozenset[str]
+    where: str = ""
+    which: Which = "plain"
+
+    @property
+    def name(self) -> str:
+        """What people are told of it."""
+        return self.where or "weights at the top of the file"
+
+    def reordered(self, rows: Sequence[int]) -> "Fitted":
+        """The same with the rows of the classifier in another order: row i is the one that was `rows[i]`."""
+        index = torch.tensor(rows)
+        return replace(self, state={n: t[index] if n in self.classifier else t for n, t in self.state.items()})
+
+
+def checkpoint_sha256(path: Path) -> str:
+    """The hash of a checkpoint's bytes, those of all its files, in hexadecimal."""
+    shards = _shards(path)
+    if not shards:
+        return file_sha256(path)
+    return hashlib.sha256("".join(map(file_sha256, [path, *shards])).encode()).hexdigest()
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a safetensors file or a torch checkpoint and unwrap it.
+    """Read a safetensors file, the index of several, or a torch checkpoint, and unwrap it.
 
     Raises:
-        KdbenchError: no such file, a damaged one, one that holds more than tensors, or values that are not finite.
+        KdbenchError: no such file, a damaged one, or one that holds more than tensors.
     """
     if path.exists() and not path.is_file():
         raise KdbenchError(f"cannot read weights {path}: it is no file")
-    try:
-        with path.open("rb") as file:
-            start = file.read(9)
-    except OSError as error:
-        raise KdbenchError(f"cannot read weights {path}: {error.strerror or error}") from error
-    # A safetensors file begins with the length of its JSON header; neither a zip archive nor a pickle has `{` there.
-    ordered = start[8:] != b"{"
-    content = _read_torch(path) if ordered else read_safetensors(path)
-    # A pickle may hold itself, so that unwrapping would have no end.
-    for _ in WRAPPERS:
-        inner = (content.get(key) for key in WRAPPERS) if isinstance(content, Mapping) else ()
-        content = next((value for value in inner if isinstance(value, Mapping)), content)
-    items = content.items() if isinstance(content, Mapping) else ()
-    state = clean_state_dict({str(name): value for name, value in items if isinstance(value, Tensor)})
-    if not state:
+    if path.name.endswith(INDEX):
+        shards = [read_safetensors(shard) for shard in _shards(path)]
+        content, ordered = {name: tensor for shard in shards for name, tensor in shard.items()}, False
+    else:
+        try:
+            with path.open("rb") as file:
+                start = file.read(9)
+        except OSError as error:
+            raise KdbenchError(f"cannot read weights {path}: {error.strerror or error}") from error
+        # A safetensors file begins with the length of its JSON header; no zip archive and no pickle has `{` there.
+        ordered = start[8:] != b"{"
+        content = _read_torch(path) if ordered else read_safetensors(path)
+    sets = tuple(_sets(content, "", set()))
+    if not sets:
         raise KdbenchError(f"{path} holds no weights by name; save the `state_dict()` of a model")
-    _refuse_odd(path, state)
-    refuse_not_finite(path, state)
-    return Checkpoint(path, _without_common_prefix(state), ordered)
+    for found in sets:
+        _refuse_odd(path, found.state)
+    return Checkpoint(path, sets, ordered)
 
 
-def fit(checkpoint: Checkpoint, model: nn.Module, headless: bool = False) -> Fitted:
-    """Match the tensors of a checkpoint with those of a timm model, every one of them.
+def fit(checkpoint: Checkpoint, model: nn.Module, headless: bool = False, which: Which | None = None) -> list[Fitted]:
+    """Match the tensors of a checkpoint with those of a model, every one of them.
 
-    Tried in this order: the model's own names; its names after timm's conversion of other layouts; the order of
-    definition, which must agree in every shape. Only the number of classes may differ.
+    Tried in this order: the model's own names, also behind a prefix; its names after timm's conversion of other
+    layouts; the order of definition, which must agree in every shape. Only the number of classes may differ.
 
     Args:
         headless: a checkpoint without a classifier fits, too.
+        which: whether to look at moving averages, or at other weights, alone; None for both.
+
+    Returns:
+        All sets of weights that fit, each once.
 
     Raises:
-        KdbenchError: it does not fit; the message names the first tensor that does not.
+        KdbenchError: none fits, and the message names the first tensor that does not; there are none of those that
+            `which` asks for; or values that are not finite.
     """
-    classifier = _classifier_names(model)
-    everything = model.state_dict()
-    own = _weights(everything)
-    counters = {name: t for name, t in checkpoint.state.items() if name in everything and name not in own}
-    given, converted = _weights(checkpoint.state), _weights(_converted(checkpoint.state, model))
-    problem = None
-    for state in (given, converted):
-        if state.keys() == own.keys() or (headless and state.keys() == own.keys() - classifier):
-            problem = _first_difference(own, {name: name for name in state}, state, classifier)
-            if problem is None:
-                return Fitted(state | counters, "by name", _num_classes(state, classifier))
-    problem = problem or _first_stranger(own, max(given, converted, key=lambda state: len(state.keys() & own.keys())))
-    if checkpoint.ordered and len(given) == len(own):
-        names = dict(zip(own, given, strict=True))
-        problem = _first_difference(own, names, given, classifier)
-        if problem is None:
-            state = {name: given[theirs] for name, theirs in names.items()}
-            return Fitted(state, "by order", _num_classes(state, classifier))
-    elif given.keys() != own.keys():
-        why = f"it has {len(given)} tensors, the model {len(own)}" if checkpoint.ordered else "it is sorted by name"
-        problem = f"{problem}, and order does not help: {why}"
-    raise KdbenchError(f"{checkpoint.path} does not fit the model {type(model).__name__}: {problem}")
+    matching = _Matching(model, headless, checkpoint.ordered)
+    fitted = [found for weights in checkpoint.sets for found in matching.fitted(weights)]
+    if not fitted:
+        largest = max(checkpoint.sets, key=lambda weights: len(_weights(weights.state)))
+        problem = matching.problem(largest.state)
+        hint = _part_of_several(checkpoint.path)
+        raise KdbenchError(f"{checkpoint.path} does not fit the model {type(model).__name__}: {problem}{hint}")
+    chosen = [found for found in fitted if which in (None, found.which)]
+    if not chosen:
+        kind = "moving average of the weights" if which == "ema" else "weights that are no moving average"
+        raise KdbenchError(f"{checkpoint.path} holds no {kind}; it holds {', '.join(found.name for found in fitted)}")
+    for found in chosen:
+        refuse_not_finite(checkpoint.path, found.state)
+    return [found for number, found in enumerate(chosen) if not any(_equal(found, other) for other in chosen[:number])]
+
+
+class _Matching:
+    """A model's tensors, and how sets of weights match with them."""
+
+    def __init__(self, model: nn.Module, headless: bool, ordered: bool) -> None:
+        self._model = model
+        self._everything: State = model.state_dict()
+        self._own = _weights(self._everything)
+        self._classifier = _classifier_names(model)
+        self._headless = headless
+        self._ordered = ordered
+
+    def fitted(self, weights: WeightSet) -> list[Fitted]:
+        """Every way to read a set of weights as the model's; one set of names may have several, behind prefixes."""
+        state = self._without_compiled(weights.state)
+        averaged = "n_averaged" in state
+        found = [
+            self._made(matched, "by name", f"{weights.where} {prefix}*" if prefix else weights.where, averaged)
+            for prefix, part in self._behind_prefixes(state)
+            if (matched := self._by_name(part)) is not None
+        ]
+        if found:
+            return found
+        for part in _without_common_prefixes(state):
+            converted = _converted(part, self._model)
+            if (matched := self._by_name(part) or self._by_name(converted)) is not None:
+                return [self._made(matched, "by name", weights.where, averaged)]
+        given = _weights(state)
+        if self._ordered and len(given) == len(self._own) and self._order_problem(given) is None:
+            ours = dict(zip(self._own, given.values(), strict=True))
+            return [self._made(ours, "by order", weights.where, averaged)]
+        return []
+
+    def problem(self, state: State) -> str:
+        """Why a set of weights does not fit."""
+        state = list(_without_common_prefixes(self._without_compiled(state)))[-1]
+        given, converted = _weights(state), _weights(_converted(state, self._model))
+        for names in (given, converted):
+            if self._same_names(names):
+                return self._difference({name: name for name in names}, names) or "its shapes"
+        nearer = max(given, converted, key=lambda names: len(names.keys() & self._own.keys()))
+        problem = _first_stranger(self._own, nearer)
+        if self._ordered and len(given) == len(self._own):
+            return self._order_problem(given) or problem
+        why = f"it has {len(given)} tensors, the model {len(self._own)}" if self._ordered else "it is sorted by name"
+        return f"{problem}, and order does not help: {why}"
+
+    def _without_compiled(self, state: State) -> State:
+        """The state without the word that `torch.compile` puts into names, unless the model itself has it."""
+        if any(_COMPILED in name for name in self._everything):
+            return state
+        return {name.replace(_COMPILED, ""): tensor for name, tensor in state.items()}
+
+    def _behind_prefixes(self, state: State) -> Iterator[tuple[str, State]]:
+        """The parts of a state that hold all of the model's names behind one prefix, with that."""
+        needed = self._own.keys() - (self._classifier if self._headless else set())
+        first = next((name for name in self._own if name in needed), None)
+        if first is None:
+            return
+        starts = [name.removesuffix(first) for name in state if name == first or name.endswith(f".{first}")]
+        prefixes = [start for start in starts if all(f"{start}{name}" in state for name in needed)]
+        for prefix in prefixes:
+            deeper = tuple(other for other in prefixes if other.startswith(prefix) and other != prefix)
+            yield (
+                prefix,
+                {
+                    name.removeprefix(prefix): tensor
+                    for name, tensor in state.items()
+                    if name.startswith(prefix) and not (deeper and name.startswith(deeper))
+                },
+            )
+
+    def _by_name(self, state: State) -> State | None:
+        """The state, if it has the model's names and shapes."""
+        given = _weights(state)
+        if not self._same_names(given) or self._difference({name: name for name in given}, given) is not None:
+            return None
+        counters = {name: t for name, t in state.items() if name in self._everything and name not in self._own}
+        return given | counters
+
+    def _same_names(self, given: State) -> bool:
+        own = self._own.keys()
+        return given.keys() == own or (self._headless and given.keys() == own - self._classifier)
+
+    def _order_problem(self, given: State) -> str | None:
+        return self._difference(dict(zip(self._own, given, strict=True)), given)
+
+    def _difference(self, names: dict[str, str], given: State) -> str | None:
+        return _first_difference(self._own, names, given, self._classifier)
+
+    def _made(self, state: State, matched: Literal["by name", "by order"], where: str, averaged: bool) -> Fitted:
+        classes = next((len(state[name]) for name in state if name in self._classifier), None)
+        averaged = averaged or _AVERAGED.search(where.lower()) is not None
+        which: Which = "ema" if averaged else "plain"
+        return Fitted(state, matched, classes, frozenset(self._classifier), where.strip(), which)
+
+
+def _sets(content: Any, where: str, seen: set[int]) -> Iterator[WeightSet]:
+    """All mappings from names to tensors in what a file holds; a pickle may hold itself."""
+    if not isinstance(content, Mapping) or id(content) in seen:
+        return
+    seen.add(id(content))
+    state = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    if state:
+        yield WeightSet(where, state)
+    for key, value in content.items():
+        # An optimizer's moments have the names of the weights, too.
+        if isinstance(key, str) and "optim" not in key.lower() and where.count("/") < _DEEPEST:
+            yield from _sets(value, f"{where}/{key}" if where else key, seen)
+
+
+def _shards(path: Path) -> list[Path]:
+    """The files that the index `path` names, none where it is no index.
+
+    Raises:
+        KdbenchError: it cannot be read, or names a file elsewhere.
+    """
+    if not path.name.endswith(INDEX):
+        return []
+    try:
+        names = sorted({inside(name) for name in json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()})
+    except OSError as error:
+        raise KdbenchError(f"cannot read weights {path}: {error.strerror or error}") from error
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise KdbenchError(f"{path} is no index of safetensors files: {error}") from error
+    return [path.parent / name for name in names]
+
+
+def _part_of_several(path: Path) -> str:
+    part = re.fullmatch(r"(.+)-\d+-of-\d+\.safetensors", path.name)
+    return f"; it is a part of several, name {part[1]}{INDEX}" if part else ""
+
+
+def _equal(one: Fitted, other: Fitted) -> bool:
+    return one.state.keys() == other.state.keys() and all(
+        torch.equal(tensor, other.state[name]) for name, tensor in one.state.items()
+    )
 
 
 def _read_torch(path: Path) -> Any:
@@ -146,12 +325,15 @@ def _refuse_odd(path: Path, state: State) -> None:
             raise KdbenchError(f"{path} holds {name} not as a plain array of values; save it with `.contiguous()`")
 
 
-def _without_common_prefix(state: State) -> State:
-    """The state without a first word that every name shares: that of the module which wrapped the model."""
-    first = {name.partition(".")[0] for name in state}
-    if len(first) > 1 or not all("." in name for name in state):
-        return state
-    return _without_common_prefix({name.partition(".")[2]: tensor for name, tensor in state.items()})
+def _without_common_prefixes(state: State) -> Iterator[State]:
+    """The state, then that without a first word that the names of all weights share, and so on."""
+    while True:
+        yield state
+        names = _weights(state)
+        if not names or not all("." in name for name in names) or len({name.partition(".")[0] for name in names}) > 1:
+            return
+        first = next(iter(names)).partition(".")[0] + "."
+        state = {name.removeprefix(first): tensor for name, tensor in state.items() if name.startswith(first)}
 
 
 def _weights(state: State) -> State:
@@ -177,17 +359,9 @@ def _converted(state: State, model: nn.Module) -> State:
 def _classifier_names(model: nn.Module) -> set[str]:
     """Names of the tensors whose first dimension is the classes; a distilled model has two classifiers."""
     found = model.get_classifier()  # type: ignore[operator]
-    heads = found if isinstance(found, tuple) else (found,)
-    return {
-        f"{path}.{name}"
-        for path, module in model.named_modules()
-        if any(module is head for head in heads)
-        for name, _ in module.named_parameters()
-    }
-
-
-def _num_classes(state: State, classifier: set[str]) -> int | None:
-    return next((len(state[name]) for name in state if name in classifier), None)
+    heads = [head for head in (found if isinstance(found, tuple) else (found,)) if isinstance(head, nn.Module)]
+    theirs = {id(parameter) for head in heads for parameter in head.parameters()}
+    return {name for name, tensor in model.state_dict(keep_vars=True).items() if id(tensor) in theirs}
 
 
 def _first_difference(own: State, names: dict[str, str], given: State, classifier: set[str]) -> str | None:

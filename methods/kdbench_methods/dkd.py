@@ -2,15 +2,15 @@
 
 from typing import Annotated
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
-from kdbench.method import Batch, LogUniform, Method, Outputs
-from kdbench_methods.parts.losses import binary_kl, masked_kl, standardise, warm_up
+from kdbench.method import Batch, LogUniform, Outputs
+from kdbench_methods.parts.logits import LogitMethod
+from kdbench_methods.parts.losses import binary_kl, label_mask, masked_kl, warm_up
 
 
-class DKD(Method):
+class DKD(LogitMethod):
     """DKD: decoupled knowledge distillation (Zhao et al., arXiv 2203.08679, equation 7).
 
     L = ce_weight * CE + r * T^2 * [alpha * KL(b_t || b_s) + beta * KL(q_t || q_s)], with p = softmax(z / T): b is the
@@ -29,6 +29,7 @@ class DKD(Method):
         ce_weight: weight of the hard-label loss.
         warmup_epochs: of the linear ramp of both terms; 0 is none.
         standardise: standardise the logits of both networks first (LSKD, arXiv 2403.01427).
+        entropy_weights: temperature of the entropies that images are weighed by (EA-KD, arXiv 2311.13621); 0 is off.
     """
 
     kind = "logit"
@@ -48,16 +49,13 @@ class DKD(Method):
     beta: float = 2.0
     ce_weight: float = 1.0
     warmup_epochs: Annotated[int, Field(ge=0)] = 0
-    standardise: bool = False
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
-        z_s, z_t, labels = student.logits, teacher.logits, batch.labels
-        if self.standardise:
-            z_s, z_t = standardise(z_s), standardise(z_t)
+        z_s, z_t, weights = self.prepared(student.logits, teacher.logits)
+        labels, target = batch.labels, label_mask(z_t, batch.labels)
         ramp = warm_up(batch, self.warmup_epochs)
-        target = torch.zeros_like(z_t, dtype=torch.bool).scatter(1, labels[:, None], True)
         return {
             "ce": self.ce_weight * batch.cross_entropy(student.logits),
-            "target": ramp * self.alpha * binary_kl(z_s, z_t, labels, labels, self.temperature),
-            "others": ramp * self.beta * masked_kl(z_s, z_t, target, self.temperature),
+            "target": ramp * self.alpha * binary_kl(z_s, z_t, labels, labels, self.temperature, weights),
+            "others": ramp * self.beta * masked_kl(z_s, z_t, target, self.temperature, weights),
         }

@@ -17,8 +17,10 @@ class FitNet(Method):
 
     L = CE + weight * sum_k mean (project_k(F_s,k) - F_t,k)^2 + kd_weight * KD(T = 1). Heterogeneous projectors as in
     the OFA-KD tables (its issue 10); class tokens are dropped on both sides. Grids that do not divide each other, which
-    that code refuses, are pooled to the smaller one. The `crd` preset takes one hint, as RepDistiller does; its
-    regressor's batch norm is left out.
+    that code refuses, are pooled to the smaller one. Between two token networks of which the teacher has more tokens,
+    the code reshapes the widened tokens in raster order, so that a token of the student meets others than those of its
+    own place; here they are those of its place, and the gradient is another one. The `crd` preset takes one hint, as
+    RepDistiller does; its regressor's batch norm is left out.
 
     Attributes:
         stages: the hints.

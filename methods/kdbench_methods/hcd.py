@@ -26,7 +26,10 @@ class HCD(Method):
     are in the paper's abstract and summaries of it; formulas and defaults are those of a third party's port and notes.
     Where these disagree: the KL moves the sub-logits, too (port; notes: fixed targets), T is 1 (port; notes: 3 at
     least), stages are averaged (notes; port: summed, said to be the release's way: 24 times a KL, with which the notes'
-    author's student did not learn, nor did the proxy's ResNet at a learning rate of 0.05). Costs heads and mappers.
+    author's student did not learn, nor did the proxy's ResNet at a learning rate of 0.05). Other copies of the code
+    agree with the port in that the overlap is that of the fused logits u with the true class masked, and in all
+    defaults; they train with SGD at 0.05 and a weight decay of 2e-3. Masked means 0 here: with the other source's -1e6
+    all cosines are 1, and the term has no gradient. Costs heads and mappers.
 
     Attributes:
         stages: student stages with a head.
@@ -39,6 +42,7 @@ class HCD(Method):
     kind = "logit"
     paper = "arXiv 2511.10942"
     venue = "AAAI 2026"
+    published = ("HCD",)
 
     search_space = {"hcd_weight": LogUniform(0.1, 10), "sub_weight": LogUniform(0.1, 10)}
 

@@ -5,11 +5,12 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor
 
-from kdbench.method import Batch, LogUniform, Method, Outputs
-from kdbench_methods.parts.losses import kl_divergence, standardise
+from kdbench.method import Batch, LogUniform, Outputs
+from kdbench_methods.parts.logits import LogitMethod
+from kdbench_methods.parts.losses import kl_divergence
 
 
-class KD(Method):
+class KD(LogitMethod):
     """Vanilla KD: the teacher's softened class probabilities (Hinton et al., arXiv 1503.02531, section 2).
 
     L = ce_weight * CE + kd_weight * T^2 * KL(softmax(z_t / T) || softmax(z_s / T)). The defaults are those of the
@@ -20,6 +21,7 @@ class KD(Method):
         ce_weight: weight of the hard-label loss.
         kd_weight: weight of the KL term.
         standardise: standardise the logits of both networks first (LSKD, arXiv 2403.01427).
+        entropy_weights: temperature of the entropies that images are weighed by (EA-KD, arXiv 2311.13621); 0 is off.
     """
 
     kind = "logit"
@@ -34,13 +36,10 @@ class KD(Method):
     temperature: Annotated[float, Field(gt=0)] = 1.0
     ce_weight: float = 1.0
     kd_weight: float = 1.0
-    standardise: bool = False
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
-        z_s, z_t = student.logits, teacher.logits
-        if self.standardise:
-            z_s, z_t = standardise(z_s), standardise(z_t)
+        z_s, z_t, weights = self.prepared(student.logits, teacher.logits)
         return {
             "ce": self.ce_weight * batch.cross_entropy(student.logits),
-            "kd": self.kd_weight * kl_divergence(z_s, z_t, self.temperature),
+            "kd": self.kd_weight * kl_divergence(z_s, z_t, self.temperature, weights),
         }

@@ -24,6 +24,7 @@ class LSKD(KD):
         ce_weight: weight of the hard-label loss.
         kd_weight: weight of the KL term.
         standardise: off, it is vanilla KD.
+        entropy_weights: temperature of the entropies that images are weighed by (EA-KD, arXiv 2311.13621); 0 is off.
     """
 
     aliases = ("logitstd",)

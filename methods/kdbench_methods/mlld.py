@@ -7,12 +7,13 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdbench.method import Batch, LogUniform, Method, Outputs, Pair
-from kdbench_methods.parts.losses import kl_divergence, standardise
+from kdbench.method import Batch, LogUniform, Outputs, Pair
+from kdbench_methods.parts.logits import LogitMethod
+from kdbench_methods.parts.losses import kl_divergence
 from kdbench_methods.parts.precision import full_precision
 
 
-class MLLD(Method):
+class MLLD(LogitMethod):
     """MLLD: multi-level logit distillation on a weak and a strong view (Jin et al., CVPR 2023).
 
     L = ce_weight * CE + second_ce_weight * CE' + kd_weight * sum_T [K' + (K + G_class + G_batch) / 2], ' the second
@@ -20,9 +21,10 @@ class MLLD(Method):
     P_s^T - P_t P_t^T|^2 / B, P (B, C) the probabilities at T. Two views cost twice the passes of both networks.
 
     We follow the released code, from which the published numbers are: its mask of confident images and classes
-    multiplies averages and so halves them all (exactly so in even batches without ties); its K' takes the second view
-    at the first `second` temperatures and the first view again at the others; its G' are not added. Defaults are its
-    own. LSKD's MLLD is `standardise`, which reaches K alone, with kd_weight 9 and 2 as the first temperature.
+    multiplies averages and so halves them all (exactly so with an even number of images and of classes, without ties);
+    its K' takes the second view at the first `second` temperatures and the first view again at the others; its G' are
+    not added. Defaults are its own. LSKD's MLLD is `standardise`, which reaches K alone, with kd_weight 9 and 2 as the
+    first temperature.
 
     Attributes:
         temperatures: the T summed over.
@@ -30,6 +32,7 @@ class MLLD(Method):
         ce_weight, second_ce_weight: weight of the hard-label loss of each view.
         kd_weight: weight of all other terms.
         standardise: standardise the logits of both networks in K first (LSKD, arXiv 2403.01427).
+        entropy_weights: temperature of the entropies that weigh images in K (EA-KD, arXiv 2311.13621); 0 is off.
     """
 
     aliases = ("mlkd",)
@@ -54,9 +57,9 @@ class MLLD(Method):
     ce_weight: float = 0.1
     second_ce_weight: float = 0.1
     kd_weight: float = 0.9
-    standardise: bool = False
 
     def build(self, pair: Pair) -> None:
+        super().build(pair)
         self._labels = pair.task.labels
         self.second_view = bool(self.second_ce_weight or self.kd_weight)
 
@@ -68,10 +71,10 @@ class MLLD(Method):
         # The second view is not mixed: its label is the image's own.
         ce = F.cross_entropy(again_s, self._labels[batch.index], label_smoothing=batch.smoothing)
         relations = torch.stack([class_and_batch_error(z_s, z_t, t) for t in self.temperatures]).sum()
-        if self.standardise:
-            z_s, z_t, again_s, again_t = (standardise(z) for z in (z_s, z_t, again_s, again_t))
-        first = [kl_divergence(z_s, z_t, t) for t in self.temperatures]
-        again = [kl_divergence(again_s, again_t, t) for t in self.temperatures[: self.second]]
+        z_s, z_t, weights = self.prepared(z_s, z_t)
+        again_s, again_t, again_weights = self.prepared(again_s, again_t)
+        first = [kl_divergence(z_s, z_t, t, weights) for t in self.temperatures]
+        again = [kl_divergence(again_s, again_t, t, again_weights) for t in self.temperatures[: self.second]]
         instances = torch.stack([*again, *first[self.second :]]).sum() + torch.stack(first).sum() / 2
         return terms | {
             "second ce": self.second_ce_weight * ce,

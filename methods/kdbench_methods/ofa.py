@@ -47,8 +47,10 @@ class OFA(Method):
     kd_weight: float = 1.0
     ofa_weight: float = 1.0
 
+    _normalise_heads = False
+
     def build(self, pair: Pair) -> None:
-        self.heads = StageHeads(pair, self.stages, pair.task.num_classes)
+        self.heads = StageHeads(pair, self.stages, pair.task.num_classes, self._normalise_heads)
         count = len(self.heads) + 1
         if len(self.gamma) not in (1, count):
             raise UnsupportedPair(f"gamma needs 1 or {count} values here, it has {len(self.gamma)}")

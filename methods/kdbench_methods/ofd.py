@@ -26,8 +26,9 @@ class OFD(Method):
 
     It is not for stages that have gone through their ReLU (timm's ResNets): what was negative is lost there, and m_k
     stands for all of it, also for what was between m_k and 0. The student's stages, too, are taken as they come. Grids
-    that differ are pooled. Teachers without batch norm at their stages are refused. Extra parameters: C_t * (C_s + 2)
-    a stage.
+    that differ are pooled. The authors' scripts leave the teacher in training mode, with batch norm of the batch; here
+    it is in evaluation mode, as for all methods. Teachers without batch norm at their stages are refused. Extra
+    parameters: C_t * (C_s + 2) a stage.
 
     Attributes:
         stages: that are regressed on. `crd` has the three groups of residual blocks, without the stem.

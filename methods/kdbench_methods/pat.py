@@ -28,9 +28,10 @@ class PAT(Method):
     count regions (code: images of the batch); squeeze-and-excitation multiplies by its gate, as in the paper's source
     of it (code: returns the gate); class tokens pass a prompt by, and no loss sees them (code: takes the last patch for
     the class token, and hands prompted tokens on in another order). Deviations of ours: prompts are where the teacher
-    can be entered in general, behind its first stage and those after it (code: before the first one, too, and in a
-    Swin behind the down-sampling); the first gap is zero, and a batch of another size takes gaps in turn. Costs a
-    second pass through the teacher, with gradients, 5x5 convolutions of its full width and the attention.
+    can be entered in general, behind its first stage and those after it (code: before the first one, too, and in a Swin
+    behind the down-sampling); the teacher is in evaluation mode (code: training mode); the first gap is zero, and a
+    batch of another size takes gaps in turn. Costs a second pass through the teacher, with gradients, 5x5 convolutions
+    of its full width and the attention.
 
     Attributes:
         side: regions per side of a stage; 4 stages of 4 x 4 are the code's 64 queries.

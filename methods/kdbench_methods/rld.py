@@ -5,11 +5,12 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor
 
-from kdbench.method import Batch, LogUniform, Method, Outputs
-from kdbench_methods.parts.losses import binary_kl, masked_kl, standardise, warm_up
+from kdbench.method import Batch, LogUniform, Outputs
+from kdbench_methods.parts.logits import LogitMethod
+from kdbench_methods.parts.losses import binary_kl, masked_kl, warm_up
 
 
-class RLD(Method):
+class RLD(LogitMethod):
     """RLD: refined logits, sample confidence and masked correlation (Sun et al., arXiv 2408.07703).
 
     L = ce_weight * CE + r * [alpha * T_a^2 * KL(b_t || b_s) + beta * T^2 * KL(q_t || q_s)]. Confidence: b_t is (p, 1 -
@@ -30,6 +31,7 @@ class RLD(Method):
         ce_weight: weight of the hard-label loss.
         warmup_epochs: of the linear ramp of both terms; 0 is none.
         standardise: standardise the logits of both networks first (LSKD, arXiv 2403.01427).
+        entropy_weights: temperature of the entropies that images are weighed by (EA-KD, arXiv 2311.13621); 0 is off.
     """
 
     kind = "logit"
@@ -49,17 +51,15 @@ class RLD(Method):
     beta: float = 2.0
     ce_weight: float = 1.0
     warmup_epochs: Annotated[int, Field(ge=0)] = 0
-    standardise: bool = False
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
-        z_s, z_t, labels = student.logits, teacher.logits, batch.labels
-        if self.standardise:
-            z_s, z_t = standardise(z_s), standardise(z_t)
+        z_s, z_t, weights = self.prepared(student.logits, teacher.logits)
+        labels = batch.labels
         ramp = warm_up(batch, self.warmup_epochs)
-        confidence = binary_kl(z_s, z_t, labels, z_t.argmax(dim=1), self.confidence_temperature)
+        confidence = binary_kl(z_s, z_t, labels, z_t.argmax(dim=1), self.confidence_temperature, weights)
         misleading = z_t >= z_t.gather(1, labels[:, None])
         return {
             "ce": self.ce_weight * batch.cross_entropy(student.logits),
             "confidence": ramp * self.alpha * confidence,
-            "correlation": ramp * self.beta * masked_kl(z_s, z_t, misleading, self.temperature),
+            "correlation": ramp * self.beta * masked_kl(z_s, z_t, misleading, self.temperature, weights),
         }

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kdbench.analysis.comparison import ALLOWANCE, Comparison, compare
+from kdbench.analysis.comparison import ALLOWANCE, Comparison, compare_with_published
 from kdbench.analysis.stats import paired_t
 from kdbench.files import read_json, write_json
 from kdbench.results.schema import PublishedNames
@@ -19,14 +19,16 @@ from tests.support.synthetic import PUBLISHED, Plan, published_plan, write_resul
 def compared(folder: Path, plan: Plan) -> dict[tuple[str, str, str], list[Comparison]]:
     """The rows of the comparison by pair, method and protocol."""
     rows: dict[tuple[str, str, str], list[Comparison]] = {}
-    for row in compare(load_study(write_results(folder, plan))):
+    for row in compare_with_published(load_study(write_results(folder, plan))):
         rows.setdefault((row.pair, row.method, row.protocol), []).append(row)
     return rows
 
 
 def test_best_is_held_against_best(tmp_path: Path) -> None:
     results = write_results(tmp_path, published_plan(pairs=1))
-    row = next(row for row in compare(load_study(results)) if (row.method, row.protocol) == ("ofa", PUBLISHED))
+    row = next(
+        row for row in compare_with_published(load_study(results)) if (row.method, row.protocol) == ("ofa", PUBLISHED)
+    )
     cells = {(cell["method"], cell["seed"]): cell for cell in results.cells()}
     best = np.array([cells["ofa", seed].get("best_top1", 0.0) for seed in range(3)])
     control = np.array([cells["scratch", seed].get("best_top1", 0.0) for seed in range(3)])
@@ -48,7 +50,7 @@ def test_last_is_held_against_last(tmp_path: Path) -> None:
         methods={"scratch": ["scratch"], "kd": ["KD"], "fitnet": ["FitNet"]},
     )
     results = write_results(tmp_path, Plan(pairs=["resnet-m:resnet-s"], protocol="crd/1", published=names))
-    rows = {row.method: row for row in compare(load_study(results))}
+    rows = {row.method: row for row in compare_with_published(load_study(results))}
     last = [cell.get("top1") for cell in results.cells() if cell["method"] == "kd"]
     assert rows["kd"].epoch == "last" and rows["kd"].top1.ours == paired_t([value for value in last if value])
     # mdistiller, whose code keeps the best epoch, quotes the number of RepDistiller, whose code does not.
@@ -144,7 +146,7 @@ def test_numbers_of_other_protocols(tmp_path: Path, own: str | None, reason: str
 
 
 def test_own_protocol_first_and_the_other_scratch_numbers_of_the_pair_only(tmp_path: Path) -> None:
-    rows = compare(load_study(write_results(tmp_path, published_plan(pairs=1))))
+    rows = compare_with_published(load_study(write_results(tmp_path, published_plan(pairs=1))))
     for method in ("scratch", "kd", "ofa"):
         own = [row.own_protocol for row in rows if row.method == method]
         assert own == sorted(own, reverse=True) and not all(own)
@@ -152,14 +154,15 @@ def test_own_protocol_first_and_the_other_scratch_numbers_of_the_pair_only(tmp_p
     assert {row.protocol for row in rows if row.method == "scratch"} == {
         PUBLISHED,
         f"{PUBLISHED}+ema+kd",
+        f"{PUBLISHED}@1gpu",
         "ofa-imagenet",
     }
 
 
 def test_records_without_names_have_no_published_numbers(tmp_path: Path) -> None:
-    assert compare(load_study(write_results(tmp_path / "a", Plan()))) == []
+    assert compare_with_published(load_study(write_results(tmp_path / "a", Plan()))) == []
     results = write_results(tmp_path / "b", published_plan(pairs=1))
     manifest = read_json(results.manifest_path)
     manifest["published"] = {"protocol": None, "models": {}, "methods": {"kd": ["KD"]}}
     write_json(results.manifest_path, manifest)
-    assert compare(load_study(results)) == []
+    assert compare_with_published(load_study(results)) == []

@@ -14,7 +14,7 @@ import pytest
 from hatchling.builders.wheel import WheelBuilder
 
 from kdbench.analysis.comparison import ALLOWANCE
-from kdbench.analysis.published import Number, baselines_folder, find, numbers, protocols, published_name
+from kdbench.analysis.published import Number, baselines_folder, find_published, numbers, protocols, published_name
 from kdbench.errors import KdbenchError
 from kdbench.registry import Registry
 from kdbench.suites.loading import available, load_suite
@@ -34,7 +34,7 @@ def place(row: Number) -> tuple[str, ...]:
 
 
 def test_every_row() -> None:
-    assert len(numbers()) == 611
+    assert len(numbers()) == 720
     for row in numbers():
         assert all((row.dataset, row.protocol, row.student, row.method, row.source)), row
         assert row.address.startswith("https://"), row
@@ -106,9 +106,28 @@ def test_every_protocol_and_exception_is_used() -> None:
         assert bool(protocol.basis) == (protocol.epoch != "unknown" or bool(protocol.epoch_of))
 
 
+def test_whose_control_a_gain_is_over() -> None:
+    """A borrowed scratch accuracy is one that another source tells, too, to the hundredth."""
+    sources = {row.source for row in numbers()}
+    tellers: dict[tuple[str, str, float | None], set[str]] = defaultdict(set)
+    for row in numbers():
+        tellers[row.protocol, row.student, row.scratch_top1].add(row.source)
+    for row in numbers():
+        if row.control == "borrowed" and row.scratch_top1 is not None and row.method != "scratch":
+            assert len(tellers[row.protocol, row.student, row.scratch_top1]) > 1, row
+    for protocol in protocols().values():
+        assert set(protocol.control_of) <= sources
+        assert {protocol.control, *protocol.control_of.values()} <= {"own", "borrowed", "unknown"}
+        assert bool(protocol.control_basis) == (protocol.control != "unknown" or bool(protocol.control_of))
+    fbt = find_published(protocol="ofa-300ep-224px", pairs=[("ConvNeXt-T", "ResMLP-S12")], methods=["FBT"])
+    rerun = find_published(protocol="ofa-300ep-224px@1gpu", pairs=[("ConvNeXt-T", "ResMLP-S12")], methods=["PAT"])
+    assert [(row.control, row.gain) for row in fbt] == [("borrowed", 11.47)]
+    assert [(row.control, row.gain) for row in rerun if row.epoch == "best"] == [("own", 4.05)]
+
+
 def test_the_epoch_depends_on_protocol_and_source() -> None:
-    assert {row.epoch for row in find(protocol="ofa-300ep-224px")} == {"best"}
-    crd = find(protocol="crd-240ep-32px", pairs=[("resnet56", "resnet20")], methods=["KD"])
+    assert {row.epoch for row in find_published(protocol="ofa-300ep-224px")} == {"best"}
+    crd = find_published(protocol="crd-240ep-32px", pairs=[("resnet56", "resnet20")], methods=["KD"])
     assert {row.origin: row.epoch for row in crd}["RepDistiller"] == "last"
     assert {row.origin: row.epoch for row in crd}["mdistiller"] == "best"
 
@@ -133,7 +152,7 @@ def test_labels_of_the_suites_are_in_the_table(name: str) -> None:
     assert {model.published for model in suite.models.values() if model.published} <= models
     if suite.published:
         pairs = [(suite.models[pair.teacher].published, suite.models[pair.student].published) for pair in suite.pairs]
-        assert find(protocol=suite.published, pairs=[(t, s) for t, s in pairs if t and s])
+        assert find_published(protocol=suite.published, pairs=[(t, s) for t, s in pairs if t and s])
 
 
 def test_labels_of_the_methods_are_in_the_table() -> None:

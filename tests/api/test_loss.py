@@ -20,7 +20,7 @@ from kdbench.training.contender import Contender, student_outputs
 from kdbench.training.lockstep import drawn, teacher_outputs
 from tests.conftest import NO_DATA
 
-PAIRS = ["vit-t:resnet-s", "resnet-t:mixer-s", "mixer-t:vit-s"]
+PAIRS = ["vit-t:resnet-s", "resnet-t:mixer-s", "vit-t:vit-s"]
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +30,7 @@ def arenas(proxy: Suite) -> dict[str, Arena]:
     return {pair.name: Arena.enter(proxy, pair, 0, "val", compute, NO_DATA) for pair in pairs}
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("name", Registry.installed().names)
 def test_it_is_what_training_uses(arenas: dict[str, Arena], name: str) -> None:
     """Terms and gradients of two batches, bit for bit, from the raw images on."""

@@ -12,6 +12,7 @@ from tests.support.command import kdbench as command
 LIMIT = (100, 100)
 
 
+@pytest.mark.runs
 def test_a_run_from_python(short_suite: Callable[..., Path], tmp_path: Path) -> None:
     """The command line finds its cells finished; the study says how it came about."""
     suite, out = str(short_suite()), tmp_path / "out"

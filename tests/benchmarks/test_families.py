@@ -18,7 +18,7 @@ from survey_models import SHALLOW
 
 from kdbench.models.features import Needs
 from kdbench.suites.schema import Suite
-from tests.conftest import staged
+from kdbench.testing import staged
 from tests.support.command import kdbench
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(7200)]

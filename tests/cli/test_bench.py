@@ -9,6 +9,8 @@ import pytest
 from kdbench.results.folder import Results
 from tests.support.command import kdbench
 
+pytestmark = pytest.mark.runs
+
 Short = Callable[..., Path]
 
 

@@ -29,6 +29,7 @@ def test_help_and_lists_load_no_torch(arguments: str) -> None:
     assert done.stdout
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("columns", [80, 140])
 def test_help_fits_the_terminal(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
@@ -94,6 +95,12 @@ def test_list_json() -> None:
         ("baseline", "kdbench baseline needs a command: update, show"),
         ("list method", "unknown value of WHAT 'method'; did you mean methods"),
         ("run --seeds none", "neither a number of seeds nor a list"),
+        ("run --seeds 1_0", "neither a number of seeds nor a list"),
+        ("run --seeds 0,0", "--seeds '0,0' names seed 0 twice"),
+        ("run --workers 1_0", "--workers: '1_0' is no whole number"),
+        ("run --limit 1_0_0", "--limit '1_0_0' is not TRAIN or TRAIN,TEST images"),
+        ("run --set kd.temperature=1 --set kd.temperature=2 --methods kd", "--set kd.temperature is given twice"),
+        ("verify ./a.py ./b.py", "does not take './b.py'; several names are one word, with commas between"),
         ("run --device tpu", "unknown value of --device 'tpu'; did you mean cpu"),
         ("run --set kd.temp=1 --methods kd", "unknown hyperparameter of kd 'temp'; did you mean temperature"),
         ("run --set ofa.gamma=2 --methods kd", "not among --methods"),
@@ -130,6 +137,7 @@ def test_an_unwritable_folder(tmp_path: Path) -> None:
     assert "cannot write" in done.stderr and "--out" in done.stderr
 
 
+@pytest.mark.runs
 def test_a_full_disk(tmp_path: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("needs /dev/full")

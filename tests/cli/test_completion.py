@@ -72,6 +72,7 @@ class Shell:
         os.close(self._end)
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("name", SHELLS)
 def test_a_tab_completes(name: str, tmp_path: Path) -> None:
     if shutil.which(name) is None:
@@ -93,6 +94,7 @@ def offered(line: str) -> list[str]:
     return [text.partition("\t")[0] for text in done.stdout.splitlines()]
 
 
+@pytest.mark.runs
 def test_what_is_offered() -> None:
     assert {"run", "list", "new-method"} <= set(offered(""))
     assert offered("teachers ") == ["list", "train", "import", "verify"]
@@ -114,6 +116,7 @@ def test_nothing_is_offered_where_a_file_may_stand_or_something_is_wrong(line: s
     assert offered(line) == []
 
 
+@pytest.mark.runs
 def test_completion_loads_no_torch() -> None:
     for line in ("run --suite cifar100 --pairs ", "run --methods ", "run --", ""):
         done = kdbench_without("torch timm pandas matplotlib", "completion", "bash", f"--line=kdbench {line}")

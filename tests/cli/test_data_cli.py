@@ -132,6 +132,7 @@ def test_mistakes_are_one_line_and_exit_3(tmp_path: Path, arguments: str, messag
     assert message in done.stderr and done.stderr.count("\n") == 1 and done.stderr.startswith("kdbench: ")
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "fashion-mnist"])
 def test_no_network_is_one_line_and_leaves_nothing(tmp_path: Path, name: str) -> None:
     done = kdbench("data", "download", name, "--data", str(tmp_path), **NO_NETWORK)

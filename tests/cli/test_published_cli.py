@@ -16,10 +16,11 @@ def rows(*arguments: str) -> list[dict[str, object]]:
     return json.loads(done.stdout)
 
 
+@pytest.mark.runs
 def test_everything() -> None:
-    assert len(rows()) == 611
+    assert len(rows()) == 720
     done = kdbench("published", COLUMNS="80")
-    assert "611 published numbers." in done.stdout and "…" not in done.stdout
+    assert "720 published numbers." in done.stdout and "…" not in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
 
 
@@ -75,6 +76,7 @@ def test_mistakes_are_one_line_and_exit_3(arguments: str, message: str) -> None:
     assert message in done.stderr and done.stderr.count("\n") == 1
 
 
+@pytest.mark.runs
 def test_a_run_records_the_names_and_the_report_uses_them(short_suite: Callable[..., Path], tmp_path: Path) -> None:
     def labelled(text: str) -> str:
         text = text.replace("seeds = 3", 'seeds = 3\npublished = "ofa-300ep-224px"', 1)

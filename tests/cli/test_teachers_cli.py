@@ -11,7 +11,8 @@ import timm
 import torch
 
 from kdbench.cli.main import main
-from kdbench.cli.teachers import published_top1
+from kdbench.cli.teachers import _class_map, published_top1
+from kdbench.errors import KdbenchError
 from kdbench.suites.loading import load_suite
 from kdbench.suites.schema import Suite
 from tests.conftest import NO_DATA
@@ -83,6 +84,7 @@ def test_published_accuracies_stand_beside(proxy: Suite) -> None:
     assert published_top1(suite, "vit-s")[0] == 92.04 and 92.44 in published_top1(suite, "vit-s"), "papers differ"
 
 
+@pytest.mark.runs
 def test_import_then_verify(proxy: Suite, teachers: Run, tmp_path: Path) -> None:
     shipped, data = str(proxy.teacher_path("mixer-t", NO_DATA)), str(tmp_path)
     code, output, _ = teachers("import", "mixer-t", shipped, "--data", data, "--json")
@@ -114,6 +116,12 @@ def test_import_then_verify(proxy: Suite, teachers: Run, tmp_path: Path) -> None
         ("import resnet-t", "has 1000 classes, suite proxy has 10; to fine-tune these weights run"),
         ("train --from none.pth", "say which with --only NAME"),
         ("train --from none.pth --only vit-t,swin-t", "say which with --only NAME"),
+        ("import resnet-t {shipped} --mean 0.5", "--mean and --std belong together"),
+        ("import resnet-t {shipped} --mean 0.5 --std 0", "--std '0' is not a number for each channel"),
+        ("import resnet-t {shipped} --normalisation timm", "--normalisation timm is for 3 channels"),
+        ("import resnet-t {shipped} --weights ema", "holds no moving average of the weights"),
+        ("import resnet-t --weights ema", "are about a FILE of weights"),
+        ("import resnet-t {shipped} --class-map none.txt", "cannot read --class-map none.txt"),
         ("verify --only vit", "unknown model of suite proxy or of timm 'vit'"),
     ],
 )
@@ -133,6 +141,7 @@ def test_nothing_stored_is_nothing_to_verify(suite: Path, teachers: Run, tmp_pat
     assert code == 3 and "no teacher of suite proxy is stored" in error
 
 
+@pytest.mark.runs
 def test_without_a_network_the_ways_out_are_named(suite: Path, tmp_path: Path) -> None:
     done = kdbench(
         *("teachers", "train", "--suite", str(suite), "--only", "resnet-t", "--data", str(tmp_path)),
@@ -145,6 +154,7 @@ def test_without_a_network_the_ways_out_are_named(suite: Path, tmp_path: Path) -
     assert not (tmp_path / "teachers").exists()
 
 
+@pytest.mark.runs
 def test_fine_tuning_from_the_cache_and_from_a_file(suite: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     state = timm.create_model(PRETRAINED).state_dict()
@@ -170,3 +180,31 @@ def test_fine_tuning_from_the_cache_and_from_a_file(suite: Path, tmp_path: Path)
     assert done.returncode == 0, done.stdout + done.stderr
     (later,) = json.loads(done.stdout)
     assert later["started_from"]["file"] == "resnet-t.safetensors" and later["top1"] > row["top1"]
+
+
+def test_class_maps(tmp_path: Path) -> None:
+    file = tmp_path / "map.txt"
+    file.write_text("hen\nFox\n\n")
+    assert _class_map(file) == ("hen", "Fox")
+    file = tmp_path / "map.json"
+    for content, names in (({"Fox": 1, "hen": 0}, ("hen", "Fox")), (["hen", "Fox"], ("hen", "Fox"))):
+        file.write_text(json.dumps(content))
+        assert _class_map(file) == names
+    for wrong in ({"Fox": 1, "hen": 2}, {"Fox": "x"}, [1, 2], 3):
+        file.write_text(json.dumps(wrong))
+        with pytest.raises(KdbenchError, match="is neither a list of names nor a mapping"):
+            _class_map(file)
+
+
+def test_list_shows_teachers_that_the_suite_does_not_name(
+    proxy: Suite, teachers: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    # The network of the suite's ResNet, asked for by its timm name.
+    word = "resnet18[layers=[1,1,1,1],channels=[32,48,80,96]]"
+    code, output, error = teachers("import", word, str(proxy.teacher_path("resnet-t", NO_DATA)))
+    assert code == 0, error
+    assert "measuring resnet-t.safetensors on 2,000 images" in output
+    rows = {row["teacher"]: row for row in json.loads(teachers("list", "--json")[1])}
+    assert rows[word]["top1"] == 90.8 and len(rows) == 5
+    assert "90.80" in teachers("list")[1]

@@ -19,8 +19,11 @@ from kdbench.data import opening
 from kdbench.errors import KdbenchError
 from kdbench.models.features import Needs
 from kdbench.results.folder import Results
-from tests.conftest import NO_DATA, staged
+from kdbench.testing import staged
+from tests.conftest import NO_DATA
 from tests.support.course import METHODS, RECIPE, Course
+
+pytestmark = pytest.mark.runs
 
 SGD = RECIPE.model_copy(update={"optimizer": "sgd", "lr": 0.05})
 PROCESSES = 2

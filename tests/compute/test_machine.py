@@ -5,13 +5,16 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import psutil
+import pynvml
 import pytest
 import torch
 
+from kdbench.compute import machine
 from kdbench.compute.device import Compute
-from kdbench.compute.machine import OTHERS, Finding, GpuState, Watch, gpu_state, verdict
+from kdbench.compute.machine import OTHERS, Finding, GpuState, Watch, gpu_state, judge_findings
 
 SPIN = "while True: pass"
 START = f"""
@@ -38,6 +41,7 @@ def _busy(which: str) -> Iterator[psutil.Process]:
             process.kill()
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize(
     ("which", "ours"), [("ourselves", True), ("a child", True), ("a grandchild", True), ("another process", False)]
 )
@@ -77,9 +81,9 @@ def test_a_state_tells_the_load(cpu: Compute) -> None:
 
 def test_the_verdict_counts_rounds_and_says_why() -> None:
     quiet, busy = Finding(0.02, (), 0), Finding(OTHERS + 0.2, (), 0)
-    assert verdict([quiet] * 3) == (True, [])
-    assert verdict([Finding(None, (), 0)] * 3) == (None, [])
-    clean, reasons = verdict([quiet, busy, busy, Finding(0.0, ("power cap",), 1)])
+    assert judge_findings([quiet] * 3) == (True, [])
+    assert judge_findings([Finding(None, (), 0)] * 3) == (None, [])
+    clean, reasons = judge_findings([quiet, busy, busy, Finding(0.0, ("power cap",), 1)])
     assert clean is False
     assert reasons == [
         "other processes on the GPU in 1 of 4 rounds",
@@ -94,6 +98,28 @@ def test_why_a_gpu_is_slow() -> None:
     assert GpuState(1755, 61, 688.31, 0x60, 2).throttled_by == ["heat (software)", "heat (hardware)"]
     assert GpuState(345, 31, 70.02, 0x1, 0).throttled_by == []
     assert [GpuState(345, 31, 70.02, 0x1, processes).others for processes in (0, 1, 3)] == [0, 0, 2]
+
+
+def test_a_gpu_is_judged_by_counters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As NVML would tell it: heat speaks against the round in which it was, the power limit against none."""
+    spent = {pynvml.NVML_PERF_POLICY_THERMAL: 5, pynvml.NVML_PERF_POLICY_POWER: 5}
+
+    def violation(gpu: object, policy: int) -> SimpleNamespace:
+        if policy not in spent:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+        return SimpleNamespace(violationTime=spent[policy])
+
+    monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByUUID", lambda uuid: uuid)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetViolationStatus", violation)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="1"))
+    monkeypatch.setattr(machine, "gpu_state", lambda uuid: GpuState(1980, 35, 90.0, 0x1, 1))
+    watch = Watch(Compute(torch.device("cuda", 0), "bf16", 1))
+    spent[pynvml.NVML_PERF_POLICY_POWER] += 10
+    assert watch.end().throttled == ()
+    watch.begin()
+    spent[pynvml.NVML_PERF_POLICY_THERMAL] += 10
+    assert watch.end().throttled == ("heat of the GPU",)
 
 
 def test_without_a_gpu_nothing_is_told_of_one() -> None:

@@ -8,14 +8,17 @@ import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from numpy.typing import NDArray
+from PIL import ExifTags, Image
 
 from kdbench.data import sources
 from kdbench.data.sources import FileSet
 from kdbench.data.sources.check import check
+from kdbench.data.sources.sets import BrokenImage
 from kdbench.errors import KdbenchError
 from tests.support.files import encoded, image_folder, pixels
 
@@ -83,6 +86,102 @@ def test_images_of_every_mode_become_rgb(tmp_path: Path, mode: str) -> None:
     assert np.array_equal(np.asarray(image), np.asarray(expected))
 
 
+RAMP = np.add.outer(np.arange(32), np.arange(32)) / 62
+"""Grey from 0 to 1, its mean a half."""
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "refusal"),
+    [
+        ("0.tif", (RAMP * 255).astype("int32"), "mode I has no range"),
+        ("0.tif", (RAMP * 65535).astype("int32"), "mode I has no range"),
+        ("0.tif", RAMP.astype("float32"), "mode F has no range"),
+        ("0.png", (RAMP * 255).astype("uint16"), "16 bits whose largest value is 255"),
+        ("0.png", (RAMP * 65535).astype("uint16"), ""),
+        ("0.tif", (RAMP * 65535).astype("uint16"), ""),
+        ("0.pgm", (RAMP * 65535).astype("uint16"), ""),
+        ("0.png", np.zeros((32, 32), "uint16"), ""),
+    ],
+)
+def test_no_image_turns_black_in_silence(tmp_path: Path, name: str, values: NDArray[Any], refusal: str) -> None:
+    image_folder(tmp_path, classes=("ant", "bee"), train=1, val=1)
+    (tmp_path / "train" / "ant" / "0.png").unlink()
+    Image.fromarray(values).save(tmp_path / "train" / "ant" / name)
+    data = sources.read_dataset("folder", tmp_path)
+    assert isinstance(data.train, FileSet)
+    if refusal:
+        with pytest.raises(BrokenImage, match=f"cannot decode ant/{name}: {refusal}"):
+            data.train.load(0)
+        ((file, reason),) = check(data)["train"].broken
+        assert file == f"ant/{name}" and refusal in reason
+        return
+    half = np.asarray(data.train.load(0)).mean()
+    assert half == pytest.approx(127.5 if values.any() else 0, abs=1)
+    ((mode, ends),) = check(data)["train"].ranges.items()
+    assert mode.startswith("I") and ends == (0, values.max())
+
+
+def test_a_folder_with_odd_entries(tmp_path: Path) -> None:
+    root = image_folder(tmp_path / "pictures")
+    bees = root / "train" / "bee"
+    for name in (".thumbs", "@eaDir", "__MACOSX"):
+        (bees / name).mkdir()
+        shutil.copy(bees / "0.png", bees / name / "0.png")
+    (root / "train" / "lost+found").mkdir()
+    for name in ("a.gif", "b.GIF", "c.heic"):
+        (bees / name).write_bytes(b"")
+    shutil.copytree(root / "val", root / "test")
+    data = sources.read_dataset("folder:pictures", tmp_path)
+    assert _holds_the_images(data), "what lies beside the images is no image"
+    assert data.notes == (
+        "test/ is not read: val/ is the test split",
+        *(f"train: {what} not read" for what in ("2 x *.gif", "1 x *.heic", "1 x @eaDir", "1 x __MACOSX")),
+        "train: 1 x lost+found not read",
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: path.symlink_to("nowhere.png"), "bee/odd.png is a link to nothing"),
+        (lambda path: path.symlink_to("odd.png"), "bee/odd.png"),
+        (lambda path: path.symlink_to("../bee"), "bee/odd.png is a link to a folder that it lies in"),
+        (os.mkfifo, "bee/odd.png is no file that can be read twice"),
+    ],
+    ids=["dangling", "itself", "loop", "pipe"],
+)
+def test_an_entry_that_is_no_file_is_named(tmp_path: Path, make: Callable[[Path], None], message: str) -> None:
+    make(image_folder(tmp_path) / "train" / "bee" / "odd.png")
+    with pytest.raises(KdbenchError, match=message):
+        sources.read_dataset("folder", tmp_path)
+
+
+def test_a_class_that_is_a_link_to_nothing_is_named(tmp_path: Path) -> None:
+    root = image_folder(tmp_path)
+    for split in ("train", "val"):
+        shutil.rmtree(root / split / "bee")
+        (root / split / "bee").symlink_to("nowhere")
+    with pytest.raises(KdbenchError, match="train/bee is a link to nothing"):
+        sources.read_dataset("folder", tmp_path)
+
+
+def test_one_class_is_refused(tmp_path: Path) -> None:
+    image_folder(tmp_path / "pictures", classes=("ant",))
+    with pytest.raises(KdbenchError, match=r"folder:pictures under .* has a single class \(ant\)"):
+        sources.read_dataset("folder:pictures", tmp_path)
+    _shards(tmp_path / "shards", lambda label: {"cls": b"0"})
+    with pytest.raises(KdbenchError, match=r"reader:wds/shards under .* has a single class"):
+        sources.read_dataset("reader:wds/shards", tmp_path)
+
+
+def test_the_test_split_that_is_not_read_is_told(tmp_path: Path) -> None:
+    for split, count, first in (("train", 4, 0), ("val", 2, 12), ("test", 2, 12)):
+        images = {f"{name}/{i}.png": encoded(pixels(n)) for n, name, i in _numbered(count, first)}
+        _tar(tmp_path / "tars" / f"{split}.tar", images | {"ant/.hidden/1.png": b"", "__MACOSX/ant/0.png": b""})
+    data = sources.read_dataset("reader:tars", tmp_path)
+    assert data.notes == ("test is not read: val is the test split",) and _holds_the_images(data)
+
+
 def _empty(root: Path) -> None:
     for path in (root / "train" / "bee").iterdir():
         path.unlink()
@@ -116,6 +215,9 @@ def test_check_finds_what_is_odd(tmp_path: Path) -> None:
     root = image_folder(tmp_path)
     (root / "train" / "ant" / "0.png").write_bytes(encoded(pixels(0, 50, 60), "JPEG", "CMYK"))
     (root / "train" / "cat" / "1.png").write_bytes(encoded(pixels(0), "PNG", "L"))
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    Image.fromarray(pixels(0)).save(root / "train" / "cat" / "2.png", exif=turned)
     truncated = root / "train" / "bee" / "3.png"
     truncated.write_bytes(truncated.read_bytes()[:900])
     (root / "val" / "bee" / "1.png").write_bytes(b"not an image")
@@ -124,6 +226,7 @@ def test_check_finds_what_is_odd(tmp_path: Path) -> None:
     assert (train.images, train.per_class) == (12, dict.fromkeys(CLASSES, 4))
     assert train.sizes == {(48, 40): 10, (60, 50): 1}
     assert train.modes == {"RGB": 9, "CMYK": 1, "L": 1}
+    assert (train.turned, test.turned) == (1, 0)
     assert [name for name, _ in train.broken] == ["bee/3.png"]
     assert test.broken == [("bee/1.png", "not an image")]
 
@@ -255,7 +358,7 @@ def test_a_folder_that_may_not_be_read(tmp_path: Path) -> None:
     closed = image_folder(tmp_path) / "train" / "bee"
     closed.chmod(0)
     try:
-        with pytest.raises(KdbenchError, match=r"cannot list .*train: Permission denied"):
+        with pytest.raises(KdbenchError, match=r"cannot list .*train/bee: Permission denied"):
             sources.read_dataset("folder", tmp_path)
     finally:
         closed.chmod(0o755)

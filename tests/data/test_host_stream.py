@@ -268,6 +268,7 @@ def _running(pid: int) -> bool:
         return False
 
 
+@pytest.mark.runs
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 @pytest.mark.parametrize("end", ["returns", "killed"])
 def test_workers_of_a_spawned_process(files: FileSet, end: str) -> None:

@@ -21,7 +21,7 @@ from kdbench.training.contender import Contender
 from kdbench.weights.files import weights_sha256
 from tests.support.course import Course
 
-KNOWN = {"self", "seed", "axis", "pair", "epoch", "place", "rank", "replica", "view", "derive_seed", "seed_of"}
+KNOWN = {"self", "seed", "axis", "pair", "epoch", "indices", "rank", "replica", "view", "derive_seed", "seed_of"}
 """What may stand in a call that makes a seed."""
 
 

@@ -21,12 +21,14 @@ from kdbench.errors import EXIT_INCOMPLETE, EXIT_OK
 from tests.docs.commands import PAGES, PARSED, ROOT, Command, Written, mentions, steps
 from tests.support.command import COMMAND, arguments_of, kdbench
 
+pytestmark = pytest.mark.runs
+
 ALL = [step for page in PAGES for step in steps(page) if isinstance(step, Command)]
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 TUTORIAL = "docs/tutorial.md"
 PAIR = ("vit-t", "resnet-s")
 FEW = "kd,ofa"
-SUITED = ("run", "bench", "tune", "verify", "list")
+SUITED = ("run", "plan", "bench", "tune", "verify", "list")
 """Commands that are shortened; `kdbench teachers` is about the real ones."""
 
 
@@ -70,12 +72,18 @@ def shortened(words: list[str], suite: Path) -> list[str]:
     Reports are left to the tutorial and to `kdbench report`.
     """
     verb = words[0]
+    if "--plan" in words:
+        return [*words, "--no-throughput"]
     if "--suite" not in words:
         words = [*words, *(["--suite", str(suite)] if verb in SUITED else [])]
     elif words[words.index("--suite") + 1].endswith(".toml"):
         words = [*words, "--epochs", "1", "--limit", "100,100"]
     if verb == "run":
         words = [*words, "--no-report", *([] if "--equal-time" in words else ["--no-throughput"])]
+    if verb == "plan" and "--pairs" in words:
+        # Each pair is timed in a process of its own.
+        words[words.index("--pairs") + 1] = "resnet-t:mixer-s"
+    if verb in ("run", "plan"):
         words += [] if "--methods" in words else ["--methods", FEW]
     for option in ("--seeds", "--trials"):
         if option in words:

@@ -36,6 +36,7 @@ def test_the_command_line_is_that_of_any_terminal(monkeypatch: pytest.MonkeyPatc
     assert cli_page.page() == (DOCS / "cli.md").read_text()
 
 
+@pytest.mark.runs
 def test_the_picture_of_the_house() -> None:
     """Rooms and arrows are those of the code; the picture itself is Graphviz's."""
     house = tool("house")
@@ -58,8 +59,22 @@ def test_the_picture_of_the_house() -> None:
 def test_a_method_imports_the_contract_and_the_parts_alone(path: Path) -> None:
     house = tool("house")
     names = {name for node in ast.walk(ast.parse(path.read_text())) for name in house._names(node)}
-    extended = {"kdbench_methods.kd.KD"} if path.stem == "lskd" else set()
-    assert not [name for name in names - extended if not name.startswith(("kdbench.method.", "kdbench_methods.parts."))]
+    extended = {"lskd": "kdbench_methods.kd.KD", "ea": "kdbench_methods.kd.KD", "spofa": "kdbench_methods.ofa.OFA"}
+    assert not [
+        name
+        for name in names - {extended.get(path.stem)}
+        if not name.startswith(("kdbench.method.", "kdbench_methods.parts."))
+    ]
+
+
+@pytest.mark.runs
+def test_which_method_to_use() -> None:
+    choosing = tool("choosing")
+    folders = sorted(path.parent for path in choosing.RESULTS.glob("*/manifest.json"))
+    assert folders, "there are committed records"
+    assert choosing.page(folders) == (DOCS / "choosing.md").read_text(), (
+        "python docs/tools/choosing.py docs/choosing.md"
+    )
 
 
 def test_what_was_measured() -> None:

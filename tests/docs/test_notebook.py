@@ -8,6 +8,8 @@ from nbclient import NotebookClient
 
 from tests.docs.commands import ROOT
 
+pytestmark = pytest.mark.runs
+
 NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
 
 

@@ -23,6 +23,8 @@ ray = pytest.importorskip("ray")
 
 from kdbench.engines.ray import RayEngine  # noqa: E402
 
+pytestmark = pytest.mark.runs
+
 
 @dataclass(frozen=True)
 class Errand:

@@ -32,6 +32,8 @@ from kdbench.training.evaluate import evaluate
 from tests.conftest import NO_DATA
 from tests.support.command import kdbench
 
+pytestmark = pytest.mark.runs
+
 PAIRS = {"resnet-s": "vit-t", "vit-s": "vit-t", "swin-s": "resnet-t", "mixer-s": "resnet-t"}
 """Every student of the proxy, with a teacher."""
 STUDENTS = list(PAIRS)

@@ -52,6 +52,7 @@ def files(weights: Path) -> dict[str, bytes]:
     return {"w.safetensors": weights.read_bytes(), "w.pth": new.getvalue(), "w.pt": old.getvalue()}
 
 
+@pytest.mark.runs
 @drawn(24)
 @given(data=st.data())
 def test_damaged_weights(suite: Path, files: dict[str, bytes], data: st.DataObject, tmp_path: Path) -> None:
@@ -66,6 +67,7 @@ def test_damaged_weights(suite: Path, files: dict[str, bytes], data: st.DataObje
     assert done.returncode == 0 or name in done.stderr or "guessing" in done.stderr
 
 
+@pytest.mark.runs
 @drawn(10)
 @given(data=st.data())
 def test_odd_weights(suite: Path, weights: Path, data: st.DataObject, tmp_path: Path) -> None:
@@ -91,6 +93,7 @@ def test_odd_weights(suite: Path, weights: Path, data: st.DataObject, tmp_path: 
     assert done.returncode in (0, 3)
 
 
+@pytest.mark.runs
 @drawn(20)
 @given(data=st.data())
 def test_stored_teachers(suite: Path, weights: Path, data: st.DataObject, tmp_path: Path) -> None:
@@ -165,6 +168,7 @@ def _unfinished(folder: Path) -> tuple[Results, Cell, Path]:
     return Results(folder), cell, path
 
 
+@pytest.mark.runs
 @drawn(30)
 @given(data=st.data())
 def test_checkpoints_of_unfinished_trainings(data: st.DataObject, tmp_path: Path) -> None:
@@ -186,6 +190,7 @@ def test_a_checkpoint_with_code_is_never_run(tmp_path: Path) -> None:
     assert not (tmp_path / "executed").exists()
 
 
+@pytest.mark.runs
 def test_archives_that_unfold(suite: Path, tmp_path: Path) -> None:
     file = tmp_path / "bomb.pth"
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -108,6 +108,7 @@ def _texts() -> st.SearchStrategy[str]:
     )
 
 
+@pytest.mark.runs
 @drawn(80)
 @given(words=command_lines())
 def test_command_lines(place: Path, words: list[str]) -> None:

@@ -54,6 +54,7 @@ def _broken_json(content: bytes | None) -> bool:
         return True
 
 
+@pytest.mark.runs
 @drawn(40)
 @given(data=st.data())
 def test_reports(study: Path, data: st.DataObject) -> None:
@@ -119,6 +120,7 @@ def test_other_readers(study: Path, data: st.DataObject) -> None:
         assert command[0] != "export" or done.returncode == 3, "there is no checkpoint"
 
 
+@pytest.mark.runs
 @drawn(2)
 @given(data=st.data())
 def test_pages_with_figures(study: Path, data: st.DataObject) -> None:
@@ -128,6 +130,7 @@ def test_pages_with_figures(study: Path, data: st.DataObject) -> None:
         assert done.returncode in (0, 3)
 
 
+@pytest.mark.runs
 @drawn(40)
 @given(data=st.data())
 def test_checks_and_baselines(gate: tuple[Path, Path], data: st.DataObject, tmp_path: Path) -> None:
@@ -152,6 +155,7 @@ def test_checks_and_baselines(gate: tuple[Path, Path], data: st.DataObject, tmp_
             shutil.rmtree(tmp_path / "made.json", ignore_errors=True)
 
 
+@pytest.mark.runs
 @drawn(40)
 @given(data=st.data())
 def test_baseline_files(gate: tuple[Path, Path], data: st.DataObject) -> None:

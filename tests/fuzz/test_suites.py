@@ -93,6 +93,7 @@ def other_suite(draw: st.DrawFn, text: str) -> bytes:
     return "\n".join(lines).encode(errors="surrogatepass")
 
 
+@pytest.mark.runs
 @drawn(40)
 @given(data=st.data())
 def test_suites(data: st.DataObject, tmp_path: Path) -> None:

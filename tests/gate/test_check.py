@@ -174,7 +174,7 @@ def test_cells_that_are_not_there(held) -> None:
         (PAIRS[1], method) for method in METHODS
     }
     assert lost.exit_code == gone.exit_code == 2
-    assert held(replace(FRESH, pairs=PAIRS[:1]), places=[(PAIRS[0], "kd")]).exit_code == 0, (
+    assert held(replace(FRESH, pairs=PAIRS[:1]), pair_methods=[(PAIRS[0], "kd")]).exit_code == 0, (
         "unless they are not asked for"
     )
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_ind
 
-from kdbench.gate.decision import ACCURACY, LOSS, alarms, detectable, false_alarm, pooled_p, two_stage
+from kdbench.gate.decision import ACCURACY, LOSS, alarms, detectable_drop, false_alarm, pooled_p, two_stage
 
 STUDIES = 200_000
 
@@ -42,10 +42,11 @@ def test_the_simulation_is_of_the_test_that_the_gate_makes() -> None:
     assert (stages.count("moved") + stages.count("cleared")) / studies == close(alarms(2.0, 20)[0], studies)
 
 
+@pytest.mark.runs
 def test_the_detectable_drop_is_found_with_its_power() -> None:
     for n in (6, 20):
-        assert alarms(detectable(n), n, studies=STUDIES)[1] == pytest.approx(0.8, abs=0.01)
-    assert detectable(6) > detectable(20) > detectable(100)
+        assert alarms(detectable_drop(n), n, studies=STUDIES)[1] == pytest.approx(0.8, abs=0.01)
+    assert detectable_drop(6) > detectable_drop(20) > detectable_drop(100)
 
 
 def test_pooled_p_is_the_usual_t_test() -> None:

@@ -14,6 +14,8 @@ from kdbench.study.verify import self_check_methods
 from kdbench.suites.loading import load_suite
 
 REPETITIONS = 20
+NEWER = {"abkd", "ea", "fcfd", "itrd", "lift", "nkd", "rcat", "spofa", "ttm", "vitkd", "wkd", "wttm"}
+"""Methods that came after its 20 seeds; they pass the gate as new ones until the next baseline takes them in."""
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +29,7 @@ def test_it_covers_the_proxy(baseline: Baseline) -> None:
     assert (baseline.suite, baseline.protocol, baseline.split) == (suite.name, suite.protocol, "test")
     assert len(set(baseline.seeds)) == len(baseline.seeds) >= 20
     assert sorted(baseline.pairs) == sorted(suite.pair_names)
-    assert set(baseline.roles) == set(Registry.installed().names)
+    assert set(baseline.roles) == set(Registry.installed().names) - NEWER
     for cell in baseline.cells:
         assert len(cell.top1) == len(baseline.seeds) and len(cell.traces) == 3 and cell.seconds
         # No two seeds came out the same, so none was used twice.
@@ -63,6 +65,7 @@ def _resampled(baseline: Baseline, shift: float) -> float:
     return float(np.mean(moved))
 
 
+@pytest.mark.runs
 def test_unchanged_reruns_raise_the_alarms_that_are_claimed(baseline: Baseline) -> None:
     rate = _resampled(baseline, 0.0)
     print(f"{rate:.2%} of {REPETITIONS * len(baseline.cells)} unchanged cells raise an alarm")
@@ -70,6 +73,7 @@ def test_unchanged_reruns_raise_the_alarms_that_are_claimed(baseline: Baseline) 
     assert rate <= 0.01
 
 
+@pytest.mark.runs
 def test_a_drop_is_found_as_often_as_is_claimed(baseline: Baseline) -> None:
     claimed = alarms(3.0, len(baseline.seeds) - FIRST - MORE)[1]
     assert _resampled(baseline, -3.0) == pytest.approx(claimed, abs=0.06)

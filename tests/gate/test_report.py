@@ -14,7 +14,7 @@ from rich.console import Console
 from kdbench.gate.baseline import make_baseline
 from kdbench.gate.check import check_study
 from kdbench.gate.files import annotations, junit, markdown
-from kdbench.gate.tables import as_json, print_check
+from kdbench.gate.tables import check_as_json, print_check
 from kdbench.gate.verdict import CheckResult
 from kdbench.results.study import read_study
 from tests.support.command import kdbench_without
@@ -104,7 +104,7 @@ def test_annotations_are_one_line_each(mixed: CheckResult, found: Callable[..., 
 
 
 def test_json_holds_everything(mixed: CheckResult) -> None:
-    content = json.loads(json.dumps(as_json(mixed), allow_nan=False))
+    content = json.loads(json.dumps(check_as_json(mixed), allow_nan=False))
     assert content["exit_code"] == 1
     assert {cell["outcome"] for cell in content["cells"]} == {"PASS", "WORSE", "FAILED_CELL", "NEW_METHOD"}
     worse = next(cell for cell in content["cells"] if cell["outcome"] == "WORSE")
@@ -114,10 +114,11 @@ def test_json_holds_everything(mixed: CheckResult) -> None:
 def test_repeated_it_gives_the_same_bytes(mixed: CheckResult, found: Callable[..., CheckResult]) -> None:
     world = replace(FRESH, methods=[*METHODS, "mine"], shift={"ofa": -3.0}, speed={"ofa": 0.4}, changed=BROKEN)
     again = found(world, fail_on_speed=True)
-    for write in (markdown, junit, as_json, annotations, lambda one: printed(one, 100)):
+    for write in (markdown, junit, check_as_json, annotations, lambda one: printed(one, 100)):
         assert write(mixed) == write(again)
 
 
+@pytest.mark.runs
 def test_reading_loads_no_torch(tmp_path: Path) -> None:
     World(seeds=range(3)).write(tmp_path / "results")
     folder, file = tmp_path / "results", tmp_path / "baseline.json"
@@ -133,6 +134,7 @@ def test_reading_loads_no_torch(tmp_path: Path) -> None:
         assert told in done.stdout
 
 
+@pytest.mark.runs
 def test_ten_thousand_records_in_seconds(tmp_path: Path) -> None:
     """Reading, testing and writing, in the time of this process (the machine may be busy)."""
     methods = [*METHODS, *(f"m{number}" for number in range(22))]
@@ -144,7 +146,7 @@ def test_ten_thousand_records_in_seconds(tmp_path: Path) -> None:
     assert len(list((tmp_path / "results" / "cells").rglob("*.json"))) == 10_000
     started = time.process_time()
     found = check_study(read_study(results), baseline)
-    texts = [printed(found, 140), markdown(found), junit(found), json.dumps(as_json(found))]
+    texts = [printed(found, 140), markdown(found), junit(found), json.dumps(check_as_json(found))]
     spent = time.process_time() - started
     print(f"10,000 records: {spent:.2f} s")
     assert len(found.verdicts) == 500 and all(texts)

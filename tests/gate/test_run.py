@@ -11,6 +11,8 @@ from kdbench.files import read_json, write_json
 from kdbench.results.folder import Results
 from tests.support.command import kdbench
 
+pytestmark = pytest.mark.runs
+
 Short = Callable[..., Path]
 PAIR = "resnet-t:resnet-s"
 VICTIM = '''

@@ -15,6 +15,7 @@ def baseline() -> Baseline:
     return load_baseline(default_path("proxy"))
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("workers", [1, 2])
 def test_more_time_is_more_cells(baseline: Baseline, workers: int) -> None:
     every = list(baseline.by_pair_method)

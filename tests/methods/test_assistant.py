@@ -5,23 +5,13 @@ from typing import Any
 
 import pytest
 import torch
+from kdbench_methods.assistant import Assistant
 from kdbench_methods.parts.losses import ofa_loss
 from torch import Tensor
 
-from kdbench.method import Batch, Method, Needs, Outputs, Pair, Task
-from kdbench.registry import Registry
-from tests.conftest import staged
+from kdbench.method import Needs
+from kdbench.testing import build, one_batch, small_pair
 
-CLASSES = 4
-MODELS: dict[str, tuple[str, dict[str, Any]]] = {
-    "cnn": ("resnet18", {"layers": [1, 1, 1, 1], "channels": [8, 8, 16, 24]}),
-    "vit": ("vit_tiny_patch16_224", {"patch_size": 8, "embed_dim": 32, "depth": 4, "num_heads": 2}),
-    "swin": (
-        "swin_tiny_patch4_window7_224",
-        {"embed_dim": 12, "depths": [1, 1, 1, 1], "num_heads": [2, 2, 4, 4], "window_size": 4, "drop_path_rate": 0.0},
-    ),
-    "mixer": ("mixer_s32_224", {"patch_size": 8, "num_blocks": 4, "embed_dim": 24}),
-}
 PAIRS = [
     ("vit", "cnn"),
     ("cnn", "vit"),
@@ -33,41 +23,13 @@ PAIRS = [
 ]
 
 
-def _pair(teacher: str, student: str) -> Pair:
-    models = []
-    for name in (teacher, student):
-        timm_name, kwargs = MODELS[name]
-        models.append(staged(timm_name, CLASSES, **kwargs))
-    models[0].eval().requires_grad_(False)
-    return Pair(models[0], models[1], Task(CLASSES, (3, 32, 32), 100, 1))
-
-
-def _build(pair: Pair, **options: Any) -> Any:
-    plugin = Registry.installed().plugins["assistant"]
-    torch.manual_seed(0)
-    return plugin.method(pair, plugin.hyperparameters(**options).model_dump())
-
-
-def _batch(size: int = 6) -> Batch:
-    labels = torch.arange(size) % CLASSES
-    return Batch(labels, None, 0.0, torch.arange(size), 0, 0.0)
-
-
-def _run(method: Method, size: int = 6) -> tuple[dict[str, Tensor], Outputs, Outputs]:
-    images = torch.randn(size, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-    with torch.no_grad():
-        teacher = method.pair.teacher(images, method.teacher_needs)
-    student = method.pair.student(images, method.student_needs)
-    return method(student, teacher, _batch(size)), student, teacher
-
-
 @pytest.mark.parametrize(("teacher", "student"), PAIRS)
 def test_stages_1_to_3_are_the_networks_own(teacher: str, student: str) -> None:
     """Acceptance (i): what enters the projector is the first network's stage 3 bit for bit."""
-    method = _build(_pair(teacher, student))
+    method = build(Assistant, small_pair(teacher, student))
     entered: list[Tensor] = []
     method.bridge.register_forward_pre_hook(lambda module, args: entered.append(args[0].map))
-    _run(method)
+    one_batch(method)
     first = method.pair.student if student == "cnn" or teacher != "cnn" else method.pair.teacher
     images = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     if first is method.pair.student:
@@ -81,15 +43,15 @@ def test_stages_1_to_3_are_the_networks_own(teacher: str, student: str) -> None:
 
 def test_one_path_without_contrast_is_a_single_ofa_head() -> None:
     """Acceptance (ii)."""
-    method = _build(_pair("vit", "cnn"), path_weights=[1, 0, 0], nce_weight=0)
-    terms, student, teacher = _run(method)
+    method = build(Assistant, small_pair("vit", "cnn"), path_weights=[1, 0, 0], nce_weight=0)
+    terms, student, teacher, batch = one_batch(method)
     assert set(terms) == {"ce", "ofa t-s"}
-    assert torch.equal(terms["ofa t-s"], ofa_loss(student.logits, teacher.logits, _batch().labels))
+    assert torch.equal(terms["ofa t-s"], ofa_loss(student.logits, teacher.logits, batch.labels))
 
 
 def test_contrast_starts_at_log_b() -> None:
     """Acceptance (iv), with a temperature at which random features are about equally similar."""
-    terms, _, _ = _run(_build(_pair("vit", "cnn"), tau_init=10.0), size=32)
+    terms, *_ = one_batch(build(Assistant, small_pair("vit", "cnn"), tau_init=10.0), size=32)
     for name in ("nce t-s", "nce t-f", "nce f-s"):
         assert terms[name].item() == pytest.approx(math.log(32), rel=0.05)
 
@@ -97,10 +59,10 @@ def test_contrast_starts_at_log_b() -> None:
 @pytest.mark.parametrize(("teacher", "student"), PAIRS)
 def test_nothing_is_added_to_the_student(teacher: str, student: str) -> None:
     """Acceptance (v)."""
-    pair = _pair(teacher, student)
+    pair = small_pair(teacher, student)
     before = list(pair.student.model.state_dict())
-    method = _build(pair)
-    _run(method)
+    method = build(Assistant, pair)
+    one_batch(method)
     assert list(pair.student.model.state_dict()) == before
     shared = {id(p) for model in (pair.teacher, pair.student) for p in model.parameters()}
     assert not shared & {id(p) for p in method.parameters()}, "the assistant owns only its projectors"
@@ -108,7 +70,7 @@ def test_nothing_is_added_to_the_student(teacher: str, student: str) -> None:
 
 def _gradients(method: Any, *names: str) -> dict[str, bool]:
     """Whether each group of parameters gets a gradient from the named terms alone."""
-    terms, _, _ = _run(method)
+    terms, *_ = one_batch(method)
     method.zero_grad()
     method.pair.student.zero_grad()
     sum(terms[name] for name in names).backward()  # type: ignore[union-attr]
@@ -136,12 +98,16 @@ def _gradients(method: Any, *names: str) -> dict[str, bool]:
     ],
 )
 def test_where_gradients_go(options: dict[str, Any], terms: list[str], expected: dict[str, bool]) -> None:
-    assert _gradients(_build(_pair("vit", "cnn"), **options), *terms) == expected
+    assert _gradients(build(Assistant, small_pair("vit", "cnn"), **options), *terms) == expected
 
 
 def test_a_cnn_teacher_lends_its_first_stages_to_the_students_last() -> None:
-    assert _gradients(_build(_pair("cnn", "vit")), "ofa t-f") == {"stem": False, "classifier": True, "bridge": True}
-    closed = _build(_pair("cnn", "vit"), share_grad=False)
+    assert _gradients(build(Assistant, small_pair("cnn", "vit")), "ofa t-f") == {
+        "stem": False,
+        "classifier": True,
+        "bridge": True,
+    }
+    closed = build(Assistant, small_pair("cnn", "vit"), share_grad=False)
     assert _gradients(closed, "ofa t-f") == {"stem": False, "classifier": False, "bridge": True}
     assert all(p.requires_grad for p in closed.pair.student.parameters())
 
@@ -165,16 +131,18 @@ def test_a_cnn_teacher_lends_its_first_stages_to_the_students_last() -> None:
 )
 @pytest.mark.parametrize(("teacher", "student"), [("vit", "cnn"), ("swin", "cnn")])
 def test_every_option_trains_and_matters(teacher: str, student: str, options: dict[str, Any]) -> None:
-    method = _build(_pair(teacher, student), **options)
-    terms, _, _ = _run(method)
+    method = build(Assistant, small_pair(teacher, student), **options)
+    terms, *_ = one_batch(method)
     total = sum(terms.values(), start=torch.zeros(()))
     assert torch.isfinite(total)
     total.backward()
     for name, parameter in method.named_parameters():
         if parameter.requires_grad:
             assert parameter.grad is not None, name
-    plain = _build(_pair(teacher, student))
-    unchanged = {name: term.item() for name, term in _run(plain)[0].items()} == {n: t.item() for n, t in terms.items()}
+    plain = build(Assistant, small_pair(teacher, student))
+    unchanged = {name: term.item() for name, term in one_batch(plain).terms.items()} == {
+        n: t.item() for n, t in terms.items()
+    }
     only_for_class_tokens = "cls_mode" in options and teacher == "swin"
     only_for_down_sampling = "tail_entry" in options and teacher == "vit"
     only_in_values_learned_later = options in ({"teacher_tail": "trained"}, {"tau_shared": True})
@@ -182,7 +150,7 @@ def test_every_option_trains_and_matters(teacher: str, student: str, options: di
 
 
 def test_a_trained_tail_leaves_the_teacher_alone() -> None:
-    method = _build(_pair("vit", "cnn"), teacher_tail="trained")
+    method = build(Assistant, small_pair("vit", "cnn"), teacher_tail="trained")
     teacher = {id(p) for p in method.pair.teacher.parameters()}
     trained = [name for name, p in method.named_parameters() if p.requires_grad and name.startswith("trained_tail")]
     assert trained and all("blocks.3" in n or "norm" in n or "head" in n for n in trained), trained
@@ -190,9 +158,9 @@ def test_a_trained_tail_leaves_the_teacher_alone() -> None:
 
 
 def test_needs_follow_the_order() -> None:
-    method = _build(_pair("vit", "cnn"))
+    method = build(Assistant, small_pair("vit", "cnn"))
     assert method.student_needs == Needs(frozenset({3}), pooled=True)
     assert method.teacher_needs == Needs(pooled=True)
-    method = _build(_pair("cnn", "vit"))
+    method = build(Assistant, small_pair("cnn", "vit"))
     assert method.student_needs == Needs(pooled=True)
     assert method.teacher_needs == Needs(frozenset({3}), pooled=True)

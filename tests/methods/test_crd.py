@@ -15,8 +15,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from kdbench.compute.distributed import join
 from kdbench.hyperparameters import schema
 from kdbench.method import Batch, Method, Outputs, Pair, Task, UnsupportedPair
+from kdbench.testing import staged
 from tests.compute.test_distributed import _in_processes
-from tests.conftest import staged
 
 IMAGES, WIDTH, K, TAU = 20, 4, 5, 0.2
 LABELS = torch.arange(IMAGES) % 3
@@ -199,6 +199,7 @@ def _trained() -> tuple[list[Tensor], dict[str, Tensor]]:
     return losses, method.state_dict()
 
 
+@pytest.mark.runs
 def test_two_processes_have_the_same_banks_as_one(tmp_path: Path) -> None:
     losses, state = _trained()
     found = _in_processes(_trained, tmp_path)

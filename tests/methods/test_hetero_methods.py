@@ -11,46 +11,15 @@ from kdbench_methods.parts.heads import StageHeads
 from kdbench_methods.pat import PAT
 from torch import Tensor
 
-from kdbench.method import Batch, Method, Outputs, Pair, Task, UnsupportedPair
-from tests.conftest import staged
+from kdbench.method import Method, Pair, UnsupportedPair
+from kdbench.testing import build, one_batch, small_pair
 
 METHODS: dict[str, type[Method]] = {"mldr": MLDR, "hcd": HCD, "pat": PAT}
-MODELS: dict[str, tuple[str, dict[str, Any]]] = {
-    "cnn": ("resnet18", {"layers": [1, 1, 1, 1], "channels": [8, 8, 16, 24]}),
-    "vit": ("vit_tiny_patch16_224", {"patch_size": 8, "embed_dim": 32, "depth": 4, "num_heads": 2}),
-    "swin": (
-        "swin_tiny_patch4_window7_224",
-        {"embed_dim": 12, "depths": [1, 1, 1, 1], "num_heads": [2, 2, 4, 4], "window_size": 4, "drop_path_rate": 0.0},
-    ),
-}
 B, C = 5, 7
 
 
-def make_pair(teacher: str, student: str, classes: int = C) -> Pair:
-    """A pair of small networks, the teacher frozen."""
-    networks = [staged(name, classes, **kwargs) for name, kwargs in (MODELS[teacher], MODELS[student])]
-    networks[0].eval().requires_grad_(False)
-    return Pair(networks[0], networks[1].train(), Task(classes, (3, 32, 32), torch.zeros(100, dtype=torch.int64), 1))
-
-
-def make(method: type[Method], pair: Pair, **options: Any) -> Any:
-    """A method for a pair, always with the same draws."""
-    torch.manual_seed(0)
-    return method(pair, options).train()
-
-
-def run(method: Method, size: int = B, seed: int = 1) -> tuple[dict[str, Tensor], Outputs, Outputs, Batch]:
-    """The terms of a batch of noise, and what they were made of."""
-    generator, pair = torch.Generator().manual_seed(seed), method.pair
-    kind = next(pair.student.parameters()).dtype
-    images = torch.randn(size, 3, 32, 32, generator=generator, dtype=kind)
-    labels = torch.randint(0, pair.task.num_classes, (size,), generator=generator)
-    batch = Batch(labels, None, 0.1, torch.arange(size), 0, 0.0)
-    assert method.teacher_needs is not None
-    with torch.no_grad():
-        teacher = pair.teacher(images, method.teacher_needs)
-    student = pair.student(images, method.student_needs)
-    return method(student, teacher, batch), student, teacher, batch
+def make_pair(teacher: str, student: str) -> Pair:
+    return small_pair(teacher, student, C)
 
 
 def softmax(row: list[float]) -> list[float]:
@@ -104,8 +73,8 @@ def test_the_gate_of_mldr_weighs_stages_for_each_class() -> None:
 
 def test_terms_of_mldr() -> None:
     pair = _double(make_pair("vit", "swin"))
-    method = make(MLDR, pair, logit_weight=2.0, stage_weight=3.0, fused_weight=5.0).double()
-    terms, student, teacher, batch = run(method)
+    method = build(MLDR, pair, logit_weight=2.0, stage_weight=3.0, fused_weight=5.0).double()
+    terms, student, teacher, batch = one_batch(method, B)
     heads = method.heads.by_stage
     vectors = [head.vector(student.stages[k]) for k, head in heads.items()]
     logits = [head(student.stages[k]) for k, head in heads.items()]
@@ -142,10 +111,10 @@ def test_overlap_of_sub_logits() -> None:
 @pytest.mark.parametrize("temperature", [1.0, 3.0])
 def test_terms_of_hcd(temperature: float) -> None:
     pair = _double(make_pair("vit", "cnn"))
-    method = make(HCD, pair, temperature=temperature, count=3, hcd_weight=6.0, sub_weight=0.5).double()
+    method = build(HCD, pair, temperature=temperature, count=3, hcd_weight=6.0, sub_weight=0.5).double()
     for parameter in method.mappers.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    terms, student, teacher, batch = run(method)
+    terms, student, teacher, batch = one_batch(method, B)
     ce = distilled = overlaps = 0.0
     z_s, smooth = (student.logits / temperature).tolist(), 0.1 / C
     for vector, mapper in zip(method.heads(student.stages), method.mappers, strict=True):
@@ -183,7 +152,7 @@ def _double(pair: Pair) -> Pair:
 def test_heads_end_in_their_vector_where_that_is_asked_for() -> None:
     pair = make_pair("vit", "cnn")
     heads, full = StageHeads(pair, (2, 4), 0), StageHeads(pair, (2, 4), C)
-    _, student, _, _ = run(make(MLDR, pair))
+    _, student, _, _ = one_batch(build(MLDR, pair), B)
     assert [x.shape for x in heads(student.stages)] == [(B, 32), (B, 32)]
     assert [x.shape for x in full(student.stages)] == [(B, C), (B, C)]
     head = full.by_stage[4]
@@ -192,43 +161,16 @@ def test_heads_end_in_their_vector_where_that_is_asked_for() -> None:
 
 def test_one_stage_cannot_be_fused() -> None:
     with pytest.raises(UnsupportedPair, match="fewer than two"):
-        make(MLDR, make_pair("vit", "cnn"), stages=(3,))
+        build(MLDR, make_pair("vit", "cnn"), stages=(3,))
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_weights_of_zero_leave_plain_training(name: str) -> None:
-    pair = make_pair("swin", "cnn")
-    weights = [field for field in METHODS[name].__annotations__ if field.endswith("_weight") and field != "ce_weight"]
-    method = make(METHODS[name], pair, **dict.fromkeys(weights, 0.0))
-    terms, student, _, batch = run(method)
-    loss = batch.cross_entropy(student.logits)
-    assert torch.equal(torch.stack(list(terms.values())).sum(), loss)
-    parameters = list(pair.student.parameters())
-    ours = torch.autograd.grad(torch.stack(list(terms.values())).sum(), parameters, retain_graph=True)
-    plain = torch.autograd.grad(loss, parameters)
-    assert all(map(torch.equal, ours, plain))
-
-
-@pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize(("size", "classes"), [(2, 2), (4, 1000)])
-@pytest.mark.parametrize(("teacher", "student"), [("vit", "cnn"), ("cnn", "swin"), ("swin", "vit")])
-def test_few_images_and_many_classes(name: str, size: int, classes: int, teacher: str, student: str) -> None:
-    method = make(METHODS[name], make_pair(teacher, student, classes))
-    for seed in (1, 2):
-        terms, *_ = run(method, size, seed)
-        total = torch.stack(list(terms.values())).sum()
-        assert total.isfinite()
-        total.backward()
-    for parameter in (*method.parameters(), *method.pair.student.parameters()):
-        assert parameter.grad is None or parameter.grad.isfinite().all()
-
-
+@pytest.mark.runs
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize(("teacher", "student"), [("vit", "cnn"), ("cnn", "swin")])
 def test_half_precision(name: str, teacher: str, student: str) -> None:
-    expected, *_ = run(make(METHODS[name], make_pair(teacher, student)))
+    expected, *_ = one_batch(build(METHODS[name], make_pair(teacher, student)))
     with torch.autocast("cpu", torch.bfloat16):
-        terms, *_ = run(make(METHODS[name], make_pair(teacher, student)))
+        terms, *_ = one_batch(build(METHODS[name], make_pair(teacher, student)))
     torch.stack([term.float() for term in terms.values()]).sum().backward()
     for term, value in terms.items():
         assert value.item() == pytest.approx(expected[term].item(), rel=0.1, abs=0.02), term

@@ -18,15 +18,15 @@ from kdbench_methods.rld import RLD
 from torch import Tensor
 
 from kdbench.hyperparameters import schema
-from kdbench.method import Batch, Method, Outputs
+from kdbench.method import Batch, Method, Outputs, UnsupportedPair
 
 B, C = 6, 7
 
 
-def build(method: type[Method], labels: Tensor | None = None, **options: Any) -> Any:
+def build(method: type[Method], labels: Tensor | None = None, classes: int = C, **options: Any) -> Any:
     """The method for networks that it does not look at but for the widths of their pooled features."""
     pair: Any = SimpleNamespace(
-        task=SimpleNamespace(labels=labels),
+        task=SimpleNamespace(labels=labels, num_classes=classes),
         student=SimpleNamespace(pooled_width=4),
         teacher=SimpleNamespace(pooled_width=5),
     )
@@ -243,3 +243,13 @@ def test_logits_without_a_deviation_are_finite() -> None:
     flat = torch.zeros(2, C, requires_grad=True)
     standardise(flat).square().sum().backward()
     assert flat.grad is not None and flat.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("method", [KD, LSKD, DKD, MLLD])
+def test_standardised_logits_of_two_classes_say_nothing(method: type[Method]) -> None:
+    """They are +-0.707 whatever the logits; of three classes they are not."""
+    labels = torch.zeros(4, dtype=torch.int64)
+    build(method, labels, classes=3, standardise=True)
+    with pytest.raises(UnsupportedPair, match=r"standardised logits of two classes are always \+-0.707"):
+        build(method, labels, classes=2, standardise=True)
+    assert torch.allclose(standardise(torch.randn(5, 2)).abs(), torch.tensor(0.5).sqrt(), atol=1e-5)

@@ -15,50 +15,15 @@ from kdbench_methods.reviewkd import Fusion, ReviewKD
 from kdbench_methods.vid import VID, Predictor
 from torch import Tensor, nn
 
-from kdbench.hyperparameters import schema
-from kdbench.method import Batch, Method, Outputs, Pair, Task, UnsupportedPair
-from kdbench.models.staged import StagedModel
-from tests.conftest import staged
+from kdbench.method import Method, UnsupportedPair
+from kdbench.testing import build, one_batch, small_model, small_pair
 
 METHODS = [AT, NST, VID, ReviewKD, OFD, FeatureMSE]
-CLASSES = 4
-MODELS: dict[str, tuple[str, dict[str, Any]]] = {
-    "cnn": ("resnet18", {"layers": [2, 1, 1, 1], "channels": [8, 8, 16, 24]}),
-    "bottleneck": ("resnet26", {"channels": [4, 4, 8, 8]}),
-    "preact": ("cifar_wrn_16_1", {}),
-    "mobilenet": ("mobilenetv2_035", {}),
-    "convnext": ("convnext_atto", {"depths": [1, 1, 1, 1], "dims": [8, 8, 16, 16]}),
-    "vit": ("vit_tiny_patch16_224", {"patch_size": 8, "embed_dim": 32, "depth": 4, "num_heads": 2}),
-}
 
 
 def features(*shapes: tuple[int, ...]) -> list[Tensor]:
     generator = torch.Generator().manual_seed(0)
     return [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
-
-
-def model(name: str, size: int = 32) -> StagedModel:
-    timm_name, kwargs = MODELS[name]
-    return staged(timm_name, CLASSES, size, **kwargs)
-
-
-def build(method: type[Method], teacher: str, student: str, size: int = 32, **options: Any) -> Any:
-    pair = Pair(
-        model(teacher, size).eval().requires_grad_(False),
-        model(student, size),
-        Task(CLASSES, (3, size, size), torch.arange(20) % CLASSES, 4),
-    )
-    torch.manual_seed(0)
-    return method(pair, schema(method, Method)(**options).model_dump())
-
-
-def run(method: Method, epoch: int = 0) -> tuple[dict[str, Tensor], Outputs, Outputs]:
-    images = torch.randn(4, *method.pair.task.image_shape, generator=torch.Generator().manual_seed(1))
-    assert method.teacher_needs is not None
-    with torch.no_grad():
-        teacher = method.pair.teacher(images, method.teacher_needs)
-    student = method.pair.student(images, method.student_needs)
-    return method(student, teacher, Batch(torch.arange(4), None, 0.0, torch.arange(4), epoch, 0.0)), student, teacher
 
 
 def pool(x: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -249,18 +214,18 @@ def test_fusion(grid: tuple[int, int]) -> None:
 
 
 def test_the_review_grows_over_its_warm_up() -> None:
-    method = build(ReviewKD, "cnn", "vit", warmup_epochs=4, weight=2.0)
-    full = build(ReviewKD, "cnn", "vit")
+    method = build(ReviewKD, small_pair("cnn", "vit"), warmup_epochs=4, weight=2.0)
+    full = build(ReviewKD, small_pair("cnn", "vit"))
     for epoch, share in ((0, 0.25), (1, 0.5), (3, 1.0), (9, 1.0)):
-        assert run(method, epoch)[0]["review"].item() == pytest.approx(
-            2 * share * run(full)[0]["review"].item(), rel=1e-5
+        assert one_batch(method, 4, epoch=epoch).terms["review"].item() == pytest.approx(
+            2 * share * one_batch(full, 4).terms["review"].item(), rel=1e-5
         )
 
 
 def test_shallow_stages_of_the_teacher_teach_the_students_last() -> None:
     """The review: that is what the fusions are for."""
-    method = build(ReviewKD, "cnn", "cnn", stages=[1])
-    _, student, teacher = run(method)
+    method = build(ReviewKD, small_pair("cnn", "cnn"), stages=[1])
+    _, student, teacher, _ = one_batch(method, 4)
     own, targets = method._levels(student), method._levels(teacher)
     assert [level.shape[-1] for level in targets] == [1, 8]
     _, deep = method.fusions[0](own[0], None, (1, 1))
@@ -305,7 +270,7 @@ def test_channels_that_are_never_negative_or_always_the_same_have_a_margin() -> 
 
 def test_norms_of_a_residual_network() -> None:
     """Those at the end of the residuals; behind them comes a ReLU."""
-    teacher = model("bottleneck", 64).eval()
+    teacher = small_model("bottleneck cnn", size=64).eval()
     found = find_norms(teacher, [1, 2, 3, 4])
     net: Any = teacher.model
     assert [found[k][0] for k in (1, 2, 3, 4)] == [
@@ -320,14 +285,14 @@ def test_norms_of_a_residual_network() -> None:
 
 def test_norms_behind_a_pre_activation_network() -> None:
     """What the ReLU of the next block is given: the norm in front of it, and of the trunk's end."""
-    teacher = model("preact").eval()
+    teacher = small_model("pre-activation cnn").eval()
     for module in teacher.modules():
         if isinstance(module, nn.BatchNorm2d):
             for tensor in (module.weight, module.bias, module.running_mean):
                 nn.init.normal_(tensor)  # type: ignore[arg-type]
     found = find_norms(teacher, [2, 4])
     assert {position for _, position in found.values()} == {"ahead"}
-    method = build(OFD, "preact", "cnn", stages=[2, 4])
+    method = build(OFD, small_pair("pre-activation cnn", "cnn"), stages=[2, 4])
     images = torch.randn(2, 3, 32, 32)
     outputs = teacher(images, method.teacher_needs)
     for k in (2, 4):
@@ -338,14 +303,14 @@ def test_norms_behind_a_pre_activation_network() -> None:
 
 
 def test_norms_of_linear_bottlenecks() -> None:
-    found = find_norms(model("mobilenet").eval(), [1, 2, 3, 4])
+    found = find_norms(small_model("mobilenet").eval(), [1, 2, 3, 4])
     assert [found[k][1] for k in (1, 2, 3, 4)] == ["behind", "behind", "behind", "rectified"]
 
 
 @pytest.mark.parametrize("teacher", ["convnext", "vit"])
 def test_a_teacher_without_batch_norm_has_no_margin(teacher: str) -> None:
     with pytest.raises(UnsupportedPair, match="batch norm"):
-        build(OFD, teacher, "cnn")
+        build(OFD, small_pair(teacher, "cnn"))
 
 
 def test_where_the_relu_is_shut_the_margin_stands() -> None:
@@ -362,41 +327,41 @@ def test_where_the_relu_is_shut_the_margin_stands() -> None:
 
 
 def test_deeper_stages_weigh_twice_as_much() -> None:
-    method = build(OFD, "cnn", "cnn", stages=[1, 2, 3], weight=1.0)
-    terms, student, teacher = run(method)
+    method = build(OFD, small_pair("cnn", "cnn"), stages=[1, 2, 3], weight=1.0)
+    terms, student, teacher, _ = one_batch(method, 4)
     single = [r(student.stages[int(k)].map, teacher.stages[int(k)].map) for k, r in method.regressions.items()]
     expected = single[0] / 4 + single[1] / 2 + single[2]
     torch.testing.assert_close(terms["partial"], expected)
 
 
 def test_pooled_features() -> None:
-    method = build(FeatureMSE, "vit", "cnn", weight=3.0)
-    terms, student, teacher = run(method)
+    method = build(FeatureMSE, small_pair("vit", "cnn"), weight=3.0)
+    terms, student, teacher, _ = one_batch(method, 4)
     weight, bias = method.project.weight.tolist(), method.project.bias.tolist()
     total = 0.0
     for f_s, f_t in zip(student.pooled.tolist(), teacher.pooled.tolist(), strict=True):
         for row, shift, target in zip(weight, bias, f_t, strict=True):
             total += (sum(w * f for w, f in zip(row, f_s, strict=True)) + shift - target) ** 2
     assert terms["feature"].item() == pytest.approx(3 * total / teacher.pooled.numel(), rel=1e-5)
-    assert not list(build(FeatureMSE, "cnn", "cnn").parameters()), "the widths agree"
+    assert not list(build(FeatureMSE, small_pair("cnn", "cnn")).parameters()), "the widths agree"
 
 
 @pytest.mark.parametrize("method", [AT, NST])
 def test_a_single_cell_has_no_pattern(method: type[Method]) -> None:
-    assert build(method, "cnn", "cnn").student_needs.stages == {1, 2, 3}
+    assert build(method, small_pair("cnn", "cnn")).student_needs.stages == {1, 2, 3}
     with pytest.raises(UnsupportedPair, match="fewer than 2 cells"):
-        build(method, "cnn", "cnn", stages=[4])
+        build(method, small_pair("cnn", "cnn"), stages=[4])
 
 
 def test_two_networks_without_a_common_stage() -> None:
     with pytest.raises(UnsupportedPair, match="none of the stages"):
-        build(VID, "cnn", "cnn", stages=[])
+        build(VID, small_pair("cnn", "cnn"), stages=[])
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_tokens_are_maps_on_their_grid(method: type[Method]) -> None:
-    built = build(method, "cnn", "vit")
-    terms, *_ = run(built)
+    built = build(method, small_pair("cnn", "vit"))
+    terms, *_ = one_batch(built, 4)
     sum(terms.values(), start=torch.zeros(())).backward()
     embedding = built.pair.student.model.patch_embed.proj.weight
     assert embedding.grad is not None and embedding.grad.abs().sum() > 0

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdbench.method import Layout, StageInfo, UnsupportedPair
-from tests.methods.test_hetero_methods import make, make_pair, random, run, softmax
+from kdbench.testing import build, one_batch
+from tests.methods.test_hetero_methods import B, make_pair, random, softmax
 
 
 def info(channels: int, grid: tuple[int, int], layout: Layout = "map") -> StageInfo:
@@ -144,11 +145,11 @@ def _layers(method: PAT, teacher: str) -> list[Any]:
 
 @pytest.mark.parametrize("teacher", ["cnn", "vit"])
 def test_the_prompted_teacher_is_the_teacher_with_prompts_between_its_layers(teacher: str) -> None:
-    method = _moved(make(PAT, make_pair(teacher, "swin")))
-    run(method)
+    method = _moved(build(PAT, make_pair(teacher, "swin")))
+    one_batch(method, B)
     gaps = [gap.clone() for gap in method._gaps]
     assert len(gaps) == 3 and not any(gap.requires_grad for gap in gaps)
-    terms, student, plain, batch = run(method, seed=2)
+    terms, student, plain, batch = one_batch(method, B, seed=2)
     x, prefix, targets = plain.stages[1].map, plain.stages[1].prefix, [plain.stages[1].map]
     for prompt, gap, layer in zip(method.prompts, gaps, _layers(method, teacher), strict=True):
         x = prompt(x, gap)
@@ -177,18 +178,18 @@ def test_the_prompted_teacher_is_the_teacher_with_prompts_between_its_layers(tea
 
 
 def test_at_first_the_prompted_teacher_is_the_teacher() -> None:
-    method: PAT = make(PAT, make_pair("swin", "cnn"))
-    terms, _, teacher, _ = run(method)
+    method: PAT = build(PAT, make_pair("swin", "cnn"))
+    terms, _, teacher, _ = one_batch(method, B)
     assert terms["prompt"].item() == pytest.approx(0, abs=1e-6)
     for feature, stage in zip(method._prompted(list(teacher.stages.values())), (1, 2, 3, 4), strict=True):
         torch.testing.assert_close(feature.map, teacher.stages[stage].map)
 
 
 def test_batches_of_other_sizes_take_the_gaps_in_turn() -> None:
-    method = _moved(make(PAT, make_pair("cnn", "swin")))
+    method = _moved(build(PAT, make_pair("cnn", "swin")))
     for size in (4, 6, 2, 4):
         before = method._gaps
-        terms, *_ = run(method, size, seed=size)
+        terms, *_ = one_batch(method, size, seed=size)
         assert torch.stack(list(terms.values())).isfinite().all()
         assert [len(gap) for gap in method._gaps] == [size] * 3
         assert before is not method._gaps
@@ -196,14 +197,14 @@ def test_batches_of_other_sizes_take_the_gaps_in_turn() -> None:
     prompt = method.prompts[0]
     prompt.register_forward_pre_hook(lambda module, args: entered.append(args[1]))
     gap = method._gaps[0]
-    run(method, 6)
+    one_batch(method, 6)
     assert torch.equal(entered[0], gap[[0, 1, 2, 3, 0, 1]])
 
 
 def test_the_gradient_passes_through_the_frozen_teacher() -> None:
-    method = _moved(make(PAT, make_pair("vit", "cnn")))
-    run(method)
-    terms, *_ = run(method)
+    method = _moved(build(PAT, make_pair("vit", "cnn")))
+    one_batch(method, B)
+    terms, *_ = one_batch(method, B)
     terms["prompt"].backward()
     for prompt in method.prompts:
         assert all(p.grad is not None for p in prompt.parameters())
@@ -215,4 +216,4 @@ def test_the_gradient_passes_through_the_frozen_teacher() -> None:
 
 def test_a_width_that_heads_cannot_share() -> None:
     with pytest.raises(UnsupportedPair, match="a width of 20 cannot be shared by 8 heads"):
-        make(PAT, make_pair("vit", "cnn"), width=20)
+        build(PAT, make_pair("vit", "cnn"), width=20)

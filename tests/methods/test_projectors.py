@@ -9,7 +9,7 @@ import torch
 from kdbench.method import Method, Pair, Task, UnsupportedPair
 from kdbench.models.staged import StagedModel
 from kdbench.registry import Registry
-from tests.conftest import staged
+from kdbench.testing import staged
 
 SPECS: dict[str, tuple[str, dict[str, Any]]] = {
     "swin_t": ("swin_tiny_patch4_window7_224", {}),
@@ -41,6 +41,7 @@ def millions(module: torch.nn.Module) -> float:
     return sum(p.numel() for p in module.parameters()) / 1e6
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize(
     ("teacher", "student", "classes", "expected"),
     [
@@ -62,6 +63,7 @@ def test_stage_heads_of_ofa(teacher: str, student: str, classes: int, expected: 
     assert millions(build("ofa", teacher, student, classes)) == pytest.approx(expected, abs=0.006)
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize(
     ("teacher", "student", "expected", "student_first"),
     [

@@ -181,6 +181,7 @@ def _all_shared() -> list[tuple[Tensor, Tensor, Tensor]]:
     return [_shared(loss, replica) for loss in (_rkd, sp_loss, pkt_loss)]
 
 
+@pytest.mark.runs
 def test_two_processes_compare_the_images_of_both(tmp_path: Path) -> None:
     found = _in_processes(_all_shared, tmp_path)
     for number, loss in enumerate((_rkd, sp_loss, pkt_loss)):

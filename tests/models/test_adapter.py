@@ -25,12 +25,15 @@ def adapted(name: str, **kwargs: object) -> StagedModel:
     return StagedModel(model, (3, SIZE, SIZE), ((0.5,) * 3, (0.5,) * 3)).eval()
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize(
     ("name", "shapes"),
     [
         ("resnet18", [(64, 16), (128, 8), (256, 4), (512, 2)]),
         ("mobilenet_v3_small", [(16, 16), (24, 8), (48, 4), (576, 2)]),
         ("shufflenet_v2_x0_5", [(24, 16), (48, 8), (96, 4), (1024, 2)]),
+        ("densenet121", [(256, 16), (512, 8), (1024, 4), (1024, 2)]),
+        ("vgg11_bn", [(128, 32), (256, 16), (512, 8), (512, 4)]),
         ("regnet_x_400mf", [(32, 16), (64, 8), (160, 4), (400, 2)]),
         ("convnext_tiny", [(96, 16), (192, 8), (384, 4), (768, 2)]),
         ("swin_v2_t", [(96, 16), (192, 8), (384, 4), (768, 2)]),
@@ -50,6 +53,7 @@ def test_torchvision(name: str, shapes: list[tuple[int, int]]) -> None:
     assert torch.equal(model.model.get_classifier()(outputs.pooled), outputs.logits)  # type: ignore[operator]
 
 
+@pytest.mark.runs
 def test_one_resumes() -> None:
     model = adapted("resnet18")
     images = torch.randn(3, 3, SIZE, SIZE)

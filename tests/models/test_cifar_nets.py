@@ -13,8 +13,9 @@ from kdbench.models.cifar.net import CifarNet
 from kdbench.models.features import Needs
 from kdbench.models.staged import StagedModel
 from kdbench.suites.loading import load_suite
+from kdbench.testing import staged
 from kdbench.training.optim import learning_rate
-from tests.conftest import NO_DATA, staged
+from tests.conftest import NO_DATA
 
 
 class Reference(NamedTuple):
@@ -122,6 +123,7 @@ def test_parameters(name: str) -> None:
     assert sum(p.numel() for p in build(name).parameters()) == NETS[name].parameters
 
 
+@pytest.mark.runs
 def test_logits_are_the_reference_implementations(name: str) -> None:
     model = build(name).double().train()
     set_weights(model)
@@ -204,6 +206,7 @@ def test_stages(name: str, model: StagedModel, images: Tensor) -> None:
         assert outputs.stages[stage].map.shape == (3, info.channels, *info.grid)
 
 
+@pytest.mark.runs
 def test_resuming_from_every_stage(model: StagedModel, images: Tensor) -> None:
     outputs = model(images, ALL)
     for stage in (1, 2, 3, 4):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from kdbench.errors import UnsupportedPair
 from kdbench.models.features import Needs
 from kdbench.models.staged import StagedModel
-from tests.conftest import staged
+from kdbench.testing import staged
 
 ALL = Needs(frozenset({1, 2, 3, 4}), pooled=True)
 
@@ -76,6 +76,7 @@ def test_inside_a_residual_block_the_next_clean_place_is_taken() -> None:
     assert tail(torch.randn(3, tail.channels, *tail.grid)).logits.shape == (3, 10)
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize(
     ("name", "size", "reason"),
     [

@@ -10,7 +10,7 @@ from torch import Tensor
 from kdbench.errors import UnsupportedPair
 from kdbench.models.features import Feature, Needs
 from kdbench.models.staged import StagedModel
-from tests.conftest import staged
+from kdbench.testing import staged
 from tests.models.test_resume import Glue, known
 
 ALL = Needs(frozenset({1, 2, 3, 4}), pooled=True)
@@ -30,6 +30,7 @@ FAMILIES: dict[str, tuple[str, int, dict[str, Any]]] = {
 }
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("family", FAMILIES)
 def test_stages_run_one_by_one_are_the_network(family: str) -> None:
     name, size, kwargs = FAMILIES[family]
@@ -59,6 +60,7 @@ def test_stages_run_one_by_one_are_the_network(family: str) -> None:
     assert not any(parameter.grad is not None for parameter in model.parameters())
 
 
+@pytest.mark.runs
 def test_tokens_held_in_another_order_are_put_back() -> None:
     """Hiera keeps the tokens of a window together."""
     model = known("hiera_tiny_224", 64).eval()

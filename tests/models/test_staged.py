@@ -11,7 +11,7 @@ from kdbench.models.create import create_model
 from kdbench.models.features import Needs, Outputs
 from kdbench.models.spec import ModelSpec
 from kdbench.models.staged import StagedModel
-from tests.conftest import staged
+from kdbench.testing import staged
 
 FAMILIES: list[tuple[str, int, dict[str, Any]]] = [
     ("resnet18", 64, {}),

@@ -16,6 +16,7 @@ def test_every_family_has_its_line() -> None:
     assert len({line.split(" | ")[0] for line in lines}) - 2 >= 98, "head, rule and families"
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("family", SAMPLE)
 def test_a_line_found_again(family: str) -> None:
     lines = [line for line in DOCS.read_text().splitlines() if line.startswith(f"| {family} |")]
@@ -24,6 +25,7 @@ def test_a_line_found_again(family: str) -> None:
     assert survey_models.table([row]).splitlines()[-1] == lines[0]
 
 
+@pytest.mark.runs
 def test_what_differs_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """A staged pass that is not the plain one shows in the line."""
     forward = survey_models.StagedModel.forward

@@ -79,33 +79,82 @@ def test_sorting(page: Any) -> None:
     page.locator(".pane:not([hidden]) th[data-pair] button").first.click()
     assert header.get_attribute("aria-sort") == "descending"
     cells = column(page, 3)
-    values = [float(cell.rstrip("*▲▼")) for cell in cells if cell[0] in "+-"]
-    assert len(values) == 6 and values == sorted(values, reverse=True)
-    assert sorted(cells[6:]) == ["X (2/3)", "control"], "what has no value is below"
+    values = [float(cell.rstrip("▲▼")) for cell in cells[:7]]
+    assert values == sorted(values, reverse=True) and 0.0 in values, "the control is at 0"
+    assert cells[7:] == ["X (2/3)"], "what has no value is below"
     header.locator("button").press("Enter")
     assert header.get_attribute("aria-sort") == "ascending"
     again = column(page, 3)
-    assert again[:6] == cells[5::-1] and sorted(again[6:]) == ["X (2/3)", "control"]
+    assert again[:7] == cells[6::-1] and again[7:] == ["X (2/3)"]
     page.locator(".pane:not([hidden]) thead button").first.click()
     assert shown(page) == sorted(shown(page))
     assert header.get_attribute("aria-sort") == "none"
+    page.click("#more")
+    rank = page.locator("#table th.extra", has_text="rank").first
+    rank.locator("button").click()
+    assert rank.get_attribute("aria-sort") == "ascending", "the first click shows the best"
 
 
 def test_filters(page: Any) -> None:
     assert len(shown(page)) == 8
     page.fill("#methods", "OFA, crd")
-    assert shown(page) == ["ofa", "crd"]
-    assert page.inner_text("#shown") == "2 of 8 methods, 4 of 4 pairs"
-    page.select_option("#kind", "homogeneous")
+    assert sorted(shown(page)) == ["crd", "ofa"]
+    assert page.inner_text("#shown") == "2 of 8 methods"
+    assert page.inner_text("#pairs-shown") == "4 of 4 pairs"
+    page.fill("#methods", "kd")
+    assert shown(page) == ["kd"], "a whole name means that method, not dkd and rkd"
+    page.fill("#methods", "OFA, crd")
+    page.select_option("#group", "homogeneous")
     heads = page.locator(".pane:not([hidden]) thead th:visible")
     assert heads.count() == 4 and heads.nth(1).inner_text().split() == ["mean", "homogeneous"]
     page.select_option("#measure", "Training throughput")
-    assert shown(page) == ["ofa", "crd"], "the filters are those of all measures"
+    assert sorted(shown(page)) == ["crd", "ofa"], "the filters are those of all measures"
     assert all(cell.endswith("x") or "x [" in cell for cell in column(page, 5))
     page.fill("#methods", "")
     page.fill("#names", "deit")
-    page.select_option("#kind", "")
-    assert page.inner_text("#shown") == "8 of 8 methods, 1 of 4 pairs"
+    page.select_option("#group", "")
+    assert page.inner_text("#shown") == "8 of 8 methods" and page.inner_text("#pairs-shown") == "1 of 4 pairs"
+
+
+def test_chips_and_the_address(page: Any) -> None:
+    """What is shown is in the address, and comes back with it."""
+    chip = page.locator(".chip").first
+    number = int(chip.locator("span").inner_text())
+    page.click("#more")
+    chip.click()
+    rows = page.locator("#table tbody tr:visible")
+    others = {row.locator("a").first.inner_text() for row in rows.all() if not row.get_attribute("class")}
+    assert 0 < len(others) <= number < 8
+    assert {row.get_attribute("class") for row in rows.all()} >= {"control", "baseline"}, "what they are read against"
+    page.fill("#methods", "kd, ofa, scratch, crd, dkd")
+    before, address = shown(page), page.url
+    assert "#" in address and "columns=all" in address and "methods=kd" in address
+    page.goto("about:blank")
+    page.goto(address)
+    assert shown(page) == before and page.locator("#table th.extra:visible").count() > 0
+    page.click("#reset")
+    assert page.inner_text("#shown") == "8 of 8 methods"
+
+
+def test_a_card_opens_by_its_link(page: Any) -> None:
+    page.locator("#table tbody a", has_text="ofa").first.click()
+    card = page.locator("#cards details[open]")
+    assert card.count() == 1 and card.locator("summary").inner_text() == "ofa"
+    assert "by seed:" in card.inner_text()
+
+
+@pytest.mark.parametrize(
+    ("width", "tables"), [(1039, "#table table, #pairs table"), (710, "#views table, #summary svg")]
+)
+def test_on_paper_nothing_is_cut_and_all_is_open(page: Any, width: int, tables: str) -> None:
+    """At the width of A4, landscape and upright."""
+    page.emulate_media(media="print")
+    page.set_viewport_size({"width": width, "height": 700})
+    ends = page.evaluate(f"[...document.querySelectorAll('{tables}')].map((e) => e.getBoundingClientRect().right)")
+    assert ends and max(ends) <= width
+    heights = page.evaluate("[...document.querySelectorAll('details > :last-child')].map((e) => e.offsetHeight)")
+    assert heights and min(heights) > 0, "folded parts are open"
+    assert not page.locator(".controls:visible").count()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -168,10 +217,14 @@ def test_by_keyboard(page: Any) -> None:
         reached.append(page.evaluate("document.activeElement.id || document.activeElement.textContent"))
         outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
         assert outline != "none", f"{reached[-1]} shows that it has the focus"
-    assert reached[:4] == ["measure", "methods", "names", "kind"]
-    assert reached[5] == "method"
+    chips = page.locator(".chip").all_inner_texts()
+    assert [words.split() for words in reached[: len(chips)]] == [words.split() for words in chips]
+    page.locator("#methods").focus()
+    for _ in range(4):
+        page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "method"
     page.keyboard.press("Space")
-    assert page.locator(".pane:not([hidden]) th").first.get_attribute("aria-sort") == "ascending"
+    assert page.locator("#table th").first.get_attribute("aria-sort") == "ascending"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

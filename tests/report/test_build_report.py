@@ -19,7 +19,7 @@ from kdbench.results.study import load_study
 from tests.support.command import kdbench
 from tests.support.synthetic import PAIRS, Plan, write_results
 
-FIGURES = ["tradeoff", "gains", "slope", "profile", "curves", "phases"]
+FIGURES = ["headline", "tradeoff", "gains", "slope", "profile", "curves", "phases"]
 TABLED = ["heatmap", "ranks"]
 """Those of the page alone."""
 
@@ -92,7 +92,7 @@ def test_missing_failed_and_unsupported_are_told_with_reasons(tmp_path: Path):
 
 def test_without_throughput_its_figures_are_left_out(tmp_path: Path):
     files, page = built(tmp_path, Plan(pairs=PAIRS[:1], throughput=False))
-    shown = ("gains", "heatmap", "ranks", "profile", "curves")
+    shown = ("headline", "gains", "heatmap", "ranks", "profile", "curves")
     assert {name for name in files if name.endswith("svg")} == {f"figures/{name}.svg" for name in shown}
     assert "Throughput was not measured" in page
     absent = "heterogeneous against homogeneous pairs (methods complete on both kinds)"
@@ -175,13 +175,13 @@ def test_every_table_tells_n_and_what_is_missing(tmp_path: Path):
     blocks = page.split("\n\n")
     tables = [number for number, block in enumerate(blocks) if block.startswith("| ")]
     under = [blocks[number + 1] for number in tables]
-    assert len(under) == 6
+    assert len(under) == 7
     assert all("n = " in line for line in under)
     whole = f"n = 2 pairs x 3 seeds; missing: ofa on {PAIRS[0]} seed 1."
-    assert [line.startswith(whole) for line in under[:2]] == [True, True]
+    assert [line.startswith(whole) for line in under[:3]] == [True, True, True], "the means are in two tables"
     assert "Smallest gain that 80% of such studies would find" in under[0]
-    assert under[2] == f"n = 1 pair x 3 seeds; missing: ofa on {PAIRS[0]} seed 1."
-    assert under[3] == under[5] == "n = 30 blocks a method and pair; none missing."
+    assert under[3] == f"n = 1 pair x 3 seeds; missing: ofa on {PAIRS[0]} seed 1."
+    assert under[4] == under[6] == "n = 30 blocks a method and pair; none missing."
     seeds = pd.read_csv(tmp_path / "report/csv/gains_by_seed.csv")
     assert len(seeds) == 2 * 4 * 3
     gap = seeds[seeds["gain"].isna()]
@@ -215,10 +215,11 @@ def test_the_open_division_has_a_table_of_its_own(tmp_path: Path):
     beside = Plan(methods=["scratch", "kd", "fitnet", "ofa", "assistant"], differs={"assistant": "sees more images"})
     files, page = built(tmp_path / "open", beside)
     closed, _ = built(tmp_path / "all", replace(beside, differs={}))
-    row = next(line for line in page.splitlines() if line.startswith("| assistant"))
+    row, more = (line for line in page.splitlines() if line.startswith("| assistant"))
     assert row.endswith("| sees more images |")
-    assert page.count("\n| assistant") == 1
-    assert "Open division (assistant), control and baseline included: 27 of 27 cells done." in page
+    assert "45 of 45 cells done" in page, "both divisions, as the plan has them"
+    assert "Open division: assistant, 9 of 9 cells done." in page
+    assert "rank" not in page.partition(more)[0].rpartition("\n\n")[2], "a rank among three is none"
     gains = pd.read_csv(tmp_path / "open/report/csv/gains.csv")
     assert sorted(set(gains["method"])) == sorted(without.methods)
     opened = pd.read_csv(tmp_path / "open/report/csv/open_gains.csv")

@@ -37,7 +37,7 @@ def test_nothing_is_cut_off(tmp_path: Path, methods: int, pairs: int, style: str
     plan = Plan(methods=many_methods(methods), pairs=PAIRS[-pairs:], epochs=3, missing=[(PAIRS[-1], "ofa", 1)])
     own = content(tmp_path, plan)
     plots = planned(own)
-    assert len(plots) == (7 if pairs == 1 else 8)
+    assert len(plots) == (8 if pairs == 1 else 9)
     for plot in plots:
         drawing = plot.draw(own, STYLES[style])
         with styled(STYLES[style]):
@@ -121,7 +121,7 @@ def test_every_format_by_name(tmp_path: Path) -> None:
     names = {path.relative_to(tmp_path).as_posix() for path in build_report(own, tmp_path, ["figures"])}
     assert names == {
         f"figures/{name}.{suffix}"
-        for name in ("gains", "heatmap", "ranks", "profile", "curves")
+        for name in ("headline", "gains", "heatmap", "ranks", "profile", "curves")
         for suffix in ("svg", "png", "pdf")
     }
     refused = kdbench("report", tmp_path, "--format", "htm")

@@ -37,13 +37,20 @@ def test_signs_of_latex_are_escaped():
     assert latex("-") == "--"
 
 
-def test_best_is_bold_second_underlined_and_the_control_takes_no_part(tmp_path: Path):
-    plan = Plan(pairs=PAIRS[:1], levels={(PAIRS[0], m): 60.0 + 5 * i for i, m in enumerate(Plan().methods)})
-    table = rows(sources(tmp_path, plan)["heterogeneous-gain"])
+def test_bold_is_what_is_shown_better_and_nothing_else(tmp_path: Path):
+    """The largest of several means is no finding."""
+    plan = Plan(pairs=PAIRS[:1], seeds=5, levels={(PAIRS[0], m): 60.0 for m in Plan().methods})
+    plan.levels |= {(PAIRS[0], "assistant"): 80.0, (PAIRS[0], "ofa"): 40.0}
+    source = sources(tmp_path, plan)
+    table = rows(source["heterogeneous-gain"])
     assert table["assistant"][0].startswith(r"\textbf{+")
-    assert table["ofa"][0].startswith(r"\underline{+")
     marked = [cell for line in table.values() for cell in line if "textbf" in cell or "underline" in cell]
-    assert len(marked) == 2
+    assert len(marked) == 1
+    assert "Bold: shown better, after Holm's correction." in source["heterogeneous-gain"]
+    first = list(rows(source["heterogeneous-mean"]))
+    assert first[0] == "assistant" and first[-1] == "ofa", "by gain"
+    none = sources(tmp_path / "two", Plan(pairs=PAIRS[:1], seeds=2))
+    assert "textbf" not in "".join(none.values()), "two seeds show nothing"
 
 
 def test_an_incomplete_method_is_told_and_never_the_best(tmp_path: Path):

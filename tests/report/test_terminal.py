@@ -41,11 +41,12 @@ def test_every_line_fits_and_no_cell_is_cut(study: Study, width: int):
 
 def test_a_wide_console_shows_tests_and_intervals(tmp_path: Path):
     plan = Plan(missing=[(PAIRS[0], "ofa", 1)])
-    narrow, wide = printed(tmp_path / "a", plan, 80), printed(tmp_path / "b", plan, 150)
-    assert "p scratch" not in narrow
-    assert "p scratch" in wide
-    assert "speed/kd" in wide
+    narrow, wide = printed(tmp_path / "a", plan, 70), printed(tmp_path / "b", plan, 150)
+    head, gains = ([part.partition("n = ")[0] for part in output.split("3 seeds\n")[1:3]] for output in (narrow, wide))
+    assert ["Holm" in part for part in (head[0], gains[0])] == [False, True]
+    assert ["[" in part for part in (head[1], gains[1])] == [False, True]
     for output in (narrow, wide):
+        assert all("against" in part for part in (head[0], gains[0]))
         assert "X (2/3)" in output
         assert "X (8/9)" in output
         assert "3 heterogeneous pairs, 3 seeds" in output
@@ -54,7 +55,18 @@ def test_a_wide_console_shows_tests_and_intervals(tmp_path: Path):
 
 
 def test_digits_stand_below_digits(tmp_path: Path):
-    lines = printed(tmp_path, Plan(seeds=10), 80).splitlines()
-    ends = {line.index("]") for line in lines if "]" in line and "95 %" not in line}
-    assert any("*" in line for line in lines)
+    table = printed(tmp_path, Plan(seeds=10), 60).partition("n = ")[0].splitlines()
+    ends = {line.index("]") for line in table if "]" in line}
+    assert any("▲" in line or "▼" in line for line in table)
     assert len(ends) == 1
+
+
+def test_the_last_lines_say_what_the_study_shows(tmp_path: Path):
+    levels = {(pair, method): 60.0 + 4 * i for pair in PAIRS[:3] for i, method in enumerate(Plan().methods)}
+    output = " ".join(printed(tmp_path, Plan(seeds=5, levels=levels), 80).split())
+    last = output.rpartition("about other pairs.")[2].strip()
+    assert last.startswith("fitnet, ofa and assistant beat kd") or last.startswith("assistant, ofa and fitnet beat kd")
+    assert "kd beats training alone" in last
+    assert "The hyperparameters are not tuned to these data. This is no recommendation" in last
+    assert "not shown worse than the best (1 of 5, scratch counted): assistant." in last
+    assert "Cheapest of these: assistant (step time" in last

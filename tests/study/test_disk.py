@@ -11,6 +11,8 @@ import pytest
 from kdbench.results.folder import Results
 from tests.support.command import COMMAND, kdbench
 
+pytestmark = pytest.mark.runs
+
 Short = Callable[..., Path]
 
 

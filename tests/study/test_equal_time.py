@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from kdbench.results.folder import Results
 from tests.study.test_run import Short, records, run
 
@@ -20,6 +22,7 @@ class Slow(Method):
 '''
 
 
+@pytest.mark.runs
 def test_the_control_is_trained_for_as_long(short_suite: Short, tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text(SLOW)
     suite = short_suite(epochs=2)

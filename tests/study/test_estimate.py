@@ -10,6 +10,8 @@ from estimate import STEP, Work, main, works
 from kdbench.suites.loading import load_suite
 from tests.docs.commands import ROOT, Command, steps
 
+pytestmark = pytest.mark.runs
+
 PAGE = "docs/scale.md"
 Line = tuple[str, ...]
 

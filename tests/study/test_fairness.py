@@ -2,8 +2,12 @@
 
 from pathlib import Path
 
+import pytest
+
 from kdbench.results.folder import Results
 from tests.study.test_run import GROUP, Short, _plugin, records, run
+
+pytestmark = pytest.mark.runs
 
 
 def test_a_method_that_changes_the_teacher_late_voids_the_group(short_suite: Short, tmp_path: Path) -> None:

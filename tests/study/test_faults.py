@@ -10,6 +10,8 @@ from kdbench.results.folder import Results
 from kdbench.results.schema import CellRecord
 from tests.support.command import kdbench
 
+pytestmark = pytest.mark.runs
+
 Short = Callable[..., Path]
 Clean = tuple[Path, dict[str, CellRecord]]
 

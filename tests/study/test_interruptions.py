@@ -16,6 +16,8 @@ from kdbench.results.locks import claimed, is_claimed
 from kdbench.results.schema import CellRecord
 from tests.support.command import kdbench
 
+pytestmark = pytest.mark.runs
+
 Short = Callable[..., Path]
 Grid = tuple[list[str], Path]
 

@@ -15,6 +15,7 @@ from tests.test_anymodel import OWN
 Short = Callable[..., Path]
 
 
+@pytest.mark.runs
 def test_from_a_file_and_a_checkpoint_to_records(
     short_suite: Short, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,8 @@ import pytest
 from kdbench.results.folder import Results
 from tests.study.test_run import GROUP, _plugin
 
+pytestmark = pytest.mark.runs
+
 PROJECT = """
 [build-system]
 requires = ["hatchling"]

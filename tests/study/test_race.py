@@ -4,6 +4,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from kdbench.results.folder import Results
 from tests.support.command import kdbench
 
@@ -22,13 +24,14 @@ class Awry(Method):
 """
 
 
+@pytest.mark.runs
 def test_a_race(short_suite: Callable[..., Path], tmp_path: Path) -> None:
     (tmp_path / "awry.py").write_text(AWRY)
     grid = ["run", "--suite", short_suite(2), "--pairs", "resnet-t:resnet-s", "--methods", f"{tmp_path}/awry.py,dist"]
     where = ["--seeds", "4", "--limit", "500,500", "--no-throughput", "--out", tmp_path / "out"]
     done = kdbench(*grid, *where, "--race")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "dropped: awry; 1 methods go on" in done.stdout
+    assert "dropped: awry; 1 method goes on" in done.stdout
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     rounds = manifest["race"]["dropped"]["awry"]
     seeds = [cell["seed"] for cell in manifest["cells"] if cell["method"] == "awry"]

@@ -27,6 +27,8 @@ from tests.conftest import NO_DATA
 from tests.support.command import kdbench
 from tests.support.course import METHODS
 
+pytestmark = pytest.mark.runs
+
 Short = Callable[..., Path]
 THREE = "vit-t:resnet-s,vit-t:vit-s,resnet-t:mixer-s"
 FIVE = ["--methods", ",".join(METHODS)]

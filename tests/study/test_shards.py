@@ -32,6 +32,7 @@ def test_every_group_is_in_one_shard(of: int) -> None:
         assert sum(Shard(number, of).holds(index) for number in range(1, of + 1)) == 1
 
 
+@pytest.mark.runs
 def test_two_shards_in_one_folder_are_one_run(short_suite: Short, tmp_path: Path) -> None:
     """With a method that fails on the first of two pairs: each shard answers for its own cells."""
     plugin = tmp_path / "picky.py"
@@ -41,7 +42,7 @@ def test_two_shards_in_one_folder_are_one_run(short_suite: Short, tmp_path: Path
     code, output = run(folder, suite, *choice, "--shard", "1/2")
     assert code == 2
     assert "throughput is left out" in output
-    assert "suite proxy, shard 1/2: 3 cells of 2 pairs x 3 methods x 1 seeds" in output
+    assert "suite proxy, shard 1/2: 3 cells of 2 pairs x 3 methods x 1 seed" in output
     assert "not every cell of shard 1/2 is done: 2 done, 1 failed" in output
     planned, first = (folder / "manifest.json").read_bytes(), stamps(folder)
     assert {cell["pair"] for cell in Results(folder).cells()} == {PAIRS[0]}
@@ -61,6 +62,7 @@ def test_the_command_of_a_shard_is_that_of_the_run(monkeypatch: pytest.MonkeyPat
         assert command_line() == " ".join(whole)
 
 
+@pytest.mark.runs
 def test_the_script_for_an_array_stops_in_time_and_is_queued_again(short_suite: Short, tmp_path: Path) -> None:
     """The one of the page; stand-ins for SLURM, which sends SIGTERM to the script, and for the size of the study.
 

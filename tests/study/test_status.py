@@ -26,6 +26,7 @@ def planned(results: Results) -> Iterator[CellId]:
     return (CellId(**cell) for cell in results.manifest()["cells"])
 
 
+@pytest.mark.runs
 def test_every_planned_cell_has_a_standing(results: Results) -> None:
     running, begun, to_do, failed = list(planned(results))[:4]
     for cell in (running, begun, to_do):
@@ -35,6 +36,9 @@ def test_every_planned_cell_has_a_standing(results: Results) -> None:
     record = json.loads(results.record_path(failed).read_text()) | {"status": "oom", "error": "no memory\nat line 3"}
     write_json(results.record_path(failed), record)
     with claimed([results.lock_path(running)]):
+        shown = kdbench("status", results.folder).stdout
+        assert "1 cell of 3 left are trained now" in shown or "left for 3 cells" in shown
+        assert "nothing runs" not in shown
         done = kdbench("status", results.folder, "--json")
         assert done.returncode == 2
         assert kdbench("clean", results.folder).returncode == 3, "a run is at work"

@@ -27,6 +27,7 @@ def test_every_method_has_its_line() -> None:
     assert [line.split("`")[1] for line in LINES] == Registry.installed().names
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("name", ["mlld", "ofd", "simkd", "srrl"])
 def test_a_line_found_again(arenas: tuple[list[Arena], Arena], name: str) -> None:
     """Two views, a pair that is refused, parameters that stay, the teacher's classifier."""

@@ -12,7 +12,7 @@ from kdbench.compute.device import Compute
 from kdbench.engines.channel import Channel
 from kdbench.errors import KdbenchError
 from kdbench.registry import Registry
-from kdbench.study.teachers import Expects, TeacherJob, guessing, import_teacher, verify_teacher
+from kdbench.study.teachers import Expects, ImportRequest, TeacherJob, guessing, import_teacher, verify_teacher
 from kdbench.suites.loading import load_suite
 from kdbench.suites.schema import Suite
 from kdbench.training.teacher import load_teacher, new_model, normalisation_of, teacher_metadata
@@ -37,7 +37,8 @@ def stored(suite: Suite, root: Path) -> Path:
 
 def bring(suite: Suite, file: Path, root: Path, expects: Expects | None = None) -> Path:
     cpu = Compute(torch.device("cpu"), "fp32", threads=1)
-    return import_teacher(suite, NAME, file, expects, cpu, root, command="kdbench teachers import")
+    request = ImportRequest(file, expects)
+    return import_teacher(suite, NAME, request, cpu, root, command="kdbench teachers import").path
 
 
 def test_an_imported_teacher_is_as_good_as_where_it_came_from(
@@ -56,6 +57,7 @@ def test_an_imported_teacher_is_as_good_as_where_it_came_from(
     assert again["sha256"] == shipped["sha256"] and again["imported_from"]["matched"] == "by name"
 
 
+@pytest.mark.runs
 def test_bad_weights_are_refused_and_harm_nothing(proxy: Suite, weights: State, tmp_path: Path, cpu: Compute) -> None:
     good, bad = tmp_path / "good.pth", tmp_path / "bad.pth"
     torch.save(weights, good)
@@ -87,6 +89,7 @@ def test_bad_weights_are_refused_and_harm_nothing(proxy: Suite, weights: State, 
         assert [file.name for file in path.parent.glob("*")] == ([path.name] if present else [])
 
 
+@pytest.mark.runs
 def test_a_worse_teacher_does_not_replace_a_better_one(proxy: Suite, weights: State, tmp_path: Path) -> None:
     torch.save(weights, tmp_path / "good.pth")
     bias = list(weights)[-1]
@@ -104,22 +107,26 @@ def test_a_worse_teacher_does_not_replace_a_better_one(proxy: Suite, weights: St
 
 def test_the_normalisation_that_the_weights_expect(proxy: Suite, weights: State, tmp_path: Path) -> None:
     torch.save(weights, tmp_path / "w.pth")
-    colours = {"imagenet": "3 channels", "inception": "3 channels"}
+    colours = {"timm": "3 channels", "imagenet": "3 channels", "inception": "3 channels"}
     for expects, message in colours.items():
         with pytest.raises(KdbenchError, match=message):
             bring(proxy, tmp_path / "w.pth", tmp_path, expects)  # type: ignore[arg-type]
-    assert teacher_metadata(bring(proxy, tmp_path / "w.pth", tmp_path, "timm"))["normalisation"] == [[0.286], [0.353]]
+    told = bring(proxy, tmp_path / "w.pth", tmp_path, ((0.286,), (0.35,)))
+    assert teacher_metadata(told)["normalisation"] == [[0.286], [0.35]]
 
 
 def test_guessing_is_told_from_knowing() -> None:
-    assert guessing(10_000, 100) == pytest.approx(3)
-    assert guessing(50_000, 1000) == pytest.approx(0.3)
-    assert guessing(2_000, 10) == pytest.approx(30)
-    assert guessing(2_000, 2) == pytest.approx(75), "three times the chance would be more than perfect"
+    assert guessing(10_000, 100, 1 / 100) == pytest.approx(3)
+    assert guessing(50_000, 1000, 1 / 1000) == pytest.approx(0.3)
+    assert guessing(2_000, 10, 1 / 10) == pytest.approx(30)
+    assert guessing(2_000, 4, 0.7) == pytest.approx(73.15), "always the largest class, with luck"
+    assert guessing(2_000, 100, 0.7) > 70, "the largest class alone gives 70 %"
+    assert guessing(2_000, 2, 1 / 2) == pytest.approx(75), "three times the chance would be more than perfect"
     # Of 100 images 5 or more are right by luck in 3 of 1000 tries, 6 or more in fewer than 1.
-    assert guessing(100, 100) == pytest.approx(5)
+    assert guessing(100, 100, 1 / 100) == pytest.approx(5)
 
 
+@pytest.mark.runs
 def test_verify_reads_everything_again(proxy: Suite, tmp_path: Path, cpu: Compute) -> None:
     shipped = proxy.teacher_path(NAME, NO_DATA)
     found = verify_teacher(proxy, NAME, cpu, NO_DATA)
@@ -156,6 +163,7 @@ def task(short_suite: Callable[..., Path], tmp_path: Path, cpu: Compute) -> Teac
 CHANNEL = Channel(lambda progress: None, lambda text: None)
 
 
+@pytest.mark.runs
 def test_a_training_starts_from_the_file(task: TeacherJob, weights: State, tmp_path: Path) -> None:
     torch.save(weights, tmp_path / "w.pth")
     replace(task, source=tmp_path / "w.pth").execute(CHANNEL)
@@ -164,6 +172,7 @@ def test_a_training_starts_from_the_file(task: TeacherJob, weights: State, tmp_p
     assert facts["top1"] == pytest.approx(90.8, abs=1.5), "but for the batch statistics nothing has changed"
 
 
+@pytest.mark.runs
 def test_a_training_that_fails_replaces_nothing(task: TeacherJob) -> None:
     task.target.parent.mkdir(parents=True)
     task.target.write_bytes(b"what was there")

@@ -15,6 +15,8 @@ from kdbench.results.tuned import read_tuned
 from tests.study.test_run import Short, records, run
 from tests.support.command import kdbench
 
+pytestmark = pytest.mark.runs
+
 GRID = ["--pairs", "vit-t:resnet-s", "--limit", "250,300"]
 
 
@@ -128,4 +130,4 @@ def test_a_space_of_what_there_is_not(short_suite: Short, tmp_path: Path) -> Non
     )
     done = kdbench("tune", "--suite", str(short_suite()), "--methods", str(path), *GRID, cwd=tmp_path)
     assert done.returncode == 3
-    assert "unknown hyperparameter of odd 'wieght'; did you mean weight?" in done.stderr
+    assert "unknown hyperparameter of Odd.search_space 'wieght'; did you mean weight?" in done.stderr

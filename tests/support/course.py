@@ -11,9 +11,9 @@ from kdbench.models.spec import ModelSpec
 from kdbench.models.staged import StagedModel
 from kdbench.registry import Registry
 from kdbench.suites.schema import Augment, Data, Recipe
+from kdbench.testing import staged
 from kdbench.training.contender import Contender, build_contender
 from kdbench.training.lockstep import train
-from tests.conftest import staged
 
 RECIPE = Recipe(
     epochs=2,

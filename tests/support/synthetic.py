@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kdbench.analysis.published import find
+from kdbench.analysis.published import find_published
 from kdbench.files import content_key, write_json
 from kdbench.results.folder import CellId, Results
 from kdbench.results.schema import SCHEMA, TIMING_PROTOCOL, PublishedNames, Role
@@ -79,7 +79,7 @@ def published_plan(protocol: str = "cifar100/1", pairs: int = 6, seeds: int = 3,
     for pair in chosen:
         teacher, student = (PUBLISHED_MODELS[end] for end in pair.split(":"))
         for method, labels in PUBLISHED_METHODS.items():
-            rows = find(protocol=PUBLISHED, pairs=[(teacher, student), ("", student)], methods=labels)
+            rows = find_published(protocol=PUBLISHED, pairs=[(teacher, student), ("", student)], methods=labels)
             if rows:
                 levels[pair, method] = rows[0].top1 - (3.0 if method == "assistant" else 0.0)
     return Plan(pairs=chosen, seeds=seeds, epochs=epochs, protocol=protocol, published=names, levels=levels)

@@ -24,6 +24,8 @@ from kdbench.results.locks import claimed
 from kdbench.results.schema import CellRecord
 from tests.support.command import COMMAND, kdbench
 
+pytestmark = pytest.mark.runs
+
 REFERENCE = Results(Path(__file__).parents[2] / "results" / "reference" / "proxy")
 EPOCHS = 6
 

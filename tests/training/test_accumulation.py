@@ -14,6 +14,7 @@ RECIPES = {
 }
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("micro_batch", [4, 3, 8, 100])
 def test_parts_add_up_to_the_batch(cpu: Compute, recipe: str, micro_batch: int) -> None:

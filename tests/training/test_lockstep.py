@@ -1,7 +1,10 @@
 """Fair start, lockstep equals solo, frozen teacher: the invariants that make comparisons fair."""
 
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
 
 from kdbench.compute.device import Compute
 from kdbench.training.lockstep import train
@@ -14,6 +17,7 @@ def course(request: pytest.FixtureRequest, cpu: Compute) -> Course:
     return Course(request.param, cpu)
 
 
+@pytest.mark.runs
 def test_lockstep_equals_solo_bitwise(course: Course) -> None:
     names = METHODS + FURTHER
     together = course.train(*names)
@@ -81,6 +85,23 @@ def test_a_failing_contender_does_not_stop_the_others(course: Course) -> None:
     assert diverging.status == "diverged" and "non-finite in epoch 1" in (diverging.error or "")
     assert contenders[0].status is None
     assert weights_sha256(contenders[0].student.model) == weights_sha256(alone.student.model)
+
+
+def test_the_first_term_and_step_that_are_not_finite_are_told(course: Course) -> None:
+    """From the next step on the weights are not finite, and so is every term."""
+    contender, steps = course.contender("kd"), 0
+    usual = contender.method.forward
+
+    def forward(*given: Any) -> dict[str, Tensor]:
+        nonlocal steps
+        steps += 1
+        terms = usual(*given)
+        return terms | {"kd": terms["kd"] * float("nan")} if steps == 3 else terms
+
+    contender.method.forward = forward  # type: ignore[method-assign]
+    train([contender], course.teacher, course.stream, course.compute)
+    told = f"the loss term kd became non-finite in epoch 1, step 3 of {course.stream.steps_per_epoch}"
+    assert (contender.status, contender.error) == ("diverged", told)
 
 
 def test_student_keeps_timms_keys(course: Course) -> None:

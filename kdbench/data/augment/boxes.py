@@ -51,10 +51,10 @@ def resized_crop_boxes(
     ratio: tuple[float, float],
 ) -> Boxes:
     """Boxes of `torchvision.transforms.RandomResizedCrop`: random ones, else the largest central one within `ratio`."""
-    boxes, found = random_boxes(rng, count, height, width, area, ratio)
+    boxes, is_found = random_boxes(rng, count, height, width, area, ratio)
     narrowest, widest = min(ratio), max(ratio)
     shape = np.divide(width, height)
     h = np.where(shape < narrowest, np.rint(np.divide(width, narrowest)), height).astype(np.int64)
     w = np.where(shape > widest, np.rint(np.multiply(height, widest)), width).astype(np.int64)
     central = np.stack(np.broadcast_arrays((height - h) // 2, (width - w) // 2, h, w), axis=-1)
-    return np.where(found[:, None], boxes, central)
+    return np.where(is_found[:, None], boxes, central)

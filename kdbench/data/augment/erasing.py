@@ -18,8 +18,8 @@ def draw_erasing(
 ) -> tuple[NDArray[np.bool_], Boxes]:
     """Which of `count` images lose a box, (count,) and (count, 4), and that box; both sides are below `side`."""
     chosen = rng.random(count) < probability
-    boxes, found = random_boxes(rng, count, side, side, AREA, RATIO, margin=1)
-    return chosen & found, boxes
+    boxes, is_found = random_boxes(rng, count, side, side, AREA, RATIO, margin=1)
+    return chosen & is_found, boxes
 
 
 @dataclass(frozen=True)

@@ -28,21 +28,21 @@ class Order:
 class EpochMembers:
     """Some images of an epoch and what each of them gets, cut by step without asking the device anything."""
 
-    def __init__(self, places: NDArray[np.int64], columns: tuple[NDArray[np.generic], ...], order: Order) -> None:
+    def __init__(self, positions: NDArray[np.int64], columns: tuple[NDArray[np.generic], ...], order: Order) -> None:
         """Args:
-        places: ascending places in the epoch's order.
-        columns: what each of them gets, first axis as long as `places`.
+        positions: ascending positions in the epoch's order.
+        columns: what each of them gets, first axis as long as `positions`.
         """
-        self._places = places
+        self._positions = positions
         self._batch = order.batch
-        rows = places % order.batch
+        rows = positions % order.batch
         self._tensors = tuple(
             torch.from_numpy(np.ascontiguousarray(values)).to(order.device) for values in (rows, *columns)
         )
 
     def within(self, step: int) -> slice:
         """Which members lie in the batch of `step`."""
-        first, last = np.searchsorted(self._places, (step * self._batch, (step + 1) * self._batch))
+        first, last = np.searchsorted(self._positions, (step * self._batch, (step + 1) * self._batch))
         return slice(int(first), int(last))
 
     def of(self, step: int) -> tuple[Tensor, ...]:

@@ -22,9 +22,9 @@ def resize_weights(start: Tensor, length: Tensor, scaled: int, target: Tensor, s
     start, length, cubic = start[:, None, None].float(), length[:, None, None].float(), cubic[:, None, None]
     scale, target = length / scaled, target[..., None]
     inside = (target >= 0) & (target < scaled)
-    place = start + (target + 0.5) * scale
+    centre = start + (target + 0.5) * scale
     source = torch.arange(size, device=start.device) + 0.5
-    distance = (source - place).abs() / scale.clamp(min=1)
+    distance = (source - centre).abs() / scale.clamp(min=1)
     near, far = distance.clamp(max=1), distance.clamp(1, 2)
     weights = torch.where(
         cubic,

@@ -99,7 +99,7 @@ class RandAugment:
         operations: list[tuple[Operation, NDArray[np.bool_], Callable[[Draws], Columns]]] = [
             (tone.auto_contrast, draws.where("AutoContrast"), nothing),
             (tone.equalize, draws.where("Equalize"), nothing),
-            (tone.look_up, curved, curves),
+            (tone.apply_table, curved, curves),
             (tone.sharpen, draws.where("Sharpness"), factors),
             (colour.enhance, draws.where("Color", "Contrast"), kinds_and_factors),
         ]
@@ -114,9 +114,9 @@ class RandAugment:
             operations.append((partial(moved, cubic=False), warped & ~cubic, maps))
             operations.append((partial(moved, cubic=True), warped & cubic, maps))
         return [
-            (operation, EpochMembers(places, columns(draws.take(places)), order))
+            (operation, EpochMembers(positions, columns(draws.take(positions)), order))
             for operation, chosen, columns in operations
-            for places in [np.flatnonzero(chosen)]
+            for positions in [np.flatnonzero(chosen)]
         ]
 
 
@@ -128,11 +128,11 @@ class Erasing:
         side: of the images.
         """
         chosen, boxes = draw_erasing(rng, order.count, side, probability)
-        places = np.flatnonzero(chosen[order.index])
-        boxes = boxes[order.index[places]]
+        positions = np.flatnonzero(chosen[order.index])
+        boxes = boxes[order.index[positions]]
         self._noise = noise
         self._areas = boxes[:, 2] * boxes[:, 3]
-        self._members = EpochMembers(places, (boxes,), order)
+        self._members = EpochMembers(positions, (boxes,), order)
 
     def __call__(self, images: Tensor, step: int) -> Tensor:
         rows, boxes = self._members.of(step)

@@ -6,7 +6,7 @@ from torch import Tensor
 from kdbench.data.augment.colour import blend
 
 
-def look_up(images: Tensor, tables: Tensor) -> Tensor:
+def apply_table(images: Tensor, tables: Tensor) -> Tensor:
     """Replace every value by that of a table.
 
     Args:
@@ -26,7 +26,7 @@ def auto_contrast(images: Tensor) -> Tensor:
     # tensor would be a product with the reciprocal, which is not the quotient.
     scale = value[-1] / (high - low).clamp(min=1)
     stretched = (value * scale - low * scale).clamp(0, 255).floor()
-    return look_up(images, torch.where(high > low, stretched, value))
+    return apply_table(images, torch.where(high > low, stretched, value))
 
 
 def equalize(images: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ def equalize(images: Tensor) -> Tensor:
     step = (values.shape[2] - brightest) // 255
     below = histogram.cumsum(2) - histogram
     spread = ((step // 2 + below) // step.clamp(min=1)).clamp(max=255)
-    return look_up(images, torch.where(step > 0, spread, torch.arange(256, device=images.device)))
+    return apply_table(images, torch.where(step > 0, spread, torch.arange(256, device=images.device)))
 
 
 def sharpen(images: Tensor, factor: Tensor) -> Tensor:

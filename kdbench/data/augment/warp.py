@@ -38,9 +38,9 @@ def warp(
 
 def _taps(source: Tensor, size: int, cubic: bool, moves: bool) -> tuple[list[Tensor], Tensor]:
     """Pixels around `source` (B, H, W), each (B, 1, H * W) int64, and how far it is from the nearest one before it."""
-    place = (source - 0.5).flatten(1)[:, None]
-    first = place.floor()
-    share, first = (place - first).float(), first.long()
+    coordinate = (source - 0.5).flatten(1)[:, None]
+    first = coordinate.floor()
+    share, first = (coordinate - first).float(), first.long()
     steps = (range(-1, 3) if cubic else range(2)) if moves else range(1)
     return [(first + step).clamp_(0, size - 1) for step in steps], share
 

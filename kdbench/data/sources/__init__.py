@@ -10,7 +10,7 @@ from kdbench.data.sources.fashion_mnist import EMBEDDED
 from kdbench.data.sources.locate import below
 from kdbench.data.sources.sets import DataSet, FileSet, ImageSet
 from kdbench.data.sources.splits import split_holdout, stratified_subset
-from kdbench.errors import unknown_name
+from kdbench.errors import KdbenchError, unknown_name
 
 __all__ = [
     "EMBEDDED",
@@ -61,8 +61,24 @@ def read_dataset(source: str, root: Path) -> DataSet:
         root: the data folder.
 
     Raises:
-        KdbenchError: unknown name, missing folder or unreadable file.
+        KdbenchError: unknown name, missing folder, unreadable file, or nothing to learn: an empty split, fewer than two
+            classes, images without a label.
     """
+    dataset = _read(source, root)
+    if len(dataset.classes) < 2:
+        raise KdbenchError(f"{source} under {root} has a single class ({', '.join(dataset.classes)}); it needs two")
+    for name, split in (("training", dataset.train), ("test", dataset.test)):
+        if len(split) == 0:
+            raise KdbenchError(f"{source} under {root} has no {name} images")
+        if not 0 <= split.labels.min() <= split.labels.max() < len(dataset.classes):
+            raise KdbenchError(
+                f"{source} under {root} has {name} images without a label: a number outside of 0 to "
+                f"{len(dataset.classes) - 1}"
+            )
+    return dataset
+
+
+def _read(source: str, root: Path) -> DataSet:
     kind, _, rest = source.partition(":")
     if kind == "folder":
         return folder.read(below(root, rest))

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kdbench.data.sources.folder import TEST, TRAIN, is_image
+from kdbench.data.sources.folder import TEST, TRAIN, is_hidden, is_image, unread_splits
 from kdbench.data.sources.locate import below
 from kdbench.data.sources.sets import DataSet, FileSet
 from kdbench.errors import KdbenchError
@@ -75,14 +75,15 @@ def read_tars(folder: Path) -> DataSet:
     Raises:
         KdbenchError: not there, damaged, or other classes in one than in the other.
     """
-    listed = []
+    listed, unread = [], ()
     for names in (TRAIN, TEST):
-        found = [tars for name in names if (tars := _tars(folder, name))]
+        found = {name: tars for name in names if (tars := _tars(folder, name))}
         if not found:
             raise KdbenchError(
                 f"no {' or '.join(f'{name}.tar' for name in names)} in {folder}, nor such a folder of tars"
             )
-        listed.append(sorted(_images(found[0]), key=lambda image: image.path))
+        listed.append(sorted(_images(next(iter(found.values()))), key=lambda image: image.path))
+        unread = unread_splits(list(found))
     classes = [sorted({image.label for image in images}) for images in listed]
     if classes[0] != classes[1] or not classes[0]:
         odd = sorted(set(classes[0]) ^ set(classes[1]))
@@ -91,7 +92,7 @@ def read_tars(folder: Path) -> DataSet:
         )
     number = {name: label for label, name in enumerate(classes[0])}
     train, test = (_file_set(images, [number[image.label] for image in images]) for images in listed)
-    return DataSet(tuple(classes[0]), train, test)
+    return DataSet(tuple(classes[0]), train, test, unread)
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def _images(tars: list[Path]) -> Iterator[_Image]:
     for path in tars:
         for _, member in _members(path):
             inner = Path(member.name)
-            if is_image(inner.name):
+            if is_image(inner.name) and not any(map(is_hidden, inner.parts)):
                 yield _Image(path, member.name, member.offset_data, member.size, inner.parent.name or path.stem)
 
 

@@ -7,9 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
+from PIL import ExifTags
 
-from kdbench.data.sources.sets import BrokenImage, DataSet, FileSet, ImageSet
+from kdbench.data.sources.sets import BrokenImage, DataSet, FileSet, ImageSet, as_rgb, is_wide
 
+ORIENTATION = ExifTags.Base.Orientation
 CHUNK = 1024
 """Images that are queued at a time."""
 
@@ -23,13 +25,17 @@ class SplitReport:
         per_class: number of images by class, in the order of the classes.
         sizes: number of images by (width, height).
         modes: number of images by Pillow's mode: RGB, L (grey), CMYK, P (palette), ...
-        broken: name and reason of each image that cannot be decoded.
+        ranges: smallest and largest value by mode, of the modes of more than 8 bits a channel.
+        turned: number of images with an EXIF orientation that asks to turn or mirror them; they are read as stored.
+        broken: name and reason of each image that cannot be read.
     """
 
     images: int
     per_class: dict[str, int]
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     modes: Counter[str] = field(default_factory=Counter)
+    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+    turned: int = 0
     broken: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -52,6 +58,10 @@ def _check_split(split: ImageSet | FileSet, classes: tuple[str, ...]) -> SplitRe
         else:
             report.modes[found.mode] += 1
             report.sizes[found.width, found.height] += 1
+            report.turned += found.turned
+            if found.range is not None:
+                ends = (*found.range, *report.ranges.get(found.mode, found.range))
+                report.ranges[found.mode] = min(ends), max(ends)
     return report
 
 
@@ -60,6 +70,8 @@ class _Seen:
     mode: str
     width: int
     height: int
+    turned: bool
+    range: tuple[float, float] | None
 
 
 def _in_threads(split: FileSet) -> Iterator[_Seen | BrokenImage]:
@@ -68,9 +80,14 @@ def _in_threads(split: FileSet) -> Iterator[_Seen | BrokenImage]:
     def look(i: int) -> _Seen | BrokenImage:
         try:
             image = split.decode(i)
+            as_rgb(image)
         except BrokenImage as error:
             return error
-        return _Seen(image.mode, *image.size)
+        except ValueError as error:
+            return BrokenImage(os.fsdecode(split.files.names[i]), str(error))
+        values = np.asarray(image) if is_wide(image) else None
+        ends = None if values is None else (float(values.min()), float(values.max()))
+        return _Seen(image.mode, *image.size, image.getexif().get(ORIENTATION, 1) != 1, ends)
 
     pool = ThreadPoolExecutor(os.cpu_count())
     try:

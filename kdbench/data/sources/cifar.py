@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,7 @@ class Cifar:
         """
         path = self.locate(root)
         if path is None:
-            packs_too = f"`kdbench data import {self.name} FILE... --data {root}` for packs you have"
+            packs_too = f"`kdbench data import {self.name} FILE... --data {quote(str(root))}` for packs you have"
             raise missing(self.name, self.name, root, packs_too)
         return packs.whole(self.read_part(path))
 

@@ -45,10 +45,10 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
 def read_embedded(root: Path) -> DataSet:
     """The subset that comes with kdbench; `root` is not looked at."""
     with np.load(SUBSET, allow_pickle=False) as pack:
-        splits = [
+        train, test = (
             ImageSet(pack[f"x_{split}"][..., None], pack[f"y_{split}"].astype(np.int64)) for split in ("train", "test")
-        ]
-        return DataSet(tuple(str(name) for name in pack["classes"]), *splits)
+        )
+        return DataSet(tuple(str(name) for name in pack["classes"]), train, test)
 
 
 def locate(root: Path) -> Path | None:

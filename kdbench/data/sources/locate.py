@@ -1,6 +1,7 @@
 """Finding files in the data folder, and the line that says how to get what is not there."""
 
 from pathlib import Path
+from shlex import quote
 
 from kdbench.errors import KdbenchError
 from kdbench.values import inside
@@ -45,6 +46,5 @@ def refuse_bomb(size: int) -> None:
 
 def missing(what: str, source: str, root: Path, otherwise: str) -> KdbenchError:
     """The error for a data set that can be downloaded and is not there; `otherwise` is another way to get it."""
-    return KdbenchError(
-        f"no {what} under {root}; get it with `kdbench data download {source} --data {root}`, or {otherwise}"
-    )
+    get = f"kdbench data download {source} --data {quote(str(root))}"
+    return KdbenchError(f"no {what} under {root}; get it with `{get}`, or {otherwise}")

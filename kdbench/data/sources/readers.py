@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdbench.data.sources import archives, folder
-from kdbench.data.sources.folder import TEST, TRAIN
+from kdbench.data.sources.folder import TEST, TRAIN, unread_splits
 from kdbench.data.sources.locate import below
 from kdbench.data.sources.sets import DataSet, FileSet
 from kdbench.errors import KdbenchError
@@ -88,4 +88,5 @@ def _read_hfds(name: str, root: Path) -> DataSet:
         labels = np.asarray(reader.dataset.with_format("numpy")[reader.label_key][:], np.int64)
         names = np.char.mod(f"{split}/%d", np.arange(count)).astype(bytes)
         splits.append(FileSet(Rows(reader, np.arange(count), names, sizes.astype(np.int64)), labels))
-    return DataSet(tuple(readers[0].class_to_idx), *splits)
+    unread = unread_splits([name for name in TEST if name in available])
+    return DataSet(tuple(readers[0].class_to_idx), splits[0], splits[1], unread)

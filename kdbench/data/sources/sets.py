@@ -105,12 +105,11 @@ class FileSet:
         return image
 
     def load(self, i: int) -> Image.Image:
-        """Image `i`, converted to RGB from whatever it is; raises as `decode`."""
-        image = self.decode(i)
-        if image.mode.startswith("I"):
-            # Grey of 16 bits, which Pillow would clip and not scale.
-            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        return image.convert("RGB")
+        """Image `i`, converted to RGB; raises as `decode`, or where `as_rgb` refuses its values."""
+        try:
+            return as_rgb(self.decode(i))
+        except ValueError as error:
+            raise BrokenImage(os.fsdecode(self.files.names[i]), str(error)) from error
 
     def identity(self) -> Iterator[bytes]:
         """What tells this split from every other without reading it: names, sizes, labels."""
@@ -119,13 +118,42 @@ class FileSet:
         yield self.labels.tobytes()
 
 
+def is_wide(image: Image.Image) -> bool:
+    """Whether a pixel has more than 8 bits a channel, so that its mode does not tell what value is white."""
+    return image.mode.startswith(("I", "F"))
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """An image in mode RGB; 16 bits of grey are scaled from their whole range, 0 to 65535.
+
+    Raises:
+        ValueError: numbers of 32 bits, whose range no format states, or 16 bits that hold values of 8 bits only: they
+            would be black.
+    """
+    if not is_wide(image):
+        return image.convert("RGB")
+    # Pillow widens the 16 bits of a PGM to 32, and scales them to 65535.
+    if not image.mode.startswith("I;16") and image.format not in ("PNG", "PPM"):
+        raise ValueError(f"mode {image.mode} has no range that says what is white; save it with 8 or 16 bits a channel")
+    values = np.asarray(image)
+    if 0 < values.max() <= 255:
+        raise ValueError(f"16 bits whose largest value is {values.max()}, which would be black; save it with 8 bits")
+    return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
+
+
 @dataclass(frozen=True)
 class DataSet:
-    """A training and a test split."""
+    """A training and a test split.
+
+    Attributes:
+        classes: their names, in the order of the labels.
+        notes: what was found beside the images and is not read, a line each.
+    """
 
     classes: tuple[str, ...]
     train: ImageSet | FileSet
     test: ImageSet | FileSet
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def sha256(self) -> str:

@@ -87,7 +87,7 @@ class CifarNet(nn.Module):
         """Initialise one layer; as long as a family says nothing else, PyTorch's own initialisation stands."""
 
     def get_classifier(self) -> nn.Module:
-        """The last layer."""
+        """Return the classifier, the last layer."""
         return self.fc
 
     def reset_classifier(self, num_classes: int) -> None:

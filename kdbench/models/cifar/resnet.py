@@ -31,7 +31,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(BasicBlock):
-    """The same with 1x1 convolutions around a 3x3 convolution of a quarter of the channels."""
+    """A residual block with 1x1 convolutions around a 3x3 convolution of a quarter of the channels."""
 
     @staticmethod
     def make_residual(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:

@@ -40,10 +40,10 @@ class Traced:
 
     def behind(self, node: fx.Node) -> Iterator[fx.Node]:
         """What depends on a node, in order."""
-        found = {node}
+        dependent = {node}
         for other in self.graph.nodes:
-            if found.intersection(other.all_input_nodes):
-                found.add(other)
+            if dependent.intersection(other.all_input_nodes):
+                dependent.add(other)
                 if other.op != "output":
                     yield other
 
@@ -122,15 +122,15 @@ class _Cut:
 
 
 def _ancestors(node: fx.Node, stop: dict[fx.Node, fx.Node]) -> set[fx.Node]:
-    found: set[fx.Node] = set()
+    ancestors: set[fx.Node] = set()
     pending = [node]
     while pending:
         current = pending.pop()
-        if current not in found:
-            found.add(current)
+        if current not in ancestors:
+            ancestors.add(current)
             if current not in stop:
                 pending += current.all_input_nodes
-    return found
+    return ancestors
 
 
 def _is_plain(value: Any) -> bool:

@@ -31,7 +31,7 @@ class Packing:
 
     @property
     def kind(self) -> Layout:
-        """What the network computes on."""
+        """The layout that the network computes on."""
         return "map" if self.layout == "NCHW" else "tokens"
 
     @property
@@ -78,14 +78,14 @@ def find_packing(state: Any, feature: Tensor) -> Packing | None:
         return _of_tensor(state, feature)
     if not isinstance(state, Sequence) or isinstance(state, str):
         return None
-    found = [_of_tensor(part, feature) if isinstance(part, Tensor) else None for part in state]
-    places = [place for place, packing in enumerate(found) if packing is not None]
-    if len(places) != 1:
+    packings = [_of_tensor(part, feature) if isinstance(part, Tensor) else None for part in state]
+    holders = [index for index, packing in enumerate(packings) if packing is not None]
+    if len(holders) != 1:
         return None
-    (place,) = places
-    packing, others = found[place], list(state)
+    (index,) = holders
+    packing, others = packings[index], list(state)
     assert packing is not None
-    others[place] = ...
+    others[index] = ...
     for i, part in enumerate(others):
         if isinstance(part, Tensor):
             tokens = part.ndim == 3 and part.shape[0] == len(feature) and part.shape[2] == feature.shape[1]

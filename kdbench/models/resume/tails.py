@@ -43,7 +43,7 @@ class Tail:
         packing: Packing,
         feature: Tensor,
     ) -> None:
-        """Use `build`.
+        """Keep the parts; `build` makes them.
 
         Args:
             head: pooled feature and logits of the trunk's final features.
@@ -103,11 +103,11 @@ class Tail:
         if not self.prefix:
             return None
         names = ("cls_token", "dist_token", "reg_token")
-        own = [t.detach() for name in names if isinstance(t := getattr(self._model, name, None), Tensor)]
-        own = [t for t in own if t.ndim == 3 and t.shape[2] == self.channels]
-        if sum(t.shape[1] for t in own) != self.prefix:
+        tokens = [t.detach() for name in names if isinstance(t := getattr(self._model, name, None), Tensor)]
+        tokens = [t for t in tokens if t.ndim == 3 and t.shape[2] == self.channels]
+        if sum(t.shape[1] for t in tokens) != self.prefix:
             return torch.zeros(1, self.prefix, self.channels, device=next(self._model.parameters()).device)
-        return torch.cat(own, dim=1)
+        return torch.cat(tokens, dim=1)
 
     @classmethod
     def build(
@@ -154,17 +154,17 @@ class Tail:
         opening = _opening(model, names.get(info.stage + 1)) if entry == "downsampled" else None
         traced, images = _traced(model, image_shape, [*names.values(), *filter(None, [opening])])
         with torch.no_grad():
-            found = [features(batch) for batch in images]
+            maps = [features(batch) for batch in images]
             final = model.forward_features(images[1])  # type: ignore[operator]
         reason = "no state there holds its features"
-        for place in _places(traced, found, names, info.stage, opening):
+        for place in _places(traced, maps, names, info.stage, opening):
             try:
                 trunk = cut(traced, place.node, place.packing.place)
             except Unclean as error:
                 reason = str(error)
                 continue
-            own = place.maps[0].shape == found[0][info.stage].shape
-            if not own and not any(True for _ in trunk.parameters()):
+            is_the_stages = place.maps[0].shape == maps[0][info.stage].shape
+            if not is_the_stages and not any(True for _ in trunk.parameters()):
                 break
             prefix = prefix_of(traced.values[1][place.node], place.packing)
             with torch.no_grad():
@@ -189,7 +189,7 @@ class Segment:
         packings: tuple[Packing, Packing],
         infos: tuple[StageInfo, StageInfo],
     ) -> None:
-        """Use `build`.
+        """Keep the parts; `build` makes them.
 
         Args:
             trunk: what lies between the two stages.
@@ -237,11 +237,11 @@ class Segment:
             names = {stage: _tap_name(model, tap) for stage, tap in taps.items()}
             traced, images = _traced(model, image_shape, list(names.values()))
             with torch.no_grad():
-                found = [features(batch) for batch in images]
-            start, enters = _held(traced, found[0][first], names[first])
-            end, leaves = traced.output, find_packing(traced.values[0][traced.output], found[0][last])
+                maps = [features(batch) for batch in images]
+            start, enters = _held(traced, maps[0][first], names[first])
+            end, leaves = traced.output, find_packing(traced.values[0][traced.output], maps[0][last])
             if infos[1].tap is not None:
-                end, leaves = _held(traced, found[0][last], names[last])
+                end, leaves = _held(traced, maps[0][last], names[last])
             if start is None or end is None or enters is None or leaves is None:
                 raise UnsupportedPair("no state there holds its features")
             if enters.prefix != infos[0].prefix or leaves.prefix != infos[1].prefix:
@@ -252,19 +252,20 @@ class Segment:
                 raise UnsupportedPair(str(error)) from error
             segment = cls(model, trunk, (enters, leaves), infos)
             with torch.no_grad():
-                ours = segment(found[1][first], prefix_of(traced.values[1][start], enters))
-            if not _same((ours.map, ours.prefix), (found[1][last], prefix_of(traced.values[1][end], leaves))):
+                ours = segment(maps[1][first], prefix_of(traced.values[1][start], enters))
+            if not _same((ours.map, ours.prefix), (maps[1][last], prefix_of(traced.values[1][end], leaves))):
                 raise UnsupportedPair("what lies between does not reproduce its output")
             return segment
 
 
 @contextmanager
 def _looked_into(model: nn.Module, what: str) -> Iterator[None]:
-    """In eval mode and left as it was; whatever goes wrong inside is the reason why `what`."""
+    """In eval mode, without autocast, and left as it was; whatever goes wrong inside is the reason why `what`."""
     training = model.training
     model.eval()
     try:
-        yield
+        with torch.autocast(next(model.parameters()).device.type, enabled=False):
+            yield
     except UnsupportedPair as reason:
         raise UnsupportedPair(f"{what}: {reason}") from reason
     except Exception as error:
@@ -325,11 +326,11 @@ def _held(traced: Traced, feature: Tensor, name: str) -> tuple[fx.Node | None, P
 
 def _as_map(traced: Traced, node: fx.Node, grids: list[torch.Size]) -> Iterator[_Place]:
     """A place whose value is a map itself; channels come last only where that alone leaves one of the `grids`."""
-    found = [values[node] for values in traced.values]
-    sizes = [len(value) if isinstance(value, Tensor) and value.ndim == 4 else 0 for value in found]
+    states = [values[node] for values in traced.values]
+    sizes = [len(value) if isinstance(value, Tensor) and value.ndim == 4 else 0 for value in states]
     if sizes == list(traced.batches):
-        nhwc = found[0].shape[1:3] in grids and found[0].shape[2:] not in grids
-        maps = [value.permute(0, 3, 1, 2) if nhwc else value for value in found]
+        nhwc = states[0].shape[1:3] in grids and states[0].shape[2:] not in grids
+        maps = [value.permute(0, 3, 1, 2) if nhwc else value for value in states]
         yield _Place(node, Packing("NHWC" if nhwc else "NCHW"), maps)
 
 

@@ -145,8 +145,8 @@ class _Valued(fx.Proxy):
         return self.tracer.values[self.node]
 
     def __getattr__(self, k: str) -> Any:
-        known = getattr(self.value, k)
-        if callable(known):
+        attribute = getattr(self.value, k)
+        if callable(attribute):
             return super().__getattr__(k)
         return self.tracer.create_proxy("call_function", getattr, (self, k), {})
 
@@ -166,8 +166,8 @@ class _Valued(fx.Proxy):
         return _len(self.value)
 
     def __iter__(self) -> Iterator[Any]:
-        whole: Any = self
-        return (whole[i] for i in range(_len(self.value)))
+        proxy: Any = self
+        return (proxy[i] for i in range(_len(self.value)))
 
 
 def _symbolic_len(value: Any) -> Any:

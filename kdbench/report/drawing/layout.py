@@ -215,6 +215,17 @@ def estimates(axis: Axes, rows: Sequence[tuple[Interval, Look, str]], layer: flo
         tell(axis, axis.scatter(x, y, s=5**2, marker=marker, c=colours, linewidths=1, zorder=layer), tips)
 
 
+def outside(axis: Axes, rows: Sequence[tuple[float, str]]) -> None:
+    """An arrow and the number at the edge of the panel for each value (with its colour) that lies beyond its limits."""
+    low, high = axis.get_xlim()
+    for y, (value, colour) in enumerate(rows):
+        if not math.isnan(value) and not low <= value <= high:
+            edge, marker, side, x = (low, "<", "left", 7) if value < low else (high, ">", "right", -7)
+            axis.plot([edge], [y], marker, color=colour, markersize=5, clip_on=False, zorder=3)
+            place = {"textcoords": "offset points", "xytext": (x, 0), "ha": side, "va": "center_baseline"}
+            axis.annotate(f"{value:+.2f}", (edge, y), color=colour, fontsize="small", fontweight="bold", **place)
+
+
 def spaced(places: Sequence[float], least: float, low: float, high: float) -> NDArray[np.float64]:
     """The `places` moved apart to be `least` from each other, in the same order and no farther than it takes."""
     order = np.argsort(places, kind="stable")

@@ -10,6 +10,8 @@ import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from kdbench.analysis.gains import Standing
+
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
 
@@ -84,9 +86,21 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 _LINES: tuple[Line, ...] = ("-", "--", ":", "-.")
 PHASE_COLOURS = ("#BBBBBB", "#56B4E9", "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#882255")
 
+STANDINGS: dict[Standing, str] = {
+    "control": "#222222",
+    "better": "#0072B2",
+    "not shown": GREY,
+    "worse than baseline": "#BF6F00",
+    "worse than control": "#B2182B",
+}
+"""The colour of a method where colour tells what the study shows of it, and nothing else."""
+PALE = "#BBBBBB"
+"""Of lines that are there for comparison only."""
+
 DARK = {
     **{"#ffffff": "#14171c", "#222222": "#e4e6ea", "#555555": "#a9afb8", "#777777": "#a0a6b0", "#888888": "#79808b"},
     **{"#e4e4e4": "#2c323b", "#bbbbbb": "#666d78", "#444444": "#c4c9d1", "#eeeeee": "#242a33"},
+    **{"#bf6f00": "#f0a940", "#b2182b": "#ff7f8a"},
     **{"#0072b2": "#3583c8", "#d55e00": "#f08a3c", "#009e73": "#2fc79a", "#882255": "#d16a9c", "#cc79a7": "#e39cc4"},
 }
 """What a colour of a figure is on a dark page, where it would not do."""

@@ -11,8 +11,8 @@ from kdbench.analysis.comparison import Comparison
 from kdbench.report import text
 from kdbench.report.content import Content
 from kdbench.report.drawing.layout import ROW, Drawing, panel_width, panels, tell
-from kdbench.report.drawing.style import GREY, Look, Style, hollow, looks
-from kdbench.report.plots import Plot
+from kdbench.report.drawing.style import GREY, Look, Style, hollow
+from kdbench.report.plots import Plot, emphasised, named
 
 SHOWN_FROM = 0.3
 """The vertical axis starts at the lowest value after this share of the epochs, without the first rise."""
@@ -27,7 +27,7 @@ MOST_EPOCHS = 60
 def _figure(content: Content, style: Style) -> Drawing:
     """One panel a pair; a method of which a seed is not done has no curve there."""
     study = content.study
-    styles = looks(study.methods, study.control)
+    styles = emphasised(content)
     rows = max(1, -(-len(study.pairs) // 4))
     published = [row for row in content.own_published if not row.reason and row.seeds]
     banded = len(study.methods) <= MOST_BANDS and len(study.manifest["seeds"]) > 1
@@ -38,14 +38,14 @@ def _figure(content: Content, style: Style) -> Drawing:
     noise += f" · hollow: {text.published_as(published)}" if published else ""
     figure, axes = panels(
         study.pairs,
-        (panel_width(len(study.pairs)), max(1.9, (ROW * len(study.methods) - 0.5) / rows)),
+        (panel_width(len(study.pairs)), max(1.9, (ROW * len(named(styles)) - 0.5) / rows)),
         style=style,
         title="Top-1 by epoch",
         caption=text.caption(study, study.cells, noise),
         left=0.5,
         gap_x=0.45,
         x_label="epoch",
-        legend={name: Line2D([], [], color=look.colour, linestyle=look.line) for name, look in styles.items()},
+        legend={name: Line2D([], [], color=look.colour, linestyle=look.line) for name, look in named(styles).items()},
     )
     table = _table(content)
     for axis, pair in zip(axes, study.pairs, strict=True):
@@ -76,12 +76,14 @@ def _table(content: Content) -> pd.DataFrame:
 def _curves(axis: Axes, own: pd.DataFrame, styles: dict[str, Look], banded: bool) -> None:
     lines, bands, shown, tips = [], [], [], []
     floor: list[float] = []
-    for method, curve in own.groupby("method", observed=True):
+    by_method = {str(method): curve for method, curve in own.groupby("method", observed=True)}
+    # Pale ones first, so that they lie behind.
+    for method, curve in ((method, by_method[method]) for method in styles if method in by_method):
         epochs, top1, lowest, highest = curve[["epoch", "top1", "lowest", "highest"]].to_numpy(dtype=float).T
         lines.append(np.column_stack([epochs, top1]))
         there, back = np.column_stack([epochs, lowest]), np.column_stack([epochs, highest])[::-1]
         bands.append(np.concatenate([there, back]))
-        shown.append(styles[str(method)])
+        shown.append(styles[method])
         tips.append(f"{method}: {top1[-1]:.2f} [{lowest[-1]:.2f}, {highest[-1]:.2f}] after {epochs[-1]:.0f} epochs")
         floor += (lowest if banded else top1)[epochs >= SHOWN_FROM * epochs.max()].tolist()
     colours = [look.colour for look in shown]

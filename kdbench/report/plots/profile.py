@@ -11,8 +11,8 @@ from kdbench.analysis.profile import Profile
 from kdbench.report import text
 from kdbench.report.content import Content
 from kdbench.report.drawing.layout import ROW, Drawing, panels, tell
-from kdbench.report.drawing.style import Look, Style, looks
-from kdbench.report.plots import Plot
+from kdbench.report.drawing.style import PALE, Look, Style
+from kdbench.report.plots import MANY, Plot, emphasised, named
 
 SHOWN = 0.9
 """The axis ends where the worst method shown has come that far."""
@@ -26,11 +26,12 @@ def _figure(content: Content, style: Style) -> Drawing:
     study = content.study
     shown = content.profiles
     methods = list(dict.fromkeys(method for profile in shown for method in profile.methods))
-    styles = looks(study.methods, study.control)
+    styles = emphasised(content)
+    own = named({name: styles[name] for name in methods})
     noise = "a run is a pair and seed, the best is the best method of the run, methods complete on all pairs"
     figure, axes = panels(
         [text.plural(len(study.groups[profile.group]), f"{profile.group} pair") for profile in shown],
-        (3.6, max(2.6, ROW * len(methods) - 0.2)),
+        (3.6, max(2.6, ROW * len(own) - 0.2)),
         style=style,
         title="Share of runs within so many points of the best method",
         caption=text.caption(study, study.cells, noise),
@@ -38,7 +39,7 @@ def _figure(content: Content, style: Style) -> Drawing:
         gap_x=0.6,
         x_label="points of top-1 below the best",
         y_label="share of runs",
-        legend={name: Line2D([], [], color=styles[name].colour, linestyle=styles[name].line) for name in methods},
+        legend={name: Line2D([], [], color=look.colour, linestyle=look.line) for name, look in own.items()},
     )
     for axis, profile in zip(axes, shown, strict=True):
         _panel(axis, profile, styles)
@@ -64,11 +65,16 @@ def _panel(axis: Axes, profile: Profile, styles: dict[str, Look]) -> None:
     """All lines are one collection, the best drawn last: one by one they take five times as long."""
     points = _grid(profile)
     steps = np.repeat(points, 2)[1:]
-    order = range(len(profile.methods) - 1, -1, -1)
+    order = sorted(
+        range(len(profile.methods)), key=lambda number: (styles[profile.methods[number]].colour != PALE, -number)
+    )
     lines = [np.column_stack([steps, np.repeat(profile.share(number, points), 2)[:-1]]) for number in order]
     shown = [styles[profile.methods[number]] for number in order]
-    colours = [to_rgba(look.colour, 1.0 if number < FIRST else 0.7) for look, number in zip(shown, order, strict=True)]
-    widths = [1.8 if number < FIRST else 0.8 for number in order]
+    strong = [
+        look.colour != PALE and (len(order) > MANY or number < FIRST) for look, number in zip(shown, order, strict=True)
+    ]
+    colours = [to_rgba(look.colour, 1.0 if is_strong else 0.7) for look, is_strong in zip(shown, strong, strict=True)]
+    widths = [1.8 if is_strong else 0.8 for is_strong in strong]
     shares = LineCollection(lines, colors=colours, linestyles=[look.line for look in shown], linewidths=widths)
     axis.add_collection(shares)
     within = [(profile.methods[number], profile.share(number, np.array([0.0, 1.0]))) for number in order]

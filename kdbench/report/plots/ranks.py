@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from kdbench.report import text
 from kdbench.report.content import Content
 from kdbench.report.drawing.layout import Drawing, estimates, label_rows, label_width, panels, rows_height
-from kdbench.report.drawing.style import Style, looks
-from kdbench.report.plots import Plot
+from kdbench.report.drawing.style import Look, Style
+from kdbench.report.plots import Plot, colours
 from kdbench.results.study import Group
 
 
@@ -56,12 +56,14 @@ def _ranked(content: Content) -> dict[Group, list[str]]:
 
 
 def _panel(axis: Axes, content: Content, group: Group, methods: list[str]) -> None:
-    styles = looks(content.study.methods, content.study.control)
+    colour = colours(content, group)
     label_rows(axis, methods, every_panel=True)
     axis.set_xlim(0.6, len(methods) + 0.4)
     axis.set_xticks(range(1, len(methods) + 1, 1 + len(methods) // 10))
     ranks = {method: content.group_gains[group, method].rank for method in methods}
-    rows = [(rank, styles[method], f"{method}: rank {text.spread(rank)}") for method, rank in ranks.items()]
+    rows = [
+        (rank, Look(colour[method], "o", "-"), f"{method}: rank {text.spread(rank)}") for method, rank in ranks.items()
+    ]
     estimates(axis, rows, layer=2)
 
 

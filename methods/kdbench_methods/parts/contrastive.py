@@ -23,13 +23,14 @@ class InfoNCE(nn.Module):
         self.symmetric = symmetric
         self.gather = gather
 
+    @full_precision
     def forward(self, anchors: Tensor, targets: Tensor) -> Tensor:
         """The loss of telling each anchor's target from those of the other images.
 
         Args:
             anchors, targets: (B, D), row by row of the same image.
         """
-        anchors, targets = F.normalize(anchors.float(), dim=1), F.normalize(targets.float(), dim=1)
+        anchors, targets = F.normalize(anchors, dim=1), F.normalize(targets, dim=1)
         scale = self.log_scale.clamp(max=math.log(100)).exp()
         loss = self._contrast(anchors, targets, scale)
         return (loss + self._contrast(targets, anchors, scale)) / 2 if self.symmetric else loss

@@ -36,11 +36,12 @@ class StageHead(nn.Module, ABC):
 class StageHeads(nn.ModuleDict):
     """The heads of those of the wanted stages that the student has, by stage."""
 
-    def __init__(self, pair: Pair, stages: Iterable[int], classes: int) -> None:
+    def __init__(self, pair: Pair, stages: Iterable[int], classes: int, normalise: bool = False) -> None:
         """Create them.
 
         Args:
             classes: width of the logits; 0 for heads that end in their vector.
+            normalise: a LayerNorm between vector and classifier of convolutional stages.
         """
         super().__init__()
         student = pair.student
@@ -49,7 +50,7 @@ class StageHeads(nn.ModuleDict):
             if k in student.stages:
                 info = student.stages[k]
                 if info.layout == "map":
-                    self[str(k)] = MapHead(info, width, classes)
+                    self[str(k)] = MapHead(info, width, classes, normalise)
                 else:
                     self[str(k)] = TokenHead(info, student.pooled_width, classes)
         init_projector(self)
@@ -67,7 +68,7 @@ class StageHeads(nn.ModuleDict):
 class MapHead(StageHead):
     """Head of a convolutional stage: (4 - k) halving separable convolutions up to `width`, pooling, classifier."""
 
-    def __init__(self, info: StageInfo, width: int, classes: int) -> None:
+    def __init__(self, info: StageInfo, width: int, classes: int, normalise: bool) -> None:
         super().__init__()
         count, channels = 4 - info.stage, info.channels
         widths = [*(channels * 2 ** (i + 1) for i in range(count - 1)), width]
@@ -78,6 +79,8 @@ class MapHead(StageHead):
         self.blocks = nn.Sequential(*blocks)
         self.width = width
         self.classifier = _classifier(width, classes)
+        if normalise:
+            self.classifier = nn.Sequential(nn.LayerNorm(width), self.classifier)
 
     def vector(self, feature: Feature) -> Tensor:
         return F.adaptive_avg_pool2d(self.blocks(feature.map), 1).flatten(1)

@@ -48,7 +48,10 @@ def common_grid(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def init_projector(module: nn.Module) -> None:
-    """The initialisation of the OFA-KD code base: conv Kaiming-normal (fan out), linear truncated normal (0.02)."""
+    """The initialisation of the OFA-KD code base: conv Kaiming-normal (fan out), linear truncated normal (0.02).
+
+    Biases start at zero; that code leaves them as torch draws them.
+    """
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
             nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
@@ -68,11 +71,15 @@ def conv_norm(width_in: int, width_out: int, kernel: int = 1, activation: type[n
 
 @torch.no_grad()
 def probe(model: StagedModel, needs: Needs) -> Outputs:
-    """What a network in eval mode puts out for two fixed images, to see of what kind its features are."""
+    """What a network puts out in eval mode for two fixed images, to see of what kind its features are."""
     reference = next(model.parameters())
     shape = 2, *model.image_shape
     images = torch.linspace(-1, 1, math.prod(shape), device=reference.device, dtype=reference.dtype)
-    return model(images.view(shape), needs)
+    training = model.training
+    try:
+        return model.eval()(images.view(shape), needs)
+    finally:
+        model.train(training)
 
 
 def activation_of(feature: Tensor) -> type[nn.Module]:
