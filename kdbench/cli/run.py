@@ -14,6 +14,7 @@ from kdbench.errors import EXIT_INCOMPLETE, EXIT_OK, KdbenchError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from kdbench.preview.frozen import FrozenPlan
     from kdbench.study.plan import Plan, Shard
     from kdbench.study.run import RunOutcome
     from kdbench.suites.schema import Suite
@@ -70,10 +71,11 @@ class Asked:
     grid: options.Grid
     what: What
     reduction: options.Reduction
+    frozen: "FrozenPlan | None" = None
 
     @property
     def request(self) -> dict[str, dict[str, Any]]:
-        """The options by group, for a file; those that are not set are left out."""
+        """The options by group, as JSON can hold them; the file of a frozen plan is not among them."""
         groups = {"grid": self.grid, "what": replace(self.what, plan=None), "reduction": self.reduction}
         return {
             name: {field: str(value) if isinstance(value, Path) else value for field, value in asdict(group).items()}
@@ -93,12 +95,13 @@ class Asked:
             raise KdbenchError("--plan says what to run; leave methods, pairs, seeds and their like out")
         from kdbench.preview.frozen import read_frozen
 
-        request = read_frozen(self.what.plan).request
-        grid, what = request["grid"], request["what"]
-        grid |= {"set": tuple(grid["set"]), "teacher_checkpoint": _path(grid["teacher_checkpoint"])}
-        what |= {"plan": self.what.plan, "tuned": _path(what["tuned"])}
+        frozen = read_frozen(self.what.plan)
+        request = frozen.request
+        grid: dict[str, Any] = {**request["grid"], "set": tuple(request["grid"]["set"])}
+        grid["teacher_checkpoint"] = _path(grid["teacher_checkpoint"])
+        what: dict[str, Any] = {**request["what"], "plan": self.what.plan, "tuned": _path(request["what"]["tuned"])}
         what["no_throughput"] |= self.what.no_throughput
-        return Asked(options.Grid(**grid), What(**what), options.Reduction(**request["reduction"]))
+        return Asked(options.Grid(**grid), What(**what), options.Reduction(**request["reduction"]), frozen)
 
     def plan(self, how: options.ComputeOptions, console: "Console", shard: "Shard | None" = None) -> "Plan":
         """The plan, which is the frozen one where there is one.
@@ -123,11 +126,11 @@ class Asked:
         plan = make_plan(
             suite, plugins, selection.pairs, seeds, compute=compute, data_root=how.data, shard=shard, **chosen
         )
-        if what.plan is None:
+        if self.frozen is None or what.plan is None:
             return plan
-        from kdbench.preview.frozen import keep_to, read_frozen
+        from kdbench.preview.frozen import keep_to
 
-        return replace(plan, frozen=keep_to(read_frozen(what.plan), plan, what.plan))
+        return replace(plan, frozen=keep_to(self.frozen, plan, what.plan))
 
     def folder(self, suite: "Suite") -> Path:
         """Where the results go by default."""

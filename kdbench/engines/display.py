@@ -114,8 +114,9 @@ class Display:
             f"{elapsed} so far, {self._left()} left",
         )
         lines = Table.grid(padding=(0, 2))
-        below = [] if self._answers is None else self.console.render_lines(self._answers.table(), pad=False)
-        room = max(4, self.console.height - 4 - len(below))
+        below = None if self._answers is None else self._answers.table()
+        taken = 0 if below is None else len(self.console.render_lines(below, pad=False))
+        room = max(4, self.console.height - 4 - taken)
         for label, progress in sorted(self._running.items()):
             rows = [("", state) for state in progress.members] or [("", None)]
             for number, (_, state) in enumerate(rows):
@@ -123,7 +124,7 @@ class Display:
                     break
                 left = f"{label} {progress.share:4.0%}" if number == 0 else ""
                 lines.add_row(Text(left), *_member_cells(state))
-        return Group(head, lines, *([] if self._answers is None else [self._answers.table()]))
+        return Group(head, lines, *([] if below is None else [below]))
 
 
 def _member_cells(state: MemberState | None) -> tuple[Text, Text, Text]:

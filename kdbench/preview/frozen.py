@@ -102,7 +102,8 @@ def keep_to(frozen: FrozenPlan, plan: Plan, path: Path) -> FrozenNote:
         KdbenchError: something has changed since.
     """
     today = _described(plan, frozen.request, frozen.created)
-    changed = [name for name in ("suite", "protocol", "split", "best", "seeds") if _differs(frozen, today, name)]
+    names = ("suite", "protocol", "split", "best", "seeds")
+    changed = [name for name in names if getattr(frozen, name) != getattr(today, name)]
     for what, then, now in (("method", frozen.methods, today.methods), ("pair", frozen.pairs, today.pairs)):
         changed += [f"{what} {name}" for name in dict.fromkeys([*then, *now]) if then.get(name) != now.get(name)]
     if changed:
@@ -111,10 +112,6 @@ def keep_to(frozen: FrozenPlan, plan: Plan, path: Path) -> FrozenNote:
             "code and data of that day, or freeze a new plan"
         )
     return FrozenNote(file=path.name, sha256=frozen.sha256, created=frozen.created)
-
-
-def _differs(one: FrozenPlan, other: FrozenPlan, name: str) -> bool:
-    return getattr(one, name) != getattr(other, name)
 
 
 def _described(plan: Plan, request: dict[str, dict[str, Any]], created: str) -> FrozenPlan:
